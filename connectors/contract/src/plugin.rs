@@ -1,0 +1,152 @@
+//! How a type of connector compiles its YAML, without I/O, into a model that `plan` prints and the engine runs.
+
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::tag::{TagDef, TagOptions};
+use millrace_config::{Node, Place, Problems};
+use serde::de::DeserializeOwned;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A type of connector, in one role.
+pub trait Plugin: 'static {
+    /// `type:` in the YAML.
+    const TYPE: &'static str;
+    const ROLE: Role;
+    /// The connector's own keys; the common ones (`type`, `at`, `topic`, `enabled`, `log`, tag options; for sinks `topics`, `group`, `start`) are
+    /// taken away before. Doc comments on its fields become the reference and the editor's help.
+    type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Checks everything that can be checked without I/O and adds every problem with its place. `None` when it can't go on.
+    fn compile(config: Self::Config, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>>;
+
+    /// `millrace browse TYPE URL`, where the protocol has something to browse.
+    fn browse() -> Option<BrowseFn> {
+        None
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    Source,
+    Sink,
+}
+
+/// What is known around a connector when it is compiled.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The connector's name in the YAML, and where it stands.
+    pub name: String,
+    pub place: Place,
+    /// `enterprise/site`.
+    pub site: String,
+    /// `at:` of the source, or empty.
+    pub at: String,
+    /// The default topic of its samples and documents.
+    pub topic: Option<Arc<str>>,
+    /// Tag options of the source level, over the factory's defaults.
+    pub options: TagOptions,
+    /// Topics a sink reads (patterns with `*` allowed); empty for a source.
+    pub topics: Vec<String>,
+    /// `floor: {writes: allowed}`, and where it stands (or would).
+    pub writes_allowed: bool,
+}
+
+/// A compiled connector: knows all it will do, has done nothing yet.
+pub trait Compiled: Send + Sync {
+    fn model(&self) -> &Model;
+    /// A new source, for the engine to run; `None` for a sink.
+    fn source(&self) -> Option<Box<dyn Source>> {
+        None
+    }
+    /// A new sink instance; `None` for a source.
+    fn sink(&self) -> Option<Box<dyn Sink>> {
+        None
+    }
+    fn guarantee(&self) -> Guarantee;
+    /// What will be done, for a person.
+    fn plan(&self) -> Plan;
+}
+
+/// What a source will produce, as far as it is known before connecting.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    pub tags: Vec<TagDef>,
+    /// Where documents and rejects go; `RouteId` is the index.
+    pub routes: Vec<Route>,
+}
+
+/// A destination of documents and rejects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The Kafka topic; of a template, its text (`Doc::topic` then carries the outcome).
+    pub topic: Arc<str>,
+    /// What came in this way, for a person and for the header `millrace.route`: an MQTT filter, an entity set, a file.
+    pub name: String,
+    /// Whether the documents are samples' siblings (rejects of a sample route) rather than documents of their own.
+    pub samples: bool,
+}
+
+/// What survives a kill -9 between device and log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guarantee {
+    /// The source replays from a position kept with the data: each record once.
+    ExactlyOnce(String),
+    /// The source resends what was not acknowledged: nothing missing, repeats possible.
+    AtLeastOnce(String),
+    /// The device can't resend; what it says while nobody listens is gone.
+    AtMostOnce(String),
+}
+
+/// What a connector will do, for `millrace plan`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The address it talks to.
+    pub endpoint: String,
+    /// One line each: subscriptions, requests, cycles.
+    pub lines: Vec<String>,
+    /// Values per second, where it can be told.
+    pub rate: Option<f64>,
+}
+
+/// What `browse` may do.
+#[derive(Clone, Debug)]
+pub struct Browse {
+    pub url: String,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub ca: Option<String>,
+    /// How long to watch.
+    pub watch: Duration,
+    pub limit: usize,
+}
+
+/// Yields the text to print: YAML that can be pasted under `sources:`.
+pub type BrowseFn = fn(Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// A plugin with its types erased: one line of the catalog.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub type_name: &'static str,
+    pub role: Role,
+    pub compile: fn(&Node, &Context, &mut Problems) -> Option<Box<dyn Compiled>>,
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    pub browse: fn() -> Option<BrowseFn>,
+}
+
+impl Entry {
+    pub const fn of<P: Plugin>() -> Self {
+        Self {
+            type_name: P::TYPE,
+            role: P::ROLE,
+            compile: |node, context, problems| {
+                let config = node.parse::<P::Config>(problems)?;
+                P::compile(config, context, problems)
+            },
+            schema: |generator| generator.subschema_for::<P::Config>(),
+            browse: P::browse,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a tag is, and the options every tag has, at every level of the YAML.
+
+use millrace_config::{Deadband, Period};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One tag of a source, known at compile time or discovered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TagDef {
+    /// Path below the site: `at/name`.
+    pub path: String,
+    /// The protocol's own address, as a person writes it; for the catalog and for clashes.
+    pub address: String,
+    /// The device's or protocol's name of the type (`i16`, `Int32`, ...), where known.
+    pub kind: Option<String>,
+    /// The Kafka topic of its samples.
+    pub topic: Arc<str>,
+    /// Whose keep-alive vouches for it (see `SourceIo::alive`); empty: only its own values do.
+    pub part: Arc<str>,
+    /// The merged options of all levels.
+    pub options: Arc<TagOptions>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// A sample when the value or the status changed (beyond the deadband).
+    Change,
+    /// Every reading.
+    All,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutOfRange {
+    /// Stays in its topic, status 0x40940000.
+    Uncertain,
+    /// Stays in its topic, status BadOutOfRange.
+    Bad,
+    /// Goes to the dead letters.
+    Dead,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Structure {
+    /// One sample per leaf: `path/field`.
+    Expand,
+    /// The whole structure as JSON text.
+    Json,
+}
+
+/// Options of a tag. Each level (defaults, template, source, device, group, tag) fills in what the level above it left open.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TagOptions {
+    /// When a sample is written: on `change` or for `all` readings.
+    pub report: Option<Report>,
+    /// A change smaller than this is not reported: absolute in engineering units, or percent of min..max (else of the eu range).
+    pub deadband: Option<Deadband>,
+    /// Repeats the last value after this long without a sample, with its own time and origin `heartbeat`, while it is vouched for.
+    pub at_least_every: Option<Period>,
+    /// After this long with nothing vouching for it, a tag turns stale: one sample, value null, BadNoCommunication.
+    pub stale_after: Option<Period>,
+    /// How long a tag may fail to read before its bad sample is written.
+    pub bad_after: Option<Period>,
+    /// What happens to a value outside min..max.
+    pub out_of_range: Option<OutOfRange>,
+    /// How a structured value is written.
+    pub structure: Option<Structure>,
+    /// Engineering limits, in engineering units.
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+    /// Warning limits: for the catalog only.
+    pub warn: Option<[f64; 2]>,
+    /// The raw range that `eu` maps to, linearly.
+    pub raw: Option<[f64; 2]>,
+    /// The engineering range that `raw` maps to.
+    pub eu: Option<[f64; 2]>,
+    /// Factor from raw to engineering units.
+    pub scale: Option<f64>,
+    /// Added after `scale`.
+    pub offset: Option<f64>,
+    /// Engineering unit: for the catalog.
+    pub unit: Option<String>,
+    /// Meaning of values: for the catalog.
+    pub values: Option<BTreeMap<String, String>>,
+    /// Named bits of a word: each becomes a boolean tag `name/bit`.
+    pub bits: Option<BTreeMap<u8, String>>,
+    /// `counter`, `gauge`, ...: for the catalog.
+    pub kind: Option<String>,
+    /// Free labels: for the catalog.
+    pub labels: Option<BTreeMap<String, String>>,
+    pub description: Option<String>,
+    /// The Kafka topic, where it differs from the source's.
+    pub topic: Option<String>,
+    /// Commands may write it (with `floor: {writes: allowed}` and a sink's `allow`).
+    pub writable: Option<bool>,
+}
+
+macro_rules! merge {
+    ($upper:expr, $lower:expr, $($field:ident),*) => {
+        TagOptions { $($field: $upper.$field.clone().or_else(|| $lower.$field.clone())),* }
+    };
+}
+
+impl TagOptions {
+    /// The keys of tag options; what else stands beside them belongs to the connector.
+    pub const KEYS: [&'static str; 22] = [
+        "report",
+        "deadband",
+        "at_least_every",
+        "stale_after",
+        "bad_after",
+        "out_of_range",
+        "structure",
+        "min",
+        "max",
+        "warn",
+        "raw",
+        "eu",
+        "scale",
+        "offset",
+        "unit",
+        "values",
+        "bits",
+        "kind",
+        "labels",
+        "description",
+        "topic",
+        "writable",
+    ];
+
+    /// These options, with what they leave open taken from the level above (`defaults` is the outermost).
+    pub fn over(&self, outer: &Self) -> Self {
+        merge!(
+            self,
+            outer,
+            report,
+            deadband,
+            at_least_every,
+            stale_after,
+            bad_after,
+            out_of_range,
+            structure,
+            min,
+            max,
+            warn,
+            raw,
+            eu,
+            scale,
+            offset,
+            unit,
+            values,
+            bits,
+            kind,
+            labels,
+            description,
+            topic,
+            writable
+        )
+    }
+}
+
+/// A mapping of the YAML that holds tag options beside a connector's own keys, each with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tagged<T> {
+    pub own: T,
+    pub options: TagOptions,
+}
