@@ -2,11 +2,19 @@
 //!
 //! - [`record`]: the batch in memory: rows plus one heap, no allocation per value.
 //! - [`status`]: the OPC UA status code that travels with each value, and the quality it implies.
+//! - [`sample`]: what a sample in Kafka says beyond its row; [`avro`] and [`json`] write and read it.
+//! - [`scan`]: JSON text read piece by piece, without a tree.
 //!
 //! Invariants: no I/O, no clock, no other crate of ours. A value never changes its type on its way.
 
+pub mod avro;
+pub mod json;
 pub mod record;
+pub mod sample;
+pub mod scan;
 pub mod status;
 
+pub use avro::TELEMETRY_SCHEMA;
 pub use record::*;
+pub use sample::{DecodeError, SampleMeta};
 pub use status::{Quality, StatusCode};

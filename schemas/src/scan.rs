@@ -1,0 +1,1 @@
+//! JSON text read piece by piece, without a tree.
