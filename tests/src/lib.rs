@@ -1,1 +1,49 @@
+//! The harness of the end-to-end tests: real peers, started for a test and gone with it.
+//!
+//! - [`peers`]: where Kafka, the Sparkplug edge nodes and Debian's tools come from, pinned, in a cache.
+//! - [`process`]: a child that can be killed, frozen and restarted, and that never outlives the tests.
+//! - [`kafka`]: an Apache Kafka broker; [`topic`] reads and writes its topics.
+//! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
+//! - [`millrace`]: the runtime under test, from a YAML text.
+//! - [`sparkplug`]: edge nodes from two foreign ecosystems.
+//! - [`tls`]: a certificate authority per test.
+//!
+//! ```no_run
+//! use millrace_tests::*;
+//! let kafka = Kafka::shared();
+//! let broker = Mosquitto::start();
+//! let topic = kafka.topic("states");
+//! let millrace = Factory::on(kafka)
+//!     .with("broker", broker.url())
+//!     .with("topic", &topic)
+//!     .start("sources:\n  cells: {type: mqtt, endpoint: $broker, subscribe: [{filter: 'f/#', payload: json, topic: $topic}]}\n");
+//! millrace.wait_running("cells");
+//! broker.publish("f/1", br#"{"state": 1}"#, 1, false);
+//! kafka.follow(&topic).until("the state", |records| records.len() == 1);
+//! millrace.stop();
+//! ```
+//!
+//! Everything is blocking: a test reads from top to bottom. Waiting is for an event with a generous deadline ([`eventually`]), never for a time.
+//! Ports are free ones on 127.0.0.1; data lies in a temporary folder per peer; logs are shown when a test fails.
 
+pub mod http;
+pub mod kafka;
+pub mod millrace;
+pub mod mosquitto;
+pub mod mqtt;
+pub mod peers;
+pub mod process;
+pub mod sparkplug;
+pub mod tls;
+pub mod topic;
+pub mod wait;
+
+pub use kafka::{Kafka, KafkaOptions};
+pub use millrace::{Factory, Ledger, Millrace};
+pub use mosquitto::{Mosquitto, MosquittoOptions};
+pub use mqtt::{Client, Message};
+pub use process::Process;
+pub use sparkplug::EdgeNode;
+pub use tls::Authority;
+pub use topic::{Follow, Record};
+pub use wait::{eventually, free_port, scratch};

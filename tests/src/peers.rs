@@ -1,0 +1,134 @@
+//! Where the peers come from: by package name, pinned, into a cache that outlives the checkout.
+//!
+//! The cache is `$MILLRACE_TEST_CACHE`, else `~/.cache/millrace-tests`. Each package lies in a folder named after its version; a folder is
+//! made under another name and renamed when it is whole, so two test binaries may fetch at the same time. What can't be had fails with
+//! the line to type; nothing is skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub const KAFKA_VERSION: &str = "4.1.1";
+pub const SPARKPLUG_CLIENT_VERSION: &str = "3.2.4";
+pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
+
+/// The cache's folder.
+pub fn cache() -> PathBuf {
+    match std::env::var_os("MILLRACE_TEST_CACHE") {
+        Some(dir) => dir.into(),
+        None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/millrace-tests"),
+    }
+}
+
+/// The folder `tests/peers` of this checkout: build files and scripts of the peers.
+pub fn scripts() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))
+}
+
+/// Apache Kafka's jars (broker, tools, logger), from Maven Central.
+pub fn kafka_libs() -> &'static Path {
+    static LIBS: OnceLock<PathBuf> = OnceLock::new();
+    LIBS.get_or_init(|| {
+        cached(&format!("kafka-{KAFKA_VERSION}"), |folder| {
+            let mut mvn = tool("mvn", "maven");
+            mvn.args(["-q", "-B", "-f"]).arg(scripts().join("pom.xml")).arg(format!("-Dkafka.version={KAFKA_VERSION}"));
+            mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
+            run(mvn, "fetch Apache Kafka from Maven Central");
+        })
+    })
+}
+
+/// npm's `sparkplug-client`: the folder that holds `node_modules`.
+pub fn sparkplug_client() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("sparkplug-client-{SPARKPLUG_CLIENT_VERSION}"), |folder| {
+            let mut npm = tool("npm", "npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(folder);
+            npm.arg(format!("sparkplug-client@{SPARKPLUG_CLIENT_VERSION}"));
+            run(npm, "fetch sparkplug-client from npm");
+        })
+    })
+}
+
+/// PyPI's `pysparkplug`: the Python of a virtual environment that has it.
+pub fn pysparkplug() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let folder = cached(&format!("pysparkplug-{PYSPARKPLUG_VERSION}"), |folder| {
+            let mut python = tool("python3", "python3 python3-venv");
+            python.args(["-m", "venv", "--without-pip"]).arg(folder);
+            run(python, "make a Python environment (Debian: apt-get install python3-venv)");
+            let mut pip = tool("python3", "python3 python3-pip");
+            pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(folder.join("packages"));
+            pip.arg(format!("pysparkplug=={PYSPARKPLUG_VERSION}"));
+            run(pip, "fetch pysparkplug from PyPI");
+        });
+        folder.join("bin/python3")
+    })
+}
+
+/// A command from a Debian package; installed on the spot where root may, else the line to type.
+pub fn debian(program: &str, package: &str) -> Command {
+    tool(program, package)
+}
+
+fn tool(program: &str, packages: &str) -> Command {
+    if on_path(program).is_none() {
+        install(packages);
+    }
+    let path = on_path(program).unwrap_or_else(|| {
+        panic!("{program} is needed and not installed; type: sudo apt-get install -y --no-install-recommends {packages}")
+    });
+    Command::new(path)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+fn install(packages: &str) {
+    static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
+    if !rustix::process::geteuid().is_root() || on_path("apt-get").is_none() {
+        return;
+    }
+    eprintln!("installing Debian's {packages}");
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "-qq", "--no-install-recommends"]);
+    apt.args(packages.split(' ')).stdout(std::process::Stdio::null());
+    // A failure shows when the program is still missing, with the line to type.
+    let _ = apt.status();
+}
+
+fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    let folder = cache().join(name);
+    if !folder.is_dir() {
+        eprintln!("fetching {name} into {}", cache().display());
+        std::fs::create_dir_all(cache()).unwrap_or_else(|error| panic!("cannot make {}: {error}", cache().display()));
+        let unfinished = cache().join(format!(".{name}.{}", std::process::id()));
+        std::fs::create_dir_all(&unfinished).expect("a folder can be made in the cache");
+        fill(&unfinished);
+        if std::fs::rename(&unfinished, &folder).is_err() {
+            // Another test binary was quicker; its copy is as good.
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+    }
+    folder
+}
+
+fn run(mut command: Command, what: &str) {
+    let text = format!("{command:?}");
+    let output = command.output().unwrap_or_else(|error| panic!("cannot {what}: {error}; the command was {text}"));
+    assert!(
+        output.status.success(),
+        "cannot {what}: {}\n{}{}\nthe command was {text}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
