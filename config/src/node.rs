@@ -1,55 +1,267 @@
-//! The marked tree: YAML values that know their places, and deserialising from it.
+//! The marked tree: YAML values that know their places.
 
-use crate::problem::{Place, Problems};
+use crate::place::Place;
+use crate::problem::Problems;
 use serde::de::DeserializeOwned;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A YAML value with its place. A config struct may hold one, to be parsed later.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Two nodes are equal when they say the same, wherever they stand.
+#[derive(Clone, Debug)]
 pub struct Node {
     pub place: Place,
+    pub kind: Kind,
 }
 
-impl Node {
-    /// Deserialises, reporting every problem found (unknown keys, wrong types, missing keys) with its place.
-    pub fn parse<T: DeserializeOwned>(&self, _problems: &mut Problems) -> Option<T> {
-        todo!()
+/// What a YAML value is. Numbers keep their text: a field that wants text gets `1.10`, not `1.1`.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Kind {
+    Null,
+    Bool(bool),
+    Int(Text),
+    Float(Text),
+    String(Text),
+    Seq(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One key of a mapping.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    pub key: Arc<str>,
+    pub value: Node,
+}
+
+/// The text of a scalar, as written or as substituted.
+#[derive(Clone)]
+pub enum Text {
+    Written(Arc<str>),
+    /// Came through `${..}`: takes the type its place wants.
+    Substituted(Arc<Substituted>),
+}
+
+/// What `${..}` became.
+pub struct Substituted {
+    text: Zeroizing<String>,
+    /// The reference it came from, where the text came through env or file and must not be printed.
+    reference: Option<Box<str>>,
+}
+
+impl Text {
+    pub(crate) fn substituted(text: String, reference: Option<String>) -> Self {
+        Self::Substituted(Arc::new(Substituted { text: Zeroizing::new(text), reference: reference.map(Into::into) }))
+    }
+
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Written(text) => text,
+            Self::Substituted(substituted) => &substituted.text,
+        }
+    }
+
+    /// The reference that may be printed instead of the text, if the text may not.
+    pub fn reference(&self) -> Option<&str> {
+        match self {
+            Self::Written(_) => None,
+            Self::Substituted(substituted) => substituted.reference.as_deref(),
+        }
+    }
+
+    pub(crate) fn is_substituted(&self) -> bool {
+        matches!(self, Self::Substituted(_))
     }
 }
 
-/// A value and where it stands.
-#[derive(Clone, Debug, PartialEq)]
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Debug::fmt(self.reference().unwrap_or(self.as_str()), f)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Written(text.into())
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Node {
+    pub const fn new(place: Place, kind: Kind) -> Self {
+        Self { place, kind }
+    }
+
+    pub const fn null(place: Place) -> Self {
+        Self { place, kind: Kind::Null }
+    }
+
+    pub fn string(place: Place, text: &str) -> Self {
+        Self { place, kind: Kind::String(text.into()) }
+    }
+
+    /// Reads one YAML text on its own, without `${..}`, includes and templates; for tests, and for snippets.
+    pub fn from_yaml(text: &str, problems: &mut Problems) -> Option<Self> {
+        crate::yaml::read("config.yaml", text.as_bytes(), problems)
+    }
+
+    /// Deserialises, reporting every problem found (unknown keys, wrong types, missing keys) with its place.
+    pub fn parse<T: DeserializeOwned>(&self, problems: &mut Problems) -> Option<T> {
+        crate::de::parse(self, problems)
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Null)
+    }
+
+    /// The value of a key; `None` also for anything that is not a mapping.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|entry| &*entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The keys and values of a mapping; empty for anything else.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The items of a list; empty for anything else.
+    pub fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::Seq(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// Text, also of a number as it was written.
+    pub fn as_str(&self) -> Option<&str> {
+        self.text().map(Text::as_str)
+    }
+
+    pub fn text(&self) -> Option<&Text> {
+        match &self.kind {
+            Kind::Int(text) | Kind::Float(text) | Kind::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn as_bool(&self) -> Option<bool> {
+        match &self.kind {
+            Kind::Bool(value) => Some(*value),
+            Kind::String(text) if text.is_substituted() => crate::yaml::core_bool(text.as_str()),
+            _ => None,
+        }
+    }
+
+    pub fn as_i64(&self) -> Option<i64> {
+        match &self.kind {
+            Kind::Int(text) => crate::yaml::core_int(text.as_str())?.try_into().ok(),
+            Kind::String(text) if text.is_substituted() => crate::yaml::core_int(text.as_str())?.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    pub fn as_f64(&self) -> Option<f64> {
+        match &self.kind {
+            Kind::Int(text) => crate::yaml::core_int(text.as_str()).map(|int| int as f64),
+            Kind::Float(text) => crate::yaml::core_float(text.as_str()),
+            Kind::String(text) if text.is_substituted() => crate::yaml::core_float(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// What it is, for an error: `a list`, `the number 5`, `the text "x"`. A secret's text is not in it.
+    pub fn describe(&self) -> String {
+        let of = |what: &str, text: &Text| match text.reference() {
+            Some(reference) => format!("the value of `{reference}`"),
+            None => format!("{what} `{}`", shorten(text.as_str())),
+        };
+        match &self.kind {
+            Kind::Null => "nothing".into(),
+            Kind::Bool(value) => format!("`{value}`"),
+            Kind::Int(text) | Kind::Float(text) => of("the number", text),
+            Kind::String(text) => of("the text", text),
+            Kind::Seq(_) => "a list".into(),
+            Kind::Map(_) => "a mapping".into(),
+        }
+    }
+
+    /// Splits a mapping in two: the given keys, and the rest. Both keep the place. Anything that is not a mapping goes to the rest.
+    pub fn take(&self, keys: &[&str]) -> (Self, Self) {
+        let Kind::Map(entries) = &self.kind else { return (Self::new(self.place, Kind::Map(Vec::new())), self.clone()) };
+        let (taken, rest) = entries.iter().cloned().partition(|entry| keys.contains(&&*entry.key));
+        (Self::new(self.place, Kind::Map(taken)), Self::new(self.place, Kind::Map(rest)))
+    }
+}
+
+/// At most 60 characters, on one line, for an error.
+pub(crate) fn shorten(text: &str) -> String {
+    let line = text.lines().next().unwrap_or("");
+    let short: String = line.chars().take(60).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+    if short.len() < text.len() { format!("{short}...") } else { short }
+}
+
+/// A value and where it stands. Two are equal when the values are.
+#[derive(Clone, Debug, Default)]
 pub struct Spanned<T> {
     pub value: T,
     pub place: Place,
 }
 
-impl<T> std::ops::Deref for Spanned<T> {
+impl<T> From<T> for Spanned<T> {
+    /// A value that stands nowhere: a default.
+    fn from(value: T) -> Self {
+        Self { value, place: Place::NONE }
+    }
+}
+
+impl<T> Deref for Spanned<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.value
     }
 }
 
-impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Spanned<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(_d: D) -> Result<Self, D::Error> {
-        todo!()
+impl<T: PartialEq> PartialEq for Spanned<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Node {
-    fn deserialize<D: serde::Deserializer<'de>>(_d: D) -> Result<Self, D::Error> {
-        todo!()
+impl<T: serde::Serialize> serde::Serialize for Spanned<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
     }
 }
 
-impl<T: schemars::JsonSchema> schemars::JsonSchema for Spanned<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        T::json_schema(generator)
+/// A struct that may be written as its most important value alone: `temperature: p:s=Temp` for `temperature: {node: p:s=Temp}`.
+pub trait Shorthand {
+    /// The key that the value alone stands for.
+    const KEY: &'static str;
+}
+
+/// A struct, or its shorthand.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Short<T>(pub T);
+
+impl<T> Deref for Short<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
     }
 }

@@ -1,10 +1,9 @@
 //! Problems of a configuration, each with its places; collected, never thrown.
 
-/// Where a value stands: file, line, column and YAML path. Cheap to copy; resolved by [`Problems`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
-pub struct Place(pub u32);
+use crate::place::{Location, Place, Places};
+use serde_json::{Value, json};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
     Error,
     Warning,
@@ -20,9 +19,11 @@ pub struct Problem {
     pub related: Vec<(Place, String)>,
 }
 
+/// All problems found so far, and what their places mean.
 #[derive(Debug, Default)]
 pub struct Problems {
     list: Vec<Problem>,
+    pub(crate) places: Places,
 }
 
 impl Problems {
@@ -44,12 +45,26 @@ impl Problems {
         self.list.last_mut().expect("just pushed")
     }
 
-    pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|p| p.severity == Severity::Error)
+    pub(crate) fn add(&mut self, problem: Problem) {
+        self.list.push(problem);
     }
 
+    pub fn has_errors(&self) -> bool {
+        self.iter().any(|p| p.severity == Severity::Error)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// The problems in the order they were found. One with a value that is not read now (a secret's file, in `check`) is none.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter()
+        self.list.iter().filter(|problem| !self.places.is_unread(problem.place))
+    }
+
+    /// What a place means: file, line, column, path.
+    pub fn locate(&self, place: Place) -> Location {
+        self.places.locate(place)
     }
 }
 
@@ -63,5 +78,17 @@ impl Problem {
     pub fn also(&mut self, place: Place, note: impl Into<String>) -> &mut Self {
         self.related.push((place, note.into()));
         self
+    }
+}
+
+impl Problems {
+    /// Every problem for a person: sorted, with its line, a caret, what to do, and the other places.
+    pub fn render(&self) -> String {
+        todo!()
+    }
+
+    /// Every problem for a program: sorted.
+    pub fn to_json(&self) -> Value {
+        json!([])
     }
 }

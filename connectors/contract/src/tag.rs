@@ -1,8 +1,10 @@
 //! What a tag is, and the options every tag has, at every level of the YAML.
 
-use millrace_config::{Deadband, Period};
-use schemars::JsonSchema;
+use millrace_config::{Deadband, Node, Period, parse_within};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -169,4 +171,37 @@ impl TagOptions {
 pub struct Tagged<T> {
     pub own: T,
     pub options: TagOptions,
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Tagged<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let node = Node::deserialize(deserializer)?;
+        let (options, own) = node.take(&TagOptions::KEYS);
+        // Both parts are parsed before either fails, so that all problems come at once.
+        let (own, options) = (parse_within(&own, &TagOptions::KEYS), parse_within(&options, &[]));
+        Ok(Self { own: own?, options: options? })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Tagged<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Tagged{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut own = T::json_schema(generator);
+        let options = TagOptions::json_schema(generator);
+        // The keys of both in one mapping: what `additionalProperties: false` of either alone would refuse.
+        let object = match own.get_mut("anyOf").and_then(|any| any.as_array_mut()) {
+            Some(shapes) => shapes.iter_mut().find_map(|shape| shape.as_object_mut().filter(|shape| shape.contains_key("properties"))),
+            None => own.as_object_mut(),
+        };
+        if let (Some(object), Some(options)) = (object, options.get("properties").and_then(|keys| keys.as_object())) {
+            let keys = object.entry("properties").or_insert_with(|| serde_json::Value::Object(Default::default()));
+            if let Some(keys) = keys.as_object_mut() {
+                keys.extend(options.iter().map(|(key, schema)| (key.clone(), schema.clone())));
+            }
+        }
+        own
+    }
 }

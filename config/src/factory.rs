@@ -1,0 +1,466 @@
+//! The factory as the runtime takes it: typed where every factory is the same, nodes where the connectors know better.
+
+use crate::node::{Node, Spanned};
+use crate::place::Place;
+use crate::problem::Problems;
+use crate::units::{ByteSize, KeepFree, Listen, Percent, Period};
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One factory: everything its YAML says, templates expanded, references resolved.
+#[derive(Clone, Debug)]
+pub struct Factory {
+    /// `enterprise/site`.
+    pub site: Spanned<String>,
+    /// Names of the parts of `at`.
+    pub levels: Vec<String>,
+    pub data_dir: PathBuf,
+    pub kafka: Kafka,
+    pub schemas: Schemas,
+    pub http: Http,
+    pub messages: Messages,
+    pub log: Log,
+    pub clock: Clock,
+    pub floor: Floor,
+    pub topics: IndexMap<String, Spanned<Topic>>,
+    /// Tag options for every source, still a node; `None` where the file says nothing.
+    pub defaults: Option<Node>,
+    pub sources: Vec<Connector>,
+    pub sinks: Vec<Connector>,
+    /// The whole file as one tree, expanded: what [`crate::expanded`] prints.
+    pub root: Node,
+}
+
+/// One source or sink, merged from its templates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connector {
+    pub name: String,
+    /// Where its name stands.
+    pub place: Place,
+    /// `type:`; of a sink with `source:`, which has none, [`COMMANDS`].
+    pub type_name: Spanned<String>,
+    pub enabled: bool,
+    /// All its keys, common ones too; `use` and `with` are gone.
+    pub node: Node,
+}
+
+/// The type name of a sink that sends commands through a source's own connection (`source:` instead of `type:`).
+pub const COMMANDS: &str = "commands";
+
+/// Kafka: where the records go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port,host:port`, or `embedded` for the broker inside Millrace.
+    pub brokers: Spanned<String>,
+    /// The embedded broker's own settings.
+    pub embedded: EmbeddedBroker,
+    /// What Kafka's consumers see after a crash: repeats with the same identity, or each record once.
+    pub delivery: Delivery,
+    /// How often a transaction commits, with `exactly_once`.
+    pub commit: Period,
+    /// Properties of librdkafka, passed through: TLS, logins, compression.
+    pub properties: IndexMap<String, Spanned<String>>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: Spanned::from("localhost:9092".to_owned()),
+            embedded: EmbeddedBroker::default(),
+            delivery: Delivery::AtLeastOnce,
+            commit: Period::from_millis(100),
+            properties: IndexMap::new(),
+        }
+    }
+}
+
+/// The embedded broker's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedBroker {
+    /// Where its clients connect.
+    pub listen: Listen,
+    /// What a power cut may take.
+    pub sync: Period,
+}
+
+impl Default for EmbeddedBroker {
+    fn default() -> Self {
+        Self { listen: Listen(([127, 0, 0, 1], 9092).into()), sync: Period::from_millis(200) }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// After a crash a bounded tail is sent again, with the same identity.
+    AtLeastOnce,
+    /// A `read_committed` consumer sees each log record once.
+    ExactlyOnce,
+}
+
+/// The schema registry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schemas {
+    /// `http(s)://registry:8081` (Confluent-compatible), `embedded`, or `none`.
+    pub registry: Spanned<String>,
+    /// Where the embedded one listens.
+    pub listen: Listen,
+    /// What the registry demands of a new version of a schema.
+    pub compatibility: Compatibility,
+}
+
+impl Default for Schemas {
+    fn default() -> Self {
+        Self {
+            registry: Spanned::from("none".to_owned()),
+            listen: Listen(([127, 0, 0, 1], 8081).into()),
+            compatibility: Compatibility::Backward,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compatibility {
+    None,
+    Backward,
+    BackwardTransitive,
+    Forward,
+    ForwardTransitive,
+    Full,
+    FullTransitive,
+}
+
+/// Millrace's own HTTP: console, REST, metrics, health.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where it listens; loopback by default.
+    pub listen: Listen,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: Listen(([127, 0, 0, 1], 8080).into()) }
+    }
+}
+
+/// What Millrace says about itself on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Messages {
+    /// The least important messages to show.
+    pub level: Level,
+    /// For people, or for a log collector.
+    pub format: MessageFormat,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self { level: Level::Info, format: MessageFormat::Text }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Something is lost, or a human is needed.
+    Error,
+    /// Something went wrong; nothing is lost.
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageFormat {
+    Text,
+    Json,
+}
+
+/// The durable log between intake and Kafka.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Bytes per source, its lanes together. A source may have its own.
+    pub size: ByteSize,
+    /// Space left free on the disk, for all: percent or a size.
+    pub keep_free: KeepFree,
+    /// What happens when the log is full and the device can't wait.
+    pub full: Full,
+    /// What a power cut may take from a source that can't resend; with an acknowledgement waiting it is synced at once.
+    pub sync: Period,
+    /// When to warn that the log fills.
+    pub alarm: Alarm,
+    /// How batches are compressed where it pays.
+    pub compression: LogCompression,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            size: ByteSize(4 << 30),
+            keep_free: KeepFree::Percent(10.0),
+            full: Full::Block,
+            sync: Period::from_millis(200),
+            alarm: Alarm::default(),
+            compression: LogCompression::Lz4,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Full {
+    /// The source waits: back-pressure to the device where the protocol has it.
+    Block,
+    /// The oldest records go, counted.
+    DropOldest,
+    /// The newest records go, counted.
+    DropNewest,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogCompression {
+    Lz4,
+    None,
+}
+
+/// When the log warns that it fills: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alarm {
+    /// At this share of the size.
+    pub at: Percent,
+    /// When it will be full within this time.
+    pub left: Period,
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self { at: Percent(70.0), left: Period::from_secs(4 * 3600) }
+    }
+}
+
+/// How far a device's clock may be off before its time is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clock {
+    /// Behind the time of reading; backfill and history are exempt.
+    pub behind: Period,
+    /// Ahead of the time of reading.
+    pub ahead: Period,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { behind: Period::from_secs(86_400), ahead: Period::from_secs(300) }
+    }
+}
+
+/// What may be written to devices.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Floor {
+    /// Only this file may allow it: neither the environment nor REST can.
+    pub writes: Spanned<Writes>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Writes {
+    /// Nothing is written to a device.
+    #[default]
+    Forbidden,
+    /// Commands, MQTT sinks and acknowledgements of triggers may write.
+    Allowed,
+}
+
+/// The contract of a Kafka topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topic {
+    /// How values are encoded.
+    pub format: Format,
+    /// `telemetry` (Millrace's own), or a file: `.avsc`, `.schema.json`, `.proto`. Without it: derived from the source's own, or none for JSON.
+    pub schema: Option<Spanned<String>>,
+    /// The record key: `tag` (the tag's path), `asset` (its `at`), or a template such as `{at}/{tag}`.
+    pub key: Option<Spanned<String>>,
+    /// One wide record per asset or scan, or one per sample.
+    pub shape: Shape,
+    /// How long an `asset` record collects.
+    pub window: Option<Period>,
+    /// Partitions, when Millrace creates the topic.
+    pub partitions: Option<u32>,
+    /// Replication factor, when Millrace creates the topic; the broker's default otherwise.
+    pub replication: Option<u16>,
+    /// How long Kafka keeps records, when Millrace creates the topic; the broker's default otherwise.
+    pub retention: Option<Period>,
+    /// Kafka keeps the last record of each key.
+    pub compacted: bool,
+    /// Order of sending after an outage.
+    pub lane: Lane,
+    /// Where records go that break this contract; `{topic}.dead` unless said.
+    pub dead_letter: Option<Spanned<String>>,
+    /// Also keep the last value of each key in `millrace.latest`.
+    pub latest: bool,
+    /// What the Kafka timestamp is.
+    pub timestamp: Timestamp,
+    /// How the subject in the schema registry is named.
+    pub subject: Subject,
+    /// Properties of the topic, as Kafka names them.
+    pub properties: IndexMap<String, Spanned<String>>,
+}
+
+impl Default for Topic {
+    fn default() -> Self {
+        Self {
+            format: Format::Json,
+            schema: None,
+            key: None,
+            shape: Shape::Sample,
+            window: None,
+            partitions: None,
+            replication: None,
+            retention: None,
+            compacted: false,
+            lane: Lane::Normal,
+            dead_letter: None,
+            latest: false,
+            timestamp: Timestamp::Time,
+            subject: Subject::TopicName,
+            properties: IndexMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    Json,
+    Avro,
+    Protobuf,
+    /// The bytes as they came.
+    Raw,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// One record per sample.
+    Sample,
+    /// One wide record per asset and `window`.
+    Asset,
+    /// One wide record per scan of a group.
+    Scan,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Before all others: alarms.
+    First,
+    Normal,
+    /// After all others: backfill.
+    Bulk,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Timestamp {
+    /// The best time believed of the sample or document.
+    Time,
+    /// When Millrace read it.
+    ReadTime,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// `{topic}-value`
+    TopicName,
+    /// The schema's full name.
+    RecordName,
+    /// `{topic}-{the schema's full name}`
+    TopicRecordName,
+}
+
+/// Keys that every source has, whatever its type. Tag options may stand beside them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceKeys {
+    /// Levels below the site, where its tags live: `body/press-1`.
+    pub at: String,
+    /// The Kafka topic of its samples and documents, where nothing more specific says otherwise.
+    pub topic: Option<Spanned<String>>,
+    /// Its own log's limits.
+    pub log: Option<SourceLog>,
+}
+
+/// Limits of one source's log, where they differ from the factory's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceLog {
+    /// Bytes, all lanes together.
+    pub size: Option<ByteSize>,
+    /// What happens when it is full and the device can't wait.
+    pub full: Option<Full>,
+}
+
+impl SourceKeys {
+    /// Of every source; `type` and `enabled` are in [`Connector`] already.
+    pub const KEYS: [&'static str; 5] = ["type", "enabled", "at", "topic", "log"];
+}
+
+/// Keys that every sink has, whatever its type.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SinkKeys {
+    /// Topics to read; `machine-*` takes all that begin so.
+    pub topics: Vec<Spanned<String>>,
+    /// The consumer group; `millrace-{site}-{name}` unless said.
+    pub group: Option<Spanned<String>>,
+    /// Where a new group starts.
+    pub start: Option<Start>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With everything the topic still has.
+    Earliest,
+    /// With what comes from now on.
+    Latest,
+}
+
+impl SinkKeys {
+    /// Of every sink; `type` and `enabled` are in [`Connector`] already.
+    pub const KEYS: [&'static str; 5] = ["type", "enabled", "topics", "group", "start"];
+}
+
+impl Connector {
+    /// A source's common keys, and its node without them: tag options and the connector's own keys.
+    pub fn source_keys(&self, problems: &mut Problems) -> (Option<SourceKeys>, Node) {
+        self.split(&SourceKeys::KEYS, problems)
+    }
+
+    /// A sink's common keys, and its node without them.
+    pub fn sink_keys(&self, problems: &mut Problems) -> (Option<SinkKeys>, Node) {
+        self.split(&SinkKeys::KEYS, problems)
+    }
+
+    fn split<T: DeserializeOwned>(&self, keys: &[&str], problems: &mut Problems) -> (Option<T>, Node) {
+        let (common, own) = self.node.take(keys);
+        let (_, common) = common.take(&["type", "enabled"]);
+        (common.parse(problems), own)
+    }
+}
