@@ -1,1 +1,33 @@
+//! Kafka, for the rest of the house: the only user of rdkafka.
+//!
+//! ```text
+//! Settings ──> Producer   one per runtime: cached topic handles, delivery reports in groups, transactions
+//!         ├──> Consumer   groups (a rebalance waits until the caller has flushed) and readers (fixed partitions to their end)
+//!         └──> Admin      topics created as declared, contradictions reported, limits of a topic read
+//! ```
+//!
+//! - [`properties`]: librdkafka's properties: our defaults, and which of the user's would break a promise.
+//! - [`error`]: what every error of Kafka means for the one who sent: retry, this record, this topic, or start over.
+//! - [`producer`], [`consumer`], [`admin`]: the three clients.
+//! - [`oauth`]: tokens for SASL OAUTHBEARER.
+//! - `voice`: librdkafka's own log lines, into tracing, repeats summarised.
+//! - `raw`: every unsafe line of this crate: owned handles of librdkafka and nothing else.
+//!
+//! Invariants: no other crate of ours is known here; nothing here retries for ever without the caller, or drops a message without
+//! a report; no memory of ours is allocated per message sent. Everything blocks: callers bring their own threads.
 
+pub mod admin;
+pub mod consumer;
+pub mod error;
+pub mod oauth;
+pub mod producer;
+pub mod properties;
+mod raw;
+mod voice;
+
+pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
+pub use consumer::{Consumer, GroupMetadata, Message, Polled, Start, TopicPartition};
+pub use error::{Class, Connection, KafkaError, RecordFault};
+pub use oauth::{Token, TokenSource};
+pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError};
+pub use properties::{PropertyProblem, Settings, check_properties};

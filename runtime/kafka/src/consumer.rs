@@ -1,0 +1,405 @@
+//! Consumers: members of a group, whose rebalances wait until the caller has flushed, and readers of fixed partitions.
+//!
+//! ```text
+//! loop {
+//!     match consumer.poll(timeout, max, |message| ..) {
+//!         Messages(n)     => n messages went through the closure
+//!         Assigned(parts) => find their offsets; consumer.take(parts, offsets)          // nothing is fetched before
+//!         Revoked{parts}  => flush, commit; consumer.give(parts)                        // the group waits for this
+//!         ..
+//!     }
+//! }
+//! ```
+//!
+//! The assignment is cooperative-sticky: a rebalance takes away only what moves, and the rest goes on. `partition.assignment.strategy`
+//! among the properties changes it; the calls are the same. Offsets are committed by the caller only, below what its sink has flushed.
+
+use crate::error::{Class, Connection, KafkaError};
+use crate::producer::{connection_of, refresh_token};
+use crate::properties::{CONSUMER, CONSUMER_FIXED, Settings};
+use crate::raw::{Event, GroupHandle, List, Native, Queue, RawMessage, Role};
+use crate::voice::Voice;
+use rdkafka::bindings as sys;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// librdkafka's words for an offset that the group has, or that `Start` decides.
+const STORED: i64 = sys::RD_KAFKA_OFFSET_STORED as i64;
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct TopicPartition {
+    pub topic: Arc<str>,
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// Where a group begins that has no offset yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Start {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// A message of Kafka, borrowed until the closure returns.
+#[derive(Clone, Copy)]
+pub struct Message<'a>(RawMessage<'a>);
+
+impl<'a> Message<'a> {
+    pub fn topic(&self) -> &'a str {
+        self.0.topic()
+    }
+
+    pub fn partition(&self) -> i32 {
+        self.0.partition()
+    }
+
+    pub fn offset(&self) -> i64 {
+        self.0.offset()
+    }
+
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.0.key()
+    }
+
+    /// `None`: a tombstone.
+    pub fn value(&self) -> Option<&'a [u8]> {
+        self.0.value()
+    }
+
+    /// Milliseconds since 1970, zero where there is none.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.0.timestamp_ms().unwrap_or(0)
+    }
+
+    /// Names and values in their order; a value of `None` is null.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        self.0.headers()
+    }
+}
+
+/// What came out of a poll.
+#[derive(Debug)]
+pub enum Polled {
+    /// Nothing within the timeout.
+    Idle,
+    /// So many messages went through the closure.
+    Messages(usize),
+    /// The group gives these partitions: answer with [`Consumer::take`].
+    Assigned(Vec<TopicPartition>),
+    /// The group wants these partitions back: flush, commit, answer with [`Consumer::give`]. `lost`: another member has them
+    /// already, commits will be refused.
+    Revoked { parts: Vec<TopicPartition>, lost: bool },
+    /// The end of a partition, for a reader: its next offset.
+    End(TopicPartition, i64),
+    /// The connection changed; nothing to do.
+    Connection(Connection),
+    /// The consumer can't go on so; by the error's class.
+    Failed(KafkaError),
+}
+
+/// A membership as a transaction needs it.
+pub struct GroupMetadata(GroupHandle);
+
+impl GroupMetadata {
+    pub(crate) fn handle(&self) -> &GroupHandle {
+        &self.0
+    }
+}
+
+pub struct Consumer {
+    queue: Queue,
+    native: Arc<Native>,
+    settings: Settings,
+    closed: bool,
+}
+
+impl Consumer {
+    /// A member of a group. It belongs to it once [`Consumer::subscribe`] was called and `poll` is called often (at least every
+    /// `max.poll.interval.ms`, five minutes by default).
+    pub fn group(settings: &Settings, group: &str, start: Start) -> Result<Self, KafkaError> {
+        let reset = match start {
+            Start::Earliest => "earliest",
+            Start::Latest => "latest",
+        };
+        Self::new(settings, &[("group.id", group), ("auto.offset.reset", reset), ("isolation.level", "read_committed")])
+    }
+
+    /// A reader of partitions of its own choice, in no group: [`Consumer::take`] them. Their ends are told. `committed`: records of open
+    /// and aborted transactions are not seen.
+    pub fn reader(settings: &Settings, committed: bool) -> Result<Self, KafkaError> {
+        let isolation = if committed { "read_committed" } else { "read_uncommitted" };
+        // librdkafka assigns partitions only where there is a group's name; nothing is ever committed under this one.
+        let fixed = [
+            ("group.id", "millrace-reader"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", isolation),
+            ("enable.partition.eof", "true"),
+        ];
+        Self::new(settings, &fixed)
+    }
+
+    fn new(settings: &Settings, own: &[(&str, &str)]) -> Result<Self, KafkaError> {
+        let mut fixed = CONSUMER_FIXED.to_vec();
+        fixed.extend_from_slice(own);
+        let conf = settings.conf(CONSUMER, &fixed)?;
+        let mut events = sys::RD_KAFKA_EVENT_REBALANCE | sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_FETCH;
+        if settings.wants_token() {
+            events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
+        }
+        let native = Native::new(Role::Consumer, conf, events, Voice::new(format!("{} consumer", settings.client_id)))?;
+        Ok(Self { queue: native.queue(), native, settings: settings.clone(), closed: false })
+    }
+
+    /// Joins the group for these topics. One that starts with `^` is a regular expression; topics that come later are joined too.
+    pub fn subscribe<'t>(&self, topics: impl IntoIterator<Item = &'t str>) -> Result<(), KafkaError> {
+        let mut list = List::new();
+        for topic in topics {
+            list.push(topic, -1, STORED)?;
+        }
+        self.native.subscribe(&list)
+    }
+
+    /// Hands up to `max` messages to the closure. Waits for the first one only; returns early on anything else.
+    pub fn poll(&self, timeout: Duration, max: usize, mut each: impl FnMut(Message<'_>)) -> Polled {
+        let deadline = Instant::now() + timeout;
+        let mut count = 0;
+        loop {
+            let wait = if count == 0 { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let Some(event) = self.queue.poll(wait) else {
+                if count > 0 {
+                    return Polled::Messages(count);
+                }
+                if Instant::now() >= deadline {
+                    return Polled::Idle;
+                }
+                continue;
+            };
+            match event.kind() {
+                sys::RD_KAFKA_EVENT_FETCH => {
+                    if let Some(message) = event.message() {
+                        if message.code() == 0 {
+                            each(Message(message));
+                            count += 1;
+                        } else if let Some(polled) =
+                            self.trouble(KafkaError::described(message.code(), &format!("cannot read {}", message.topic())))
+                        {
+                            return polled;
+                        }
+                    }
+                    if count == max {
+                        return Polled::Messages(count);
+                    }
+                }
+                sys::RD_KAFKA_EVENT_REBALANCE => return self.rebalance(&event),
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    const END: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
+                    if event.code() == END {
+                        if let Some((topic, partition, offset)) = event.partition() {
+                            return Polled::End(TopicPartition::new(topic, partition), offset);
+                        }
+                    } else if let Some(polled) = self.trouble(event.error()) {
+                        return polled;
+                    }
+                }
+                sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => refresh_token(&self.native, &self.settings),
+                _ => {}
+            }
+        }
+    }
+
+    fn rebalance(&self, event: &Event) -> Polled {
+        const ASSIGN: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS as i32;
+        let parts = event.partitions().into_iter().map(|(topic, partition, ..)| TopicPartition::new(topic, partition)).collect();
+        if event.code() == ASSIGN { Polled::Assigned(parts) } else { Polled::Revoked { parts, lost: self.native.assignment_lost() } }
+    }
+
+    /// What an error means to the caller; `None`: librdkafka deals with it.
+    fn trouble(&self, error: KafkaError) -> Option<Polled> {
+        const POLL_EXCEEDED: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED as i32;
+        const NO_OFFSET: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32;
+        if let Some(fatal) = self.native.fatal() {
+            return Some(Polled::Failed(fatal));
+        }
+        if let Some(state) = connection_of(&error) {
+            return Some(Polled::Connection(state));
+        }
+        match (error.code, error.class) {
+            (POLL_EXCEEDED | NO_OFFSET, _) | (_, Class::Topic | Class::Denied | Class::Fenced | Class::Fatal) => {
+                Some(Polled::Failed(error))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes partitions over, from the given offsets; where there is none, from the group's, and without that by [`Start`].
+    pub fn take(&self, parts: &[(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
+        let mut list = List::new();
+        for (part, offset) in parts {
+            list.push(&part.topic, part.partition, offset.unwrap_or(STORED))?;
+        }
+        if self.native.is_cooperative() { self.native.incremental_assign(&list) } else { self.native.assign(Some(&list)) }
+    }
+
+    /// Gives partitions back, after the caller has flushed and committed.
+    pub fn give(&self, parts: &[TopicPartition]) -> Result<(), KafkaError> {
+        if self.native.is_cooperative() { self.native.incremental_unassign(&list_of(parts)?) } else { self.native.assign(None) }
+    }
+
+    /// Commits each partition's next offset, and waits for the answer.
+    pub fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<(), KafkaError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut list = List::new();
+        for (part, offset) in offsets {
+            list.push(&part.topic, part.partition, *offset)?;
+        }
+        self.native.commit(&list)
+    }
+
+    /// The group's committed offsets; `None` where it has none.
+    pub fn committed(&self, parts: &[TopicPartition], timeout: Duration) -> Result<Vec<Option<i64>>, KafkaError> {
+        let mut list = list_of(parts)?;
+        self.native.committed(&mut list, timeout)?;
+        Ok(list.entries().into_iter().map(|(.., offset, _)| (offset >= 0).then_some(offset)).collect())
+    }
+
+    /// Moves to an offset of a partition that is assigned; what was fetched from elsewhere is dropped.
+    pub fn seek(&self, part: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), KafkaError> {
+        let mut list = List::new();
+        list.push(&part.topic, part.partition, offset)?;
+        self.native.seek(&mut list, timeout)
+    }
+
+    /// Stops fetching these partitions, and keeps them.
+    pub fn pause(&self, parts: &[TopicPartition]) -> Result<(), KafkaError> {
+        self.native.pause(&mut list_of(parts)?, true)
+    }
+
+    pub fn resume(&self, parts: &[TopicPartition]) -> Result<(), KafkaError> {
+        self.native.pause(&mut list_of(parts)?, false)
+    }
+
+    /// First and next offset of a partition, asked of its leader; for a `committed` consumer the end of what is decided.
+    pub fn watermarks(&self, part: &TopicPartition, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+        self.native.watermarks(&part.topic, part.partition, timeout)
+    }
+
+    /// The next offset of a partition as of the last fetch, without asking: for lag.
+    pub fn known_end(&self, part: &TopicPartition) -> Option<i64> {
+        self.native.known_end(&part.topic, part.partition)
+    }
+
+    /// How many partitions a topic has; zero when it does not exist.
+    pub fn partitions(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
+        let handle = self.native.topic(topic)?;
+        Ok(self.native.metadata(Some(&handle), timeout)?.first().filter(|t| t.error == 0).map_or(0, |t| t.partitions))
+    }
+
+    /// The names of all topics of the cluster.
+    pub fn topics(&self, timeout: Duration) -> Result<Vec<String>, KafkaError> {
+        Ok(self.native.metadata(None, timeout)?.into_iter().filter(|t| t.error == 0).map(|t| t.name).collect())
+    }
+
+    /// The membership, for a producer that commits this group's offsets in its transaction.
+    pub fn membership(&self) -> Option<GroupMetadata> {
+        self.native.group().map(GroupMetadata)
+    }
+
+    /// Leaves the group at once, so that others need not wait for the session to time out. Flush and commit before; partitions
+    /// are given back without asking.
+    pub fn leave(&mut self, timeout: Duration) {
+        if std::mem::replace(&mut self.closed, true) || self.native.close(&self.queue).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + timeout;
+        while !self.native.is_closed() && Instant::now() < deadline {
+            if let Some(event) = self.queue.poll(Duration::from_millis(100))
+                && event.kind() == sys::RD_KAFKA_EVENT_REBALANCE
+                && let Polled::Revoked { parts, .. } = self.rebalance(&event)
+            {
+                let _ = self.give(&parts);
+            }
+        }
+    }
+
+    /// Reads partitions from the given offsets until each has passed its end, in no order between partitions. For readers only.
+    ///
+    /// `ends`: partition -> the offset to reach. Errors: what the cluster says, or a timeout after `patience` without progress.
+    pub fn read_to(
+        &self,
+        from: &[(TopicPartition, i64)],
+        ends: &HashMap<TopicPartition, i64>,
+        patience: Duration,
+        mut each: impl FnMut(Message<'_>),
+    ) -> Result<(), KafkaError> {
+        let mut open: HashMap<TopicPartition, i64> =
+            ends.iter().filter(|(part, end)| from.iter().any(|(p, o)| p == *part && o < *end)).map(|(p, e)| (p.clone(), *e)).collect();
+        let start: Vec<_> = from.iter().filter(|(p, _)| open.contains_key(p)).map(|(p, o)| (p.clone(), Some(*o))).collect();
+        if start.is_empty() {
+            return Ok(());
+        }
+        self.take(&start)?;
+        let mut progress = Instant::now();
+        while !open.is_empty() {
+            let mut done = Vec::new();
+            let polled = self.poll(Duration::from_millis(200), 4096, |message| {
+                let part = TopicPartition::new(message.topic(), message.partition());
+                if let Some(end) = open.get(&part) {
+                    if message.offset() < *end {
+                        each(message);
+                    }
+                    if message.offset() + 1 >= *end {
+                        done.push(part);
+                    }
+                }
+            });
+            match polled {
+                Polled::Messages(_) => progress = Instant::now(),
+                Polled::End(part, offset) if open.get(&part).is_some_and(|end| offset >= *end) => done.push(part),
+                // Of the group that is only a name, or a broker that is away for a while.
+                Polled::Failed(error) if error.class != Class::Topic && error.class != Class::Fatal && progress.elapsed() < patience => {}
+                Polled::Failed(error) => return Err(error),
+                _ if progress.elapsed() > patience => {
+                    let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT as i32;
+                    return Err(KafkaError::described(
+                        code,
+                        &format!("cannot read {} to its end", open.keys().next().map_or(String::new(), ToString::to_string)),
+                    ));
+                }
+                _ => {}
+            }
+            for part in done {
+                open.remove(&part);
+            }
+        }
+        self.native.assign(None)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.leave(Duration::from_secs(5));
+    }
+}
+
+fn list_of(parts: &[TopicPartition]) -> Result<List, KafkaError> {
+    let mut list = List::new();
+    for part in parts {
+        list.push(&part.topic, part.partition, STORED)?;
+    }
+    Ok(list)
+}

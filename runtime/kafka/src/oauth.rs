@@ -1,0 +1,27 @@
+//! Tokens for SASL OAUTHBEARER.
+//!
+//! The bundled librdkafka has no HTTP client, so `sasl.oauthbearer.method=oidc` is refused by the check; whoever can fetch a token
+//! gives it through [`TokenSource`] instead.
+
+/// A bearer token and how long it is good.
+#[derive(Clone)]
+pub struct Token {
+    /// The token as it goes over the wire (a JWT, usually).
+    pub value: String,
+    /// The name of the principal, as the token says it.
+    pub principal: String,
+    /// When it expires, milliseconds since 1970.
+    pub expires_ms: i64,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("principal", &self.principal).field("expires_ms", &self.expires_ms).finish_non_exhaustive()
+    }
+}
+
+/// Fetches tokens; called on a client's polling thread, again at four fifths of a token's life, and ten seconds after a failure.
+pub trait TokenSource: Send + Sync {
+    /// Fetches a fresh token. May block for some seconds.
+    fn token(&self) -> Result<Token, String>;
+}
