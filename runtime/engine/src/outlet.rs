@@ -44,3 +44,41 @@ impl Outlet {
 pub struct TopicRules {
     pub dead_letter: Arc<str>,
 }
+
+/// What is kept with a lane's cursor, in the log and in `millrace.cursors`: the lane's half of the ledger at that offset.
+///
+/// ```text
+/// five u64, little-endian: lane total, produced, dead, dropped, timestamps replaced
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Data records the lane held below the cursor: produced + dead + dropped.
+    pub lane_total: u64,
+    pub produced: u64,
+    pub dead: u64,
+    pub dropped: u64,
+    pub timestamp_replaced: u64,
+}
+
+impl Note {
+    pub fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        for (at, count) in bytes.chunks_exact_mut(8).zip([
+            self.lane_total,
+            self.produced,
+            self.dead,
+            self.dropped,
+            self.timestamp_replaced,
+        ]) {
+            at.copy_from_slice(&count.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Counts that are missing (an older release wrote fewer) are zero.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut counts = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
+        let mut next = || counts.next().unwrap_or(0);
+        Self { lane_total: next(), produced: next(), dead: next(), dropped: next(), timestamp_replaced: next() }
+    }
+}

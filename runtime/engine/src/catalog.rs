@@ -1,0 +1,195 @@
+//! The tag catalog: the compacted topic `millrace.tags`, which says what each tag is.
+//!
+//! Key: `path#def`. `def` is a fingerprint of the definition (type, unit, limits, meaning, address), the same on every machine and after every
+//! loss of the data directory, so no counter has to be kept; a changed unit has another `def`, and old data keeps its meaning. `since` orders them.
+//! A tag that goes gets a last entry with `retired`.
+//!
+//! The file lists what was already sent, one line `s|d def path` each (s: known before connecting, d: discovered); it is a cache: without it, the
+//! entries are sent again, and compaction keeps one of them.
+
+use crate::positions::replace;
+use millrace_contract::TagDef;
+use millrace_schemas::Micros;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The topic of the catalog.
+pub const TOPIC: &str = "millrace.tags";
+
+/// A record for the catalog's topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub topic: Arc<str>,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Catalog {
+    file: PathBuf,
+    source: Arc<str>,
+    topic: Arc<str>,
+    known: HashMap<Arc<str>, Known>,
+    pending: Vec<Entry>,
+    is_dirty: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    def: i32,
+    is_static: bool,
+    /// Declared in this run.
+    is_here: bool,
+}
+
+impl Catalog {
+    /// Reads the cache; whatever can't be read of it is sent again.
+    pub fn open(file: &Path, source: &Arc<str>) -> Self {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let known = text.lines().filter_map(|line| {
+            let (kind, rest) = line.split_once(' ')?;
+            let (def, path) = rest.split_once(' ')?;
+            Some((path.into(), Known { def: def.parse().ok()?, is_static: kind == "s", is_here: false }))
+        });
+        let known = known.collect();
+        Self { file: file.to_owned(), source: source.clone(), topic: TOPIC.into(), known, pending: Vec::new(), is_dirty: false }
+    }
+
+    /// Takes a definition in. Returns its `def`, and whether it is another than before.
+    pub fn declare(&mut self, path: &Arc<str>, tag: &TagDef, is_static: bool, now: Micros) -> (i32, bool) {
+        let mut value = definition(tag);
+        let def = fingerprint(&Value::Object(value.clone()).to_string());
+        let known = self.known.insert(path.clone(), Known { def, is_static, is_here: true });
+        let is_news = known.is_none_or(|k| k.def != def);
+        if is_news {
+            value.insert("source".to_owned(), self.source.as_ref().into());
+            value.insert("since".to_owned(), now.0.into());
+            self.push(path, def, value);
+        }
+        (def, is_news)
+    }
+
+    pub fn retire(&mut self, path: &Arc<str>, now: Micros) {
+        if let Some(known) = self.known.remove(path) {
+            let value = json!({ "source": &*self.source, "retired": now.0 });
+            let Value::Object(value) = value else { return };
+            self.push(path, known.def, value);
+        }
+    }
+
+    /// Retires the tags that were known before connecting in an earlier run, and are not any more.
+    pub fn retire_missing(&mut self, now: Micros) {
+        let gone: Vec<Arc<str>> = self.known.iter().filter(|(_, k)| k.is_static && !k.is_here).map(|(path, _)| path.clone()).collect();
+        for path in gone {
+            self.retire(&path, now);
+        }
+    }
+
+    fn push(&mut self, path: &str, def: i32, mut value: Map<String, Value>) {
+        value.insert("tag".to_owned(), path.into());
+        value.insert("def".to_owned(), def.into());
+        let key = format!("{path}#{def}").into_bytes();
+        self.pending.push(Entry { topic: self.topic.clone(), key, value: Value::Object(value).to_string().into_bytes() });
+        self.is_dirty = true;
+    }
+
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub fn take_pending(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Saves the cache, if anything changed and nothing is pending.
+    pub fn save(&mut self) -> std::io::Result<()> {
+        if !self.is_dirty || self.has_pending() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for (path, known) in &self.known {
+            let _ = writeln!(text, "{} {} {path}", if known.is_static { 's' } else { 'd' }, known.def);
+        }
+        replace(&self.file, text.as_bytes())?;
+        self.is_dirty = false;
+        Ok(())
+    }
+}
+
+fn definition(tag: &TagDef) -> Map<String, Value> {
+    let o = &tag.options;
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    put("address", Some(tag.address.as_str().into()));
+    put("type", tag.kind.as_deref().map(Into::into));
+    put("unit", o.unit.as_deref().map(Into::into));
+    put("min", o.min.map(Into::into));
+    put("max", o.max.map(Into::into));
+    put("warn", o.warn.map(|w| json!(w)));
+    put("raw", o.raw.map(|w| json!(w)));
+    put("eu", o.eu.map(|w| json!(w)));
+    put("scale", o.scale.map(Into::into));
+    put("offset", o.offset.map(Into::into));
+    put("values", o.values.as_ref().map(|v| json!(v)));
+    put("kind", o.kind.as_deref().map(Into::into));
+    put("labels", o.labels.as_ref().map(|v| json!(v)));
+    put("description", o.description.as_deref().map(Into::into));
+    put("writable", o.writable.map(Into::into));
+    map
+}
+
+/// 31 bits of the definition's text; never zero, which means "no definition".
+fn fingerprint(text: &str) -> i32 {
+    ((crc32c::crc32c(text.as_bytes()) & 0x7fff_ffff) as i32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_contract::TagOptions;
+
+    fn tag(unit: &str) -> TagDef {
+        TagDef {
+            path: "body/temperature".to_owned(),
+            address: "a".to_owned(),
+            kind: None,
+            topic: "telemetry".into(),
+            part: "".into(),
+            options: Arc::new(TagOptions { unit: Some(unit.to_owned()), ..TagOptions::default() }),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_sent_once_per_definition_and_a_missing_static_tag_is_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog");
+        let path: Arc<str> = "acme/plant/body/temperature".into();
+        let source: Arc<str> = "acme/plant/press".into();
+
+        let mut catalog = Catalog::open(&file, &source);
+        let (celsius, is_news) = catalog.declare(&path, &tag("degC"), true, Micros(1));
+        assert!(is_news);
+        assert_eq!(catalog.take_pending()[0].key, format!("{path}#{celsius}").into_bytes());
+        catalog.save().unwrap();
+
+        let mut catalog = Catalog::open(&file, &source);
+        assert_eq!(catalog.declare(&path, &tag("degC"), true, Micros(2)), (celsius, false));
+        assert!(!catalog.has_pending());
+        let (fahrenheit, is_news) = catalog.declare(&path, &tag("degF"), true, Micros(3));
+        assert!(is_news && fahrenheit != celsius);
+        catalog.take_pending();
+        catalog.save().unwrap();
+
+        let mut catalog = Catalog::open(&file, &source);
+        catalog.retire_missing(Micros(4));
+        let entry: Value = serde_json::from_slice(&catalog.take_pending()[0].value).unwrap();
+        assert_eq!((entry["tag"].as_str(), entry["retired"].as_i64()), (Some(&*path), Some(4)));
+    }
+}

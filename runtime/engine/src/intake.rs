@@ -1,0 +1,1098 @@
+//! The intake of one source: what a plugin sends is judged, encoded and appended to the logs, in one pass and in the order of `send`.
+//!
+//! ```text
+//! send(batch) ─ rows ─ believe the time ─ scale, range ─ report filter ─ encode ─┐
+//!             ─ docs ─ headers millrace.source, millrace.seq ────────────────────┼─ one builder per lane ─ append
+//!             ─ rejects ─ dead letters, ordinary records of another topic ───────┘        │
+//!                                                       durable() <── all lanes synced <──┘
+//! ```
+//!
+//! Two locks: `pipe` (async) keeps the order of appends and may be held while the log is full; `core` (sync) holds the tags and is never held
+//! across a wait. Nothing is allocated per value once the builders are warm.
+//! A count moves in the ledger only when what it counts is appended, filtered or dropped, so that the ledger adds up at any moment.
+
+use crate::catalog::Catalog;
+use crate::frame::{Builder, Extra, Frame, Key, Lane, flag};
+use crate::ledger::{Intake as IntakeCounts, Ledger};
+use crate::outlet::{CURSOR, Note, Outlet, Positions};
+use crate::positions;
+use crate::tags::{Tags, Verdict};
+use crate::taps::Taps;
+use crate::topics::{Format, SampleKey, Topic, Topics};
+use millrace_contract::{AckId, Clash, Model, Route, TagDef};
+use millrace_log::{AppendError, Budget, Full, Log, LogOptions, Store};
+use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, Row, SampleMeta, Span, TagId, TimeSource, Value, push_header};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Lanes are appended when one of them holds this many bytes; a batch of a plugin may be larger.
+const PIECE_BYTES: usize = 1 << 20;
+/// Positions are saved when this much was appended since the last time, so that a start reads no more than that.
+const SAVE_EVERY_BYTES: u64 = 8 << 20;
+/// Batches kept for recycling, and how much heap one may keep.
+const SPARE_BATCHES: usize = 4;
+const SPARE_HEAP: usize = 4 << 20;
+/// Topics that a source makes up from templates, at most.
+const TOPICS_MAX: usize = 100_000;
+/// No clock older than this program is used to number a new incarnation: 2026-11-01.
+const PROGRAM_BUILT: u64 = 1_793_491_200;
+
+/// A device's time outside this window around read_time is not believed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockWindow {
+    pub behind: Duration,
+    pub ahead: Duration,
+}
+
+impl Default for ClockWindow {
+    fn default() -> Self {
+        Self { behind: Duration::from_secs(86_400), ahead: Duration::from_secs(300) }
+    }
+}
+
+/// What the intake of a source is made with.
+pub struct IntakeOptions<'a> {
+    /// `enterprise/site`.
+    pub site: &'a str,
+    pub name: &'a str,
+    pub model: &'a Model,
+    pub topics: &'a Topics,
+    pub clock: ClockWindow,
+    pub log_size: u64,
+    pub full: Full,
+    pub sync: Duration,
+    pub compress: bool,
+    /// Where the source keeps its small files: positions, catalog.
+    pub dir: PathBuf,
+    pub taps: Arc<Taps>,
+}
+
+pub struct Intake {
+    pub source: Arc<str>,
+    pub ledger: Arc<Ledger>,
+    pub outlet: Arc<Outlet>,
+    /// Whether this data directory knew the source before; if not, Kafka may.
+    pub is_new: bool,
+    site: Box<str>,
+    routes: Vec<Route>,
+    clock: ClockWindow,
+    compress: bool,
+    budget: Arc<Budget>,
+    full: Full,
+    pipe: tokio::sync::Mutex<Pipe>,
+    core: Mutex<Core>,
+    positions: Arc<PositionKeeper>,
+    acks: Mutex<Acks>,
+    events: Arc<Events>,
+    spare: Mutex<Vec<Batch>>,
+    taps: Arc<Taps>,
+    /// Why the log takes nothing at the moment; for the status board.
+    held: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Events {
+    synced: Notify,
+    room: Notify,
+    /// Something waits in `core` for the next tick.
+    work: Notify,
+}
+
+/// What is appended next, in order.
+struct Pipe {
+    lanes: Vec<LanePipe>,
+    next_seq: u64,
+    /// Positions of batches that were dropped, to go with the next one.
+    owed: Vec<(String, Vec<u8>)>,
+    headers: Vec<u8>,
+    key: Vec<u8>,
+}
+
+struct LanePipe {
+    lane: Lane,
+    log: Log,
+    builder: Builder,
+    /// Data records the lane ever held.
+    total: u64,
+}
+
+/// The tags, and what sync calls of a session leave for the next append.
+struct Core {
+    tags: Tags,
+    defs: Vec<Def>,
+    by_path: HashMap<Arc<str>, TagId>,
+    /// Bits of a word: the tags that stand for them.
+    bits: HashMap<TagId, Vec<(u8, TagId)>>,
+    topics: Topics,
+    topic_cache: HashMap<Arc<str>, Arc<Topic>>,
+    catalog: Catalog,
+    /// Samples the engine owes: of parts that are gone.
+    pending: Vec<Row>,
+}
+
+struct Def {
+    /// Full path, with the site.
+    path: Arc<str>,
+    address: Box<str>,
+    topic: Arc<Topic>,
+    def: i32,
+}
+
+#[derive(Default)]
+struct Acks {
+    sent: u64,
+    done: u64,
+    /// Ack ids whose lanes are not all synced: the id, and each lane's end after it.
+    pending: VecDeque<(u64, [u64; 3])>,
+}
+
+/// What one `send` adds to the ledger, committed piece by piece.
+#[derive(Default, Clone, Copy)]
+struct Delta {
+    filtered: u64,
+    dropped: u64,
+    dead: u64,
+    clock_refused: u64,
+}
+
+impl Intake {
+    /// Opens the source's logs and takes up where the last run ended.
+    ///
+    /// Errors: the log can't be opened, or its newest batch is of a newer release.
+    pub fn open(store: &Store, options: IntakeOptions<'_>) -> Result<Arc<Self>, String> {
+        let source: Arc<str> = format!("{}/{}", options.site, options.name).into();
+        std::fs::create_dir_all(&options.dir).map_err(|e| format!("cannot create {}: {e}", options.dir.display()))?;
+        let ledger = Arc::new(Ledger::default());
+        let events = Arc::new(Events::default());
+        let budget = Budget::new(options.log_size, options.full);
+        {
+            let events = events.clone();
+            budget.on_room(move || events.room.notify_waiters());
+        }
+        let mut wanted = vec![Lane::Normal, Lane::Bulk];
+        wanted.extend(options.topics.lanes());
+        wanted.sort_unstable();
+        wanted.dedup();
+
+        let positions_file = options.dir.join("positions");
+        let saved = positions::load(&positions_file).map_err(|e| format!("cannot read {}: {e}", positions_file.display()))?;
+        let names = store.names().map_err(|e| e.to_string())?;
+        let is_new = saved.is_none() && !names.contains(&Outlet::log_name(&source, Lane::Normal));
+        let saved = saved.unwrap_or_default();
+        let mut folded = saved.positions.clone();
+
+        let floor = incarnation();
+        let mut next_seq = if store.power_cut() { floor } else { 0 };
+        let mut lanes = Vec::new();
+        let mut counts: Vec<u64> = Vec::new();
+        for lane in wanted {
+            let name = Outlet::log_name(&source, lane);
+            let (log, recovery) = store
+                .log(
+                    &name,
+                    LogOptions {
+                        start: floor,
+                        sync: options.sync,
+                        budget: Some(budget.clone()),
+                        priority: 2 - lane as u8,
+                        ..LogOptions::default()
+                    },
+                )
+                .map_err(|e| format!("cannot open the log of {source}, lane {}: {e}", lane.as_str()))?;
+            if recovery.truncated_bytes > 0 || !recovery.quarantined.is_empty() {
+                tracing::warn!(source = %source, lane = lane.as_str(), truncated_bytes = recovery.truncated_bytes, quarantined = ?recovery.quarantined, "the log was repaired");
+                next_seq = next_seq.max(floor);
+            }
+            let mut total = 0;
+            if let Some(batch) = log.newest().map_err(|e| format!("cannot read the log of {source}: {e}"))? {
+                let frame = Frame::read(&batch.payload).map_err(|e| format!("log of {source}, lane {}: {e}", lane.as_str()))?;
+                total = frame.lane_total + frame.data_records;
+                if counts.first() < frame.counts.first() {
+                    counts = frame.counts;
+                }
+            } else if let Some((_, note)) = log.cursor(CURSOR) {
+                // An empty log whose cursor knows more: nothing waits, and nothing is counted twice.
+                total = Note::decode(&note).lane_total;
+            }
+            next_seq = next_seq.max(log.end()).max(log.cursor(CURSOR).map_or(0, |(offset, _)| offset + 1));
+            lanes.push(LanePipe { lane, log, builder: Builder::default(), total });
+        }
+        fold_positions(&lanes, &saved.ends, &mut folded).map_err(|e| format!("cannot read the positions of {source}: {e}"))?;
+        restore_counts(&ledger, counts, lanes.iter().map(|l| l.total).sum());
+
+        let positions = Arc::new(PositionKeeper {
+            file: positions_file,
+            logs: lanes.iter().map(|l| (l.lane, l.log.clone())).collect(),
+            state: Mutex::new(PositionState { map: folded, ends: ends(&lanes), is_dirty: false }),
+            bytes_since: AtomicU64::new(0),
+            saving: Mutex::new(()),
+        });
+        for lane in &lanes {
+            let events = events.clone();
+            lane.log.on_sync(move |_| events.synced.notify_waiters());
+        }
+        let outlet = Arc::new(Outlet {
+            source: source.clone(),
+            lanes: lanes.iter().map(|l| (l.lane, l.log.clone())).collect(),
+            ledger: ledger.clone(),
+            blocked: Mutex::new(None),
+            from_kafka: watch::Sender::new(None),
+            save: {
+                let positions = positions.clone();
+                Box::new(move || positions.save())
+            },
+        });
+        let catalog = Catalog::open(&options.dir.join("catalog"), &source);
+        let intake = Self {
+            source,
+            ledger,
+            outlet,
+            is_new,
+            site: options.site.into(),
+            routes: options.model.routes.clone(),
+            clock: options.clock,
+            compress: options.compress,
+            budget,
+            full: options.full,
+            pipe: tokio::sync::Mutex::new(Pipe { lanes, next_seq, owed: Vec::new(), headers: Vec::new(), key: Vec::new() }),
+            core: Mutex::new(Core {
+                tags: Tags::default(),
+                defs: Vec::new(),
+                by_path: HashMap::new(),
+                bits: HashMap::new(),
+                topics: options.topics.clone(),
+                topic_cache: HashMap::new(),
+                catalog,
+                pending: Vec::new(),
+            }),
+            positions,
+            acks: Mutex::default(),
+            events,
+            spare: Mutex::default(),
+            taps: options.taps,
+            held: Mutex::new(None),
+        };
+        {
+            let mut core = intake.core.lock();
+            for tag in &options.model.tags {
+                // Two static tags of one path were refused by `check`.
+                let _ = core.declare(&intake.site, tag.clone(), true, Micros::now());
+            }
+            core.catalog.retire_missing(Micros::now());
+        }
+        Ok(Arc::new(intake))
+    }
+
+    pub fn resume(&self, key: &str) -> Option<Vec<u8>> {
+        self.positions.state.lock().map.get(key).cloned()
+    }
+
+    pub fn positions(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let state = self.positions.state.lock();
+        state.map.range(prefix.to_owned()..).take_while(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// Takes over what Kafka knew of this source, where this data directory is new.
+    pub fn adopt(&self, from_kafka: &Positions) {
+        let mut state = self.positions.state.lock();
+        for (key, value) in from_kafka {
+            state.map.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        state.is_dirty = true;
+    }
+
+    pub fn declare(&self, tag: TagDef) -> Result<TagId, Clash> {
+        let id = self.core.lock().declare(&self.site, tag, false, Micros::now())?;
+        Ok(id)
+    }
+
+    pub fn retire(&self, tag: TagId) {
+        let mut core = self.core.lock();
+        core.tags.retire(tag);
+        if let Some(def) = core.defs.get(tag.0 as usize) {
+            let path = def.path.clone();
+            core.catalog.retire(&path, Micros::now());
+        }
+    }
+
+    pub fn alive(&self, part: &str) {
+        self.core.lock().tags.alive(part, Micros::now());
+    }
+
+    pub fn gone(&self, part: &str) {
+        let mut core = self.core.lock();
+        let Core { tags, pending, .. } = &mut *core;
+        tags.gone(part, Micros::now(), |row| pending.push(row));
+        drop(core);
+        self.events.work.notify_one();
+    }
+
+    /// The path of a tag, with the site.
+    pub fn path_of(&self, tag: TagId) -> Option<Arc<str>> {
+        self.core.lock().defs.get(tag.0 as usize).map(|d| d.path.clone())
+    }
+
+    /// The tag of a path with or without the site.
+    pub fn tag_of(&self, path: &str) -> Option<TagId> {
+        let core = self.core.lock();
+        core.by_path.get(path).or_else(|| core.by_path.get(format!("{}/{path}", self.site).as_str())).copied()
+    }
+
+    pub fn tags_len(&self) -> usize {
+        self.core.lock().tags.len()
+    }
+
+    /// Bytes in the logs and their limit.
+    pub fn log_bytes(&self) -> (u64, u64) {
+        (self.budget.used(), self.budget.limit())
+    }
+
+    /// Why the log takes nothing at the moment.
+    pub fn held(&self) -> Option<String> {
+        self.held.lock().clone()
+    }
+
+    /// An empty batch with `read_time` set; waits while the log is full and the policy is to block.
+    pub async fn batch(&self) -> Batch {
+        while self.full == Full::Block && self.budget.used() + PIECE_BYTES as u64 > self.budget.limit() {
+            self.wait_for_room("the log is full").await;
+        }
+        let mut batch = self.spare.lock().pop().unwrap_or_default();
+        batch.read_time = Micros::now();
+        batch
+    }
+
+    async fn wait_for_room(&self, why: &str) {
+        self.hold(Some(why));
+        let room = self.events.room.notified();
+        tokio::select! {
+            () = room => {}
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+
+    fn hold(&self, why: Option<&str>) {
+        let mut held = self.held.lock();
+        if held.as_deref() != why {
+            *held = why.map(str::to_owned);
+        }
+    }
+
+    /// Appends a batch and the positions that moved with it.
+    pub async fn send(&self, mut batch: Batch, moved: &[(&str, &[u8])]) -> AckId {
+        let mut pipe = self.pipe.lock().await;
+        let pipe = &mut *pipe;
+        self.append(pipe, &batch, moved).await;
+        let id = {
+            let mut acks = self.acks.lock();
+            acks.sent += 1;
+            let id = acks.sent;
+            acks.pending.push_back((id, ends(&pipe.lanes)));
+            AckId(id)
+        };
+        if batch.heap.capacity() <= SPARE_HEAP {
+            batch.clear();
+            let mut spare = self.spare.lock();
+            if spare.len() < SPARE_BATCHES {
+                spare.push(batch);
+            }
+        }
+        id
+    }
+
+    /// The newest ack id whose batch, with all before it, is synced; once it is greater than `after`.
+    pub async fn durable(&self, after: AckId) -> AckId {
+        loop {
+            let synced = self.events.synced.notified();
+            tokio::pin!(synced);
+            synced.as_mut().enable();
+            {
+                let mut acks = self.acks.lock();
+                let heads = self.synced();
+                while let Some((id, ends)) = acks.pending.front()
+                    && ends.iter().zip(heads).all(|(end, synced)| *end <= synced)
+                {
+                    acks.done = *id;
+                    acks.pending.pop_front();
+                }
+                if acks.done > after.0 {
+                    return AckId(acks.done);
+                }
+                if let Some((_, ends)) = acks.pending.back() {
+                    for (lane, log) in &self.outlet.lanes {
+                        if log.synced() < ends[*lane as usize] {
+                            log.want_sync();
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = synced => {}
+                // A batch may be sent after we began to wait: it has nobody else to ask for its sync.
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    }
+
+    fn synced(&self) -> [u64; 3] {
+        let mut heads = [u64::MAX; 3];
+        for (lane, log) in &self.outlet.lanes {
+            heads[*lane as usize] = log.synced();
+        }
+        heads
+    }
+
+    /// Says what the engine itself has to say: stale tags, heartbeats, catalog entries. Call it every so often and when [`Intake::work`] resolves.
+    pub async fn tick(&self) {
+        let mut batch = self.spare.lock().pop().unwrap_or_default();
+        batch.read_time = Micros::now();
+        let mut pipe = self.pipe.lock().await;
+        let has_catalog = {
+            let mut core = self.core.lock();
+            let core = &mut *core;
+            core.tags.tick(batch.read_time, &mut batch);
+            !core.pending.is_empty() || core.catalog.has_pending()
+        };
+        if !batch.is_empty() || has_catalog {
+            self.append(&mut pipe, &batch, &[]).await;
+        }
+        drop(pipe);
+        batch.clear();
+        self.spare.lock().push(batch);
+        if let Err(e) = self.core.lock().catalog.save() {
+            tracing::warn!(source = %self.source, "cannot save the list of catalog entries: {e}; they are sent again at the next start");
+        }
+        if self.positions.bytes_since.load(Relaxed) > SAVE_EVERY_BYTES {
+            let positions = self.positions.clone();
+            let saved = tokio::task::spawn_blocking(move || positions.save()).await;
+            if let Ok(Err(e)) = saved {
+                tracing::warn!(source = %self.source, "cannot save positions: {e}; they are in the log, a start takes longer");
+            }
+        }
+    }
+
+    /// Resolves when [`Intake::tick`] has something to do at once.
+    pub async fn work(&self) {
+        self.events.work.notified().await;
+    }
+
+    /// Makes everything durable that was sent: for a clean stop.
+    pub async fn close(&self) {
+        let sent = self.acks.lock().sent;
+        if sent > 0 {
+            let _ = tokio::time::timeout(Duration::from_secs(10), self.durable(AckId(sent - 1))).await;
+        }
+        let positions = self.positions.clone();
+        let _ = tokio::task::spawn_blocking(move || positions.save()).await;
+    }
+
+    async fn append(&self, pipe: &mut Pipe, batch: &Batch, moved: &[(&str, &[u8])]) {
+        let mut delta = Delta::default();
+        for lane in &mut pipe.lanes {
+            lane.builder.begin(batch.read_time);
+        }
+        // What the engine owes comes first: a death before the birth that follows it.
+        let owed = {
+            let mut core = self.core.lock();
+            let owed = std::mem::take(&mut core.pending);
+            for row in &owed {
+                self.sample(&mut core, pipe, &mut delta, row, &[], batch.read_time);
+            }
+            core.catalog.take_pending()
+        };
+        for entry in owed {
+            self.entry(pipe, &entry, batch.read_time);
+            if pipe.is_full() {
+                self.flush(pipe, &mut delta, &[]).await;
+            }
+        }
+        for rows in batch.rows.chunks(1024) {
+            {
+                let mut core = self.core.lock();
+                for row in rows {
+                    self.reading(&mut core, pipe, &mut delta, row, &batch.heap, batch.read_time);
+                }
+            }
+            if pipe.is_full() {
+                self.flush(pipe, &mut delta, &[]).await;
+            }
+        }
+        for doc in &batch.docs {
+            self.document(pipe, &mut delta, doc, batch);
+            if pipe.is_full() {
+                self.flush(pipe, &mut delta, &[]).await;
+            }
+        }
+        for reject in &batch.rejects {
+            self.reject(pipe, &mut delta, reject, batch);
+            if pipe.is_full() {
+                self.flush(pipe, &mut delta, &[]).await;
+            }
+        }
+        self.flush(pipe, &mut delta, moved).await;
+    }
+
+    /// One reading: the bits of a word become their own samples.
+    fn reading(&self, core: &mut Core, pipe: &mut Pipe, delta: &mut Delta, row: &Row, heap: &[u8], read_time: Micros) {
+        if row.tag.0 as usize >= core.defs.len() {
+            self.ledger.dropped("unknown_tag", 1);
+            delta.dropped += 1;
+            return;
+        }
+        if !core.tags.rules(row.tag).is_some_and(|r| r.bits) {
+            return self.sample(core, pipe, delta, row, heap, read_time);
+        }
+        let word = match row.value {
+            Value::Int(v) => Some(v as u64),
+            Value::UInt(v) => Some(v),
+            _ => None,
+        };
+        for (bit, tag) in core.bits.get(&row.tag).cloned().unwrap_or_default() {
+            let value = word.map_or(Value::Null, |w| Value::Bool(w >> bit & 1 == 1));
+            self.sample(core, pipe, delta, &Row { tag, value, ..*row }, heap, read_time);
+        }
+    }
+
+    fn sample(&self, core: &mut Core, pipe: &mut Pipe, delta: &mut Delta, row: &Row, heap: &[u8], read_time: Micros) {
+        let mut row = *row;
+        let device_time = self.believe(&mut row, read_time);
+        if device_time.is_some() {
+            delta.clock_refused += 1;
+        }
+        let applied = core.tags.rules(row.tag).map_or(Ok(()), |rules| rules.apply(&mut row));
+        if let Verdict::Report { first } = core.tags.judge(&row, heap, read_time) {
+            if first && matches!(row.flags.origin, Origin::Change | Origin::Poll | Origin::Other) {
+                row.flags.origin = Origin::Initial;
+            }
+            let seq = pipe.next_seq;
+            pipe.next_seq += 1;
+            let def = &core.defs[row.tag.0 as usize];
+            let meta = SampleMeta { tag: &def.path, def: def.def, read_time, device_time, source: &self.source, seq: seq as i64 };
+            if let Err(reason) = applied {
+                pipe.headers.clear();
+                dead_letter_headers(&mut pipe.headers, &def.topic.name, &def.path, &self.source, seq, &reason);
+                let lane = pipe.lane(def.topic.lane);
+                lane.builder.push(
+                    seq,
+                    &def.topic.dead_letter,
+                    0,
+                    read_time.as_millis(),
+                    flag::AUX,
+                    &pipe.headers,
+                    Some(|out: &mut Vec<u8>| {
+                        millrace_schemas::json::encode(&meta, &row, heap, out);
+                        Key::Bytes(def.path.as_bytes())
+                    }),
+                    Key::None,
+                );
+                delta.dead += 1;
+                return;
+            }
+            let lane = if row.flags.origin == Origin::Backfill { Lane::Bulk } else { def.topic.lane };
+            let (timestamp, is_replaced) = def.topic.timestamp(row.time, read_time);
+            if is_replaced {
+                self.ledger.outgoing.timestamp_replaced.fetch_add(1, Relaxed);
+            }
+            let Pipe { lanes, key: key_buffer, .. } = pipe;
+            let at = lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
+            let topic = &def.topic;
+            let write_key = sample_key(&topic.key, &def.path, &self.source, key_buffer);
+            let schema = if topic.format == Format::Avro { millrace_schemas::telemetry_fingerprint() } else { 0 };
+            lanes[at].builder.push(
+                seq,
+                &topic.name,
+                schema,
+                timestamp,
+                0,
+                &[],
+                Some(|out: &mut Vec<u8>| {
+                    let start = out.len();
+                    let tag_at = match topic.format {
+                        Format::Avro => millrace_schemas::avro::encode(&meta, &row, heap, out),
+                        Format::Json => millrace_schemas::json::encode(&meta, &row, heap, out),
+                    };
+                    match (write_key, tag_at) {
+                        (KeyChoice::Tag, Some(at)) => Key::InValue { start: (at.start - start) as u32, len: at.len() as u32 },
+                        (KeyChoice::Tag, None) => Key::Bytes(def.path.as_bytes()),
+                        (KeyChoice::None, _) => Key::None,
+                        (KeyChoice::Bytes(bytes), _) => Key::Bytes(bytes),
+                    }
+                }),
+                Key::None,
+            );
+            if self.taps.is_watched() {
+                let mut line = Vec::new();
+                millrace_schemas::json::encode(&meta, &row, heap, &mut line);
+                self.taps.say(&self.source, &def.path, line);
+            }
+        } else {
+            delta.filtered += 1;
+        }
+    }
+
+    /// Decides whether the row's time is believed. Returns the device's claim where it is not.
+    fn believe(&self, row: &mut Row, read_time: Micros) -> Option<Micros> {
+        if row.time.is_none() {
+            row.time = read_time;
+            row.flags.time_source = TimeSource::Gateway;
+            return None;
+        }
+        if row.flags.time_source == TimeSource::Gateway || row.flags.origin == Origin::Heartbeat {
+            return None;
+        }
+        if self.is_believed(row.time, read_time, row.flags.origin == Origin::Backfill) {
+            return None;
+        }
+        let claim = row.time;
+        row.time = read_time;
+        row.flags = Flags::new(row.flags.origin, TimeSource::Gateway);
+        Some(claim)
+    }
+
+    fn is_believed(&self, time: Micros, read_time: Micros, is_past: bool) -> bool {
+        let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+        let is_not_behind = is_past || time.0 >= read_time.0.saturating_sub(micros(self.clock.behind));
+        is_not_behind && time.0 <= read_time.0.saturating_add(micros(self.clock.ahead))
+    }
+
+    fn document(&self, pipe: &mut Pipe, delta: &mut Delta, doc: &Doc, batch: &Batch) {
+        let topic = {
+            let name = if doc.topic == Span::EMPTY {
+                self.routes.get(doc.route.0 as usize).map_or("millrace.unrouted", |r| &r.topic)
+            } else {
+                batch.text_of(doc.topic)
+            };
+            self.core.lock().topic(name)
+        };
+        let time = if doc.time.is_none() { batch.read_time } else { doc.time };
+        let (timestamp, is_replaced) = topic.timestamp(time, batch.read_time);
+        if is_replaced {
+            self.ledger.outgoing.timestamp_replaced.fetch_add(1, Relaxed);
+        }
+        let _ = delta;
+        let seq = pipe.next_seq;
+        pipe.next_seq += 1;
+        pipe.headers.clear();
+        pipe.headers.extend_from_slice(batch.bytes_of(doc.headers));
+        identity_headers(&mut pipe.headers, &self.source, seq);
+        let key = if doc.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(doc.key)) };
+        let Pipe { lanes, headers, .. } = pipe;
+        let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
+        let payload = doc.payload.map(|span| batch.bytes_of(span));
+        lanes[at].builder.push(
+            seq,
+            &topic.name,
+            0,
+            timestamp,
+            0,
+            headers,
+            payload.map(|bytes| {
+                move |out: &mut Vec<u8>| {
+                    out.extend_from_slice(bytes);
+                    key
+                }
+            }),
+            key,
+        );
+        if self.taps.is_watched()
+            && let Some(bytes) = payload
+        {
+            self.taps.say(&self.source, &topic.name, bytes.to_vec());
+        }
+    }
+
+    fn reject(&self, pipe: &mut Pipe, delta: &mut Delta, reject: &Reject, batch: &Batch) {
+        let route = self.routes.get(reject.route.0 as usize);
+        let topic = self.core.lock().topic(route.map_or("millrace.unrouted", |r| &r.topic));
+        let seq = pipe.next_seq;
+        pipe.next_seq += 1;
+        pipe.headers.clear();
+        pipe.headers.extend_from_slice(batch.bytes_of(reject.headers));
+        dead_letter_headers(&mut pipe.headers, &topic.name, route.map_or("", |r| &r.name), &self.source, seq, &reject.reason);
+        let payload = batch.bytes_of(reject.payload);
+        let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
+        let Pipe { lanes, headers, .. } = pipe;
+        let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
+        lanes[at].builder.push(
+            seq,
+            &topic.dead_letter,
+            0,
+            batch.read_time.as_millis(),
+            flag::AUX,
+            headers,
+            Some(|out: &mut Vec<u8>| {
+                out.extend_from_slice(payload);
+                key
+            }),
+            Key::None,
+        );
+        delta.dead += 1;
+    }
+
+    /// One catalog entry: a tag's definition, or the news that it is retired.
+    fn entry(&self, pipe: &mut Pipe, entry: &crate::catalog::Entry, read_time: Micros) {
+        let seq = pipe.next_seq;
+        pipe.next_seq += 1;
+        let lane = pipe.lane(Lane::Normal);
+        lane.builder.push(
+            seq,
+            &entry.topic,
+            0,
+            read_time.as_millis(),
+            flag::AUX,
+            &[],
+            Some(|out: &mut Vec<u8>| {
+                out.extend_from_slice(&entry.value);
+                Key::Bytes(&entry.key)
+            }),
+            Key::None,
+        );
+    }
+
+    /// Appends what the builders hold, lane by lane; the last piece carries the positions and the rest of the counts.
+    async fn flush(&self, pipe: &mut Pipe, delta: &mut Delta, moved: &[(&str, &[u8])]) {
+        let owed = std::mem::take(&mut pipe.owed);
+        let moved: Vec<(&str, &[u8])> =
+            owed.iter().map(|(k, v)| (k.as_str(), v.as_slice())).chain(moved.iter().copied()).collect();
+        if pipe.lanes.iter().all(|l| l.builder.is_empty()) {
+            if moved.is_empty() {
+                return self.commit(delta, 0);
+            }
+            let seq = pipe.next_seq;
+            pipe.next_seq += 1;
+            pipe.lane(Lane::Normal).builder.empty_at(seq);
+        }
+        let home = pipe.lanes.iter().rposition(|l| l.builder.next() > 0).expect("one lane holds something");
+        let mut split: Vec<(Lane, u64)> = Vec::new();
+        for at in 0..=home {
+            if pipe.lanes[at].builder.next() == 0 {
+                continue;
+            }
+            let is_home = at == home;
+            let is_appended = self.append_piece(&mut pipe.lanes[at], delta, is_home, &moved, &split).await;
+            let lane = &mut pipe.lanes[at];
+            let data = u64::from(lane.builder.data_records());
+            if is_appended {
+                lane.total += data;
+                split.push((lane.lane, lane.builder.next()));
+                let mut none = Delta::default();
+                self.commit(if is_home { delta } else { &mut none }, data);
+            } else {
+                self.ledger.intake.received.fetch_add(data, Relaxed);
+                self.ledger.intake.dropped.fetch_add(data, Relaxed);
+                if is_home {
+                    self.commit(delta, 0);
+                    pipe.owed = moved.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect();
+                }
+            }
+            let lane = &mut pipe.lanes[at];
+            lane.builder.begin(Micros::NONE);
+        }
+        if pipe.owed.is_empty() {
+            self.positions.moved(&moved, ends(&pipe.lanes));
+        }
+    }
+
+    /// Appends one piece; waits while the log has no room, unless the policy is to drop. False: dropped.
+    async fn append_piece(&self, lane: &mut LanePipe, delta: &Delta, is_home: bool, moved: &[(&str, &[u8])], split: &[(Lane, u64)]) -> bool {
+        let data = u64::from(lane.builder.data_records());
+        let mut counts = self.ledger.intake.get();
+        let rest = if is_home { *delta } else { Delta::default() };
+        counts[0] += data + rest.filtered + rest.dropped + rest.dead;
+        counts[1] += rest.filtered;
+        counts[2] += rest.dropped;
+        counts[3] += rest.dead;
+        counts[4] += data;
+        counts[5] += rest.clock_refused;
+        let extra = if is_home {
+            Extra { lane_total: lane.total, counts: &counts, moved, split }
+        } else {
+            Extra { lane_total: lane.total, counts: &counts, moved: &[], split: &[] }
+        };
+        let (first, next, records) = (lane.builder.first(), lane.builder.next(), lane.builder.data_records());
+        let parts = lane.builder.finish(extra, self.compress);
+        let bytes = parts.iter().map(|p| p.len() as u64).sum();
+        loop {
+            let error = match lane.log.append(first, next, records, &parts) {
+                Ok(_) => {
+                    self.hold(None);
+                    self.positions.bytes_since.fetch_add(bytes, Relaxed);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            match error {
+                AppendError::TooLarge { .. } => {
+                    tracing::error!(source = %self.source, records, bytes, "a batch is lost: {error}");
+                    self.ledger.dropped("too_large", data);
+                    return false;
+                }
+                AppendError::Full { .. } | AppendError::NoSpace { .. } if self.full == Full::DropNewest => {
+                    self.ledger.dropped("dropped_newest", data);
+                    self.hold(Some(&error.to_string()));
+                    return false;
+                }
+                error => self.wait_for_room(&error.to_string()).await,
+            }
+        }
+    }
+
+    fn commit(&self, delta: &mut Delta, appended: u64) {
+        let counts = &self.ledger.intake;
+        counts.appended.fetch_add(appended, Relaxed);
+        counts.filtered.fetch_add(delta.filtered, Relaxed);
+        counts.dropped.fetch_add(delta.dropped, Relaxed);
+        counts.dead.fetch_add(delta.dead, Relaxed);
+        counts.clock_refused.fetch_add(delta.clock_refused, Relaxed);
+        counts.received.fetch_add(appended + delta.filtered + delta.dropped + delta.dead, Relaxed);
+        *delta = Delta::default();
+    }
+}
+
+impl Pipe {
+    fn is_full(&self) -> bool {
+        self.lanes.iter().any(|l| l.builder.body_len() >= PIECE_BYTES)
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut LanePipe {
+        let at = self.lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
+        &mut self.lanes[at]
+    }
+}
+
+impl Core {
+    fn declare(&mut self, site: &str, tag: TagDef, is_static: bool, now: Micros) -> Result<TagId, Clash> {
+        let path: Arc<str> = format!("{site}/{}", tag.path).into();
+        let topic = self.topic(tag.options.topic.as_deref().unwrap_or(&tag.topic));
+        let (def, is_news) = self.catalog.declare(&path, &tag, is_static, now);
+        if let Some(&id) = self.by_path.get(&path) {
+            let known = &mut self.defs[id.0 as usize];
+            if *known.address != *tag.address {
+                return Err(Clash { path: path.to_string(), by: known.address.to_string() });
+            }
+            if is_news || known.def != def || !Arc::ptr_eq(&known.topic, &topic) {
+                known.def = def;
+                known.topic = topic;
+                self.tags.change(id, &tag.options, &tag.part, now);
+            }
+            return Ok(id);
+        }
+        let id = self.tags.add(&tag.options, &tag.part, now);
+        self.defs.push(Def { path: path.clone(), address: tag.address.as_str().into(), topic, def });
+        self.by_path.insert(path, id);
+        if let Some(bits) = &tag.options.bits {
+            let options = Arc::new(millrace_contract::TagOptions { bits: None, ..(*tag.options).clone() });
+            let mut children = Vec::new();
+            for (bit, name) in bits {
+                let child = TagDef {
+                    path: format!("{}/{name}", tag.path),
+                    address: format!("{}, bit {bit}", tag.address),
+                    options: options.clone(),
+                    ..tag.clone()
+                };
+                children.push((*bit, self.declare(site, child, is_static, now)?));
+            }
+            self.bits.insert(id, children);
+        }
+        Ok(id)
+    }
+
+    fn topic(&mut self, name: &str) -> Arc<Topic> {
+        if let Some(topic) = self.topic_cache.get(name) {
+            return topic.clone();
+        }
+        let topic = self.topics.get(name);
+        if self.topic_cache.len() < TOPICS_MAX {
+            self.topic_cache.insert(topic.name.clone(), topic.clone());
+        }
+        topic
+    }
+}
+
+enum KeyChoice<'a> {
+    Tag,
+    None,
+    Bytes(&'a [u8]),
+}
+
+fn sample_key<'a>(key: &SampleKey, path: &'a str, source: &str, buffer: &'a mut Vec<u8>) -> KeyChoice<'a> {
+    let asset = || path.rsplit_once('/').map_or(path, |(asset, _)| asset);
+    match key {
+        SampleKey::Tag => KeyChoice::Tag,
+        SampleKey::None => KeyChoice::None,
+        SampleKey::Asset => KeyChoice::Bytes(asset().as_bytes()),
+        SampleKey::Template(text) => {
+            buffer.clear();
+            let mut rest: &str = text;
+            while let Some((before, after)) = rest.split_once('{') {
+                buffer.extend_from_slice(before.as_bytes());
+                let (name, tail) = after.split_once('}').unwrap_or((after, ""));
+                buffer.extend_from_slice(match name {
+                    "tag" => path.as_bytes(),
+                    "asset" => asset().as_bytes(),
+                    "source" => source.as_bytes(),
+                    _ => b"",
+                });
+                rest = tail;
+            }
+            buffer.extend_from_slice(rest.as_bytes());
+            KeyChoice::Bytes(buffer)
+        }
+    }
+}
+
+fn identity_headers(out: &mut Vec<u8>, source: &str, seq: u64) {
+    use std::io::Write;
+    push_header(out, "millrace.source", Some(source.as_bytes()));
+    let mut digits = [0u8; 20];
+    let mut rest = &mut digits[..];
+    let _ = write!(rest, "{seq}");
+    let len = 20 - rest.len();
+    push_header(out, "millrace.seq", Some(&digits[..len]));
+}
+
+/// The headers of a dead letter, named as Kafka Connect names them.
+pub(crate) fn dead_letter_headers(out: &mut Vec<u8>, topic: &str, route: &str, source: &str, seq: u64, reason: &str) {
+    push_header(out, "__connect.errors.topic", Some(topic.as_bytes()));
+    push_header(out, "__connect.errors.connector.name", Some(source.as_bytes()));
+    push_header(out, "__connect.errors.exception.message", Some(reason.as_bytes()));
+    push_header(out, "millrace.route", Some(route.as_bytes()));
+    identity_headers(out, source, seq);
+}
+
+/// The first offset of a new incarnation: from the clock, unless the clock is older than this program.
+fn incarnation() -> u64 {
+    let seconds = (Micros::now().0 / 1_000_000) as u64;
+    seconds.max(PROGRAM_BUILT) << 20
+}
+
+fn ends(lanes: &[LanePipe]) -> [u64; 3] {
+    let mut ends = [0; 3];
+    for lane in lanes {
+        ends[lane.lane as usize] = lane.log.end();
+    }
+    ends
+}
+
+/// Folds the positions of every batch behind `from` into `map`, in the order they were sent; a split batch whose other pieces are not there is left out.
+fn fold_positions(lanes: &[LanePipe], from: &[u64; 3], map: &mut Positions) -> Result<(), String> {
+    let ends = ends(lanes);
+    let mut moves: Vec<(u64, Vec<(String, Vec<u8>)>)> = Vec::new();
+    let mut buffer = millrace_log::ReadBuf::default();
+    for lane in lanes {
+        let mut at = from[lane.lane as usize].max(lane.log.start());
+        while at < lane.log.end() {
+            lane.log.read(at, 1 << 20, &mut buffer).map_err(|e| e.to_string())?;
+            let mut next = at;
+            for batch in buffer.batches() {
+                next = batch.next;
+                let frame = Frame::read(batch.payload).map_err(|e| e.to_string())?;
+                if frame.moved.is_empty() || frame.split.iter().any(|(lane, end)| ends[*lane as usize] < *end) {
+                    continue;
+                }
+                moves.push((batch.first, frame.moved.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect()));
+            }
+            if next == at {
+                break;
+            }
+            at = next;
+        }
+    }
+    moves.sort_by_key(|(first, _)| *first);
+    for (key, value) in moves.into_iter().flat_map(|(_, moved)| moved) {
+        apply_move(map, &key, &value);
+    }
+    Ok(())
+}
+
+fn apply_move(map: &mut Positions, key: &str, value: &[u8]) {
+    if value.is_empty() {
+        map.remove(key);
+    } else if let Some(old) = map.get_mut(key) {
+        old.clear();
+        old.extend_from_slice(value);
+    } else {
+        map.insert(key.to_owned(), value.to_vec());
+    }
+}
+
+/// Takes the counts over from the newest batch; what a power cut took from the logs was never appended.
+fn restore_counts(ledger: &Ledger, mut counts: Vec<u64>, appended: u64) {
+    counts.resize(IntakeCounts::LEN, 0);
+    counts[4] = appended;
+    counts[0] = counts[1] + counts[2] + counts[3] + appended;
+    ledger.intake.set(&counts);
+}
+
+/// The positions of a source: in memory as appended, in the log with their data, in a file so that a start need not read whole logs.
+struct PositionKeeper {
+    file: PathBuf,
+    logs: Vec<(Lane, Log)>,
+    state: Mutex<PositionState>,
+    bytes_since: AtomicU64,
+    saving: Mutex<()>,
+}
+
+struct PositionState {
+    map: Positions,
+    /// Each lane's end when `map` was last moved.
+    ends: [u64; 3],
+    is_dirty: bool,
+}
+
+impl PositionKeeper {
+    fn moved(&self, moved: &[(&str, &[u8])], ends: [u64; 3]) {
+        let mut state = self.state.lock();
+        for (key, value) in moved {
+            apply_move(&mut state.map, key, value);
+        }
+        state.ends = ends;
+        state.is_dirty |= !moved.is_empty();
+    }
+
+    /// Writes the file; first waits until the logs are synced up to there, so that it is never ahead of them.
+    fn save(&self) -> std::io::Result<()> {
+        let _one = self.saving.lock();
+        let (map, ends) = {
+            let mut state = self.state.lock();
+            self.bytes_since.store(0, Relaxed);
+            if !state.is_dirty {
+                return Ok(());
+            }
+            state.is_dirty = false;
+            (state.map.clone(), state.ends)
+        };
+        let result = self.wait_synced(&ends).and_then(|()| positions::save(&self.file, &positions::Saved { positions: map, ends }));
+        if result.is_err() {
+            self.state.lock().is_dirty = true;
+        }
+        result
+    }
+
+    fn wait_synced(&self, ends: &[u64; 3]) -> std::io::Result<()> {
+        for (lane, log) in &self.logs {
+            let end = ends[*lane as usize];
+            for _ in 0..2000 {
+                if log.synced() >= end {
+                    break;
+                }
+                log.want_sync();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if log.synced() < end {
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the log was not synced in two seconds"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a source keeps its small files, below the data directory.
+pub fn source_dir(data_dir: &Path, name: &str) -> PathBuf {
+    data_dir.join("sources").join(name.replace('/', "%2F"))
+}
