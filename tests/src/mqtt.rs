@@ -69,7 +69,7 @@ impl Client {
             output: Vec::new(),
             next_id: 0,
             in_flight: BTreeMap::new(),
-            window: 100,
+            window: 20,
             messages: VecDeque::new(),
             session_present: false,
             subscribed: 0,
@@ -97,7 +97,7 @@ impl Client {
         self.session_present
     }
 
-    /// How many messages may be unacknowledged at a time (QoS 1 and 2); 100 unless told.
+    /// How many messages may be unacknowledged at a time (QoS 1 and 2); 20 unless told, which is what Mosquitto grants for QoS 2.
     pub fn window(&mut self, messages: usize) -> &mut Self {
         self.window = messages;
         self

@@ -29,7 +29,7 @@ pub fn scripts() -> &'static Path {
 pub fn kafka_libs() -> &'static Path {
     static LIBS: OnceLock<PathBuf> = OnceLock::new();
     LIBS.get_or_init(|| {
-        cached(&format!("kafka-{KAFKA_VERSION}"), |folder| {
+        cached(&format!("apache-kafka-{KAFKA_VERSION}"), |folder| {
             let mut mvn = tool("mvn", "maven");
             mvn.args(["-q", "-B", "-f"]).arg(scripts().join("pom.xml")).arg(format!("-Dkafka.version={KAFKA_VERSION}"));
             mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
