@@ -1,11 +1,11 @@
 //! A connector compiled from its YAML, as the runtime does it.
 
-use millrace_config::Place;
-use millrace_contract::{Context, TagOptions};
+use millrace_config::{Node, Place, Problems};
+use millrace_contract::{Compiled, Context, Entry, Plugin, TagOptions};
 use std::sync::Arc;
 
-/// What stands around a connector named `name` of the site `test/site`, its topic `telemetry`.
-pub fn context(name: &str) -> Context {
+/// What stands around a connector named `name` of the site `test/site`: its `at` is `at/name`, its topic `telemetry`; a sink reads `topics`.
+pub fn context(name: &str, topics: &[&str]) -> Context {
     Context {
         name: name.into(),
         place: Place::default(),
@@ -13,7 +13,17 @@ pub fn context(name: &str) -> Context {
         at: format!("at/{name}"),
         topic: Some(Arc::from("telemetry")),
         options: TagOptions::default(),
-        topics: Vec::new(),
+        topics: topics.iter().map(ToString::to_string).collect(),
         writes_allowed: true,
+    }
+}
+
+/// Compiles a connector's own keys. Errors: every problem, as a person would read them.
+pub fn compile<P: Plugin>(yaml: &str, context: &Context) -> Result<Box<dyn Compiled>, String> {
+    let mut problems = Problems::new();
+    let compiled = Node::from_yaml(yaml, &mut problems).and_then(|node| (Entry::of::<P>().compile)(&node, context, &mut problems));
+    match compiled {
+        Some(compiled) if !problems.has_errors() => Ok(compiled),
+        _ => Err(problems.render()),
     }
 }
