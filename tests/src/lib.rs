@@ -6,6 +6,7 @@
 //! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
 //! - [`millrace`]: the runtime under test, from a YAML text.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems.
+//! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
 //! - [`tls`]: a certificate authority per test.
 //!
 //! ```no_run
@@ -26,6 +27,7 @@
 //! Everything is blocking: a test reads from top to bottom. Waiting is for an event with a generous deadline ([`eventually`]), never for a time.
 //! Ports are free ones on 127.0.0.1; data lies in a temporary folder per peer; logs are shown when a test fails.
 
+pub mod cable;
 pub mod http;
 pub mod kafka;
 pub mod millrace;
@@ -38,6 +40,7 @@ pub mod tls;
 pub mod topic;
 pub mod wait;
 
+pub use cable::Cable;
 pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};
 pub use mosquitto::{Mosquitto, MosquittoOptions};

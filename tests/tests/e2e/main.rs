@@ -1,3 +1,15 @@
 //! End to end: real peers, the real binary. One test binary, because each one links librdkafka.
+//!
+//! A module per subject; `millrace_tests` (tests/src) is the harness. Tests share one Kafka (`Kafka::shared()`) and take names of their own for
+//! topics (`kafka.topic("states")`), unless they hurt the broker.
 
+mod faults_kafka;
+mod faults_runtime;
+mod files;
+mod kafka_layer;
+mod kafka_sinks;
+mod mqtt_sink;
+mod mqtt_source;
 mod peers;
+mod sparkplug;
+mod writes;

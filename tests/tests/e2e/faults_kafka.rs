@@ -1,0 +1,1 @@
+//! Kafka dies, freezes, loses its cable: nothing is lost, the ledger adds up.

@@ -1,0 +1,1 @@
+//! The runtime is killed, loses its disk, its power, its space.

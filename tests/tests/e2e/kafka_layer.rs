@@ -1,0 +1,1 @@
+//! The Kafka layer against a real broker: topics, errors and their outcomes, TLS, SASL.

@@ -1,0 +1,1 @@
+//! Sinks by consumer groups: offsets behind flushes, rebalances, refused records.

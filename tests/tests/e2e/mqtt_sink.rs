@@ -1,0 +1,1 @@
+//! Topics of Kafka onto a real MQTT broker.

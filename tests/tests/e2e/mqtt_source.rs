@@ -1,0 +1,1 @@
+//! MQTT into Kafka: payloads, versions, logins, sessions.

@@ -1,0 +1,1 @@
+//! Sparkplug B edge nodes of two ecosystems into Kafka.

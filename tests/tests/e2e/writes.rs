@@ -1,0 +1,1 @@
+//! The write guard: with writes forbidden nothing leaves for the floor.
