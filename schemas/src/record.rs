@@ -42,6 +42,11 @@ impl Micros {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TagId(pub u32);
 
+impl TagId {
+    /// Of a row that was decoded from Kafka: its tag is in [`Columns::tag_path`].
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// A route of one source: where its documents go. Numbered by the plugin's model.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouteId(pub u32);
@@ -58,6 +63,11 @@ impl Span {
 
     pub fn of(self, heap: &[u8]) -> &[u8] {
         &heap[self.start as usize..self.start as usize + self.len as usize]
+    }
+
+    /// As [`Span::of`]; `None` where it points outside the heap.
+    pub fn get(self, heap: &[u8]) -> Option<&[u8]> {
+        heap.get(self.start as usize..self.start as usize + self.len as usize)
     }
 }
 
@@ -359,6 +369,16 @@ impl Batch {
         self.heap.extend_from_slice(&(item.len() as u32).to_le_bytes());
         self.heap.extend_from_slice(item);
     }
+
+    /// Puts dimensions in front of a plain array that was begun at `start` and has all its items.
+    pub fn set_dims(&mut self, start: usize, dims: &[i32]) {
+        let items = start + 4;
+        self.heap[start..items].copy_from_slice(&(dims.len() as u32).to_le_bytes());
+        for dim in dims {
+            self.heap.extend_from_slice(&dim.to_le_bytes());
+        }
+        self.heap[items..].rotate_right(4 * dims.len());
+    }
 }
 
 /// Appends one header in the heap's layout to any buffer.
@@ -402,12 +422,18 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    /// Reads the array at `span`; `None` if the bytes are not an array.
+    /// Reads the array at `span`; `None` if the bytes are not an array, or end within an item.
     pub fn read(kind: Kind, span: Span, heap: &'a [u8]) -> Option<Self> {
-        let bytes = heap.get(span.start as usize..span.start as usize + span.len as usize)?;
+        let bytes = span.get(heap)?;
         let (n, rest) = bytes.split_first_chunk::<4>()?;
         let (dims, items) = rest.split_at_checked((u32::from_le_bytes(*n) as usize).checked_mul(4)?)?;
-        Some(Self { kind, dims, items })
+        let array = Self { kind, dims, items };
+        let whole = match kind {
+            Kind::Bool => true,
+            Kind::Int | Kind::UInt | Kind::Double => items.len().is_multiple_of(8),
+            Kind::Text | Kind::Bytes => array.blobs().map(|item| item.len() + 4).sum::<usize>() == items.len(),
+        };
+        whole.then_some(array)
     }
 
     /// Dimensions, row-major; empty for a plain array.
@@ -425,6 +451,16 @@ impl<'a> Array<'a> {
 
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// An unsigned array whose every item fits a long; it is written as one.
+    pub(crate) fn fits_longs(&self) -> bool {
+        self.words().all(|word| u64::from_le_bytes(word) <= i64::MAX as u64)
+    }
+
+    /// The items as they lie in the heap.
+    pub(crate) fn raw_items(&self) -> &'a [u8] {
+        self.items
     }
 
     pub fn bools(&self) -> impl ExactSizeIterator<Item = bool> + 'a {

@@ -1,6 +1,6 @@
 //! A sample as a record of Kafka: what its row does not know, and what can be wrong with its bytes.
 
-use crate::record::Micros;
+use crate::record::{Batch, Micros, Row, Span};
 use std::fmt;
 
 /// What the engine knows about a row beyond the row itself.
@@ -35,3 +35,36 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+/// A sample as read, before it becomes a row.
+pub(crate) struct Decoded {
+    pub row: Row,
+    pub tag: Span,
+    pub def: i32,
+    pub read_time: Micros,
+    pub device_time: Micros,
+    pub source: Span,
+    pub seq: i64,
+}
+
+impl Decoded {
+    /// Heap spans are 32 bits wide: refuses what could outgrow them, nine bytes of heap for each byte of input at most.
+    pub fn check_room(bytes: &[u8], batch: &Batch) -> Result<(), DecodeError> {
+        if batch.heap.len() + bytes.len().saturating_mul(9) <= u32::MAX as usize {
+            return Ok(());
+        }
+        let what = format!("{} bytes do not fit into a batch that holds {}", bytes.len(), batch.heap.len());
+        Err(DecodeError { field: "tag", at: 0, what })
+    }
+
+    pub fn push_to(self, batch: &mut Batch) {
+        batch.rows.push(self.row);
+        let columns = batch.decoded.get_or_insert_default();
+        columns.tag_path.push(self.tag);
+        columns.source.push(self.source);
+        columns.read_time.push(self.read_time);
+        columns.device_time.push(self.device_time);
+        columns.def.push(self.def);
+        columns.seq.push(self.seq);
+    }
+}
