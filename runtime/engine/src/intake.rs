@@ -21,7 +21,10 @@ use crate::taps::Taps;
 use crate::topics::{Format, SampleKey, Topic, Topics};
 use millrace_contract::{AckId, Clash, Model, Route, TagDef};
 use millrace_log::{AppendError, Budget, Full, Log, LogOptions, Store};
-use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, Row, SampleMeta, Span, TagId, TimeSource, Value, push_header};
+use millrace_schemas::avro::TELEMETRY_FINGERPRINT;
+use millrace_schemas::{
+    Batch, Doc, Flags, Micros, Origin, Reject, Row, SampleMeta, Span, StatusCode, TagId, TimeSource, Value, push_header,
+};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -343,6 +346,11 @@ impl Intake {
         core.by_path.get(path).or_else(|| core.by_path.get(format!("{}/{path}", self.site).as_str())).copied()
     }
 
+    /// The last reported value of a tag, where it is a number or a boolean.
+    pub fn last(&self, tag: TagId) -> Option<(Value, StatusCode)> {
+        self.core.lock().tags.last(tag)
+    }
+
     pub fn tags_len(&self) -> usize {
         self.core.lock().tags.len()
     }
@@ -576,14 +584,15 @@ impl Intake {
             if let Err(reason) = applied {
                 pipe.headers.clear();
                 dead_letter_headers(&mut pipe.headers, &def.topic.name, &def.path, &self.source, seq, &reason);
-                let lane = pipe.lane(def.topic.lane);
-                lane.builder.push(
+                let Pipe { lanes, headers, .. } = pipe;
+                let at = lanes.iter().position(|l| l.lane == def.topic.lane).unwrap_or(0);
+                lanes[at].builder.push(
                     seq,
                     &def.topic.dead_letter,
                     0,
                     read_time.as_millis(),
                     flag::AUX,
-                    &pipe.headers,
+                    headers,
                     Some(|out: &mut Vec<u8>| {
                         millrace_schemas::json::encode(&meta, &row, heap, out);
                         Key::Bytes(def.path.as_bytes())
@@ -602,7 +611,7 @@ impl Intake {
             let at = lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
             let topic = &def.topic;
             let write_key = sample_key(&topic.key, &def.path, &self.source, key_buffer);
-            let schema = if topic.format == Format::Avro { millrace_schemas::telemetry_fingerprint() } else { 0 };
+            let schema = if topic.format == Format::Avro { TELEMETRY_FINGERPRINT } else { 0 };
             lanes[at].builder.push(
                 seq,
                 &topic.name,
@@ -757,8 +766,7 @@ impl Intake {
     /// Appends what the builders hold, lane by lane; the last piece carries the positions and the rest of the counts.
     async fn flush(&self, pipe: &mut Pipe, delta: &mut Delta, moved: &[(&str, &[u8])]) {
         let owed = std::mem::take(&mut pipe.owed);
-        let moved: Vec<(&str, &[u8])> =
-            owed.iter().map(|(k, v)| (k.as_str(), v.as_slice())).chain(moved.iter().copied()).collect();
+        let moved: Vec<(&str, &[u8])> = owed.iter().map(|(k, v)| (k.as_str(), v.as_slice())).chain(moved.iter().copied()).collect();
         if pipe.lanes.iter().all(|l| l.builder.is_empty()) {
             if moved.is_empty() {
                 return self.commit(delta, 0);
@@ -799,7 +807,14 @@ impl Intake {
     }
 
     /// Appends one piece; waits while the log has no room, unless the policy is to drop. False: dropped.
-    async fn append_piece(&self, lane: &mut LanePipe, delta: &Delta, is_home: bool, moved: &[(&str, &[u8])], split: &[(Lane, u64)]) -> bool {
+    async fn append_piece(
+        &self,
+        lane: &mut LanePipe,
+        delta: &Delta,
+        is_home: bool,
+        moved: &[(&str, &[u8])],
+        split: &[(Lane, u64)],
+    ) -> bool {
         let data = u64::from(lane.builder.data_records());
         let mut counts = self.ledger.intake.get();
         let rest = if is_home { *delta } else { Delta::default() };

@@ -5,7 +5,7 @@ use crate::repeats::Repeats;
 use crate::status::Board;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use millrace_contract::{AckId, Clash, Command, Failure, Loss, Source, SourceHost, SourceIo, Status, TagDef};
+use millrace_contract::{AckId, Clash, Command, Failure, Loss, Outcome, Source, SourceHost, SourceIo, Status, TagDef};
 use millrace_schemas::{Batch, Micros, TagId};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -86,10 +86,14 @@ impl SourceHost for Host {
     }
 
     async fn command(&self) -> Command {
-        match self.commands.lock().await.recv().await {
-            Some(command) => command,
-            None => std::future::pending().await,
+        let mut commands = self.commands.lock().await;
+        while let Some(command) = commands.recv().await {
+            if command.expires > Micros::now() {
+                return command;
+            }
+            command.answer.send(Outcome::Expired);
         }
+        std::future::pending().await
     }
 
     fn lost(&self, reason: Loss, count: u64) {

@@ -287,6 +287,12 @@ impl Tags {
         Verdict::Report { first }
     }
 
+    /// The last reported value of a tag, where it needs no heap, and its status.
+    pub fn last(&self, tag: TagId) -> Option<(Value, StatusCode)> {
+        let state = self.states.get(tag.0 as usize).filter(|s| !s.fresh && !s.stale && s.kind != HEAP)?;
+        last_value(state, None, &mut Batch::new()).map(|value| (value, state.status))
+    }
+
     /// Something vouched for every tag of a part.
     pub fn alive(&mut self, part: &str, now: Micros) {
         if let Some(index) = self.by_part.get(part) {
@@ -481,7 +487,8 @@ mod tests {
 
     #[test]
     fn a_deadband_holds_small_changes_back_and_a_nan_passes() {
-        let (mut tags, tag) = one(TagOptions { deadband: Some(Deadband::Percent(1.0)), min: Some(0.0), max: Some(100.0), ..Default::default() }, "");
+        let (mut tags, tag) =
+            one(TagOptions { deadband: Some(Deadband::Percent(1.0)), min: Some(0.0), max: Some(100.0), ..Default::default() }, "");
         let mut judge = |v: f64| tags.judge(&row(tag, Value::Double(v)), &[], Micros(1)) != Verdict::Filter;
         assert!(judge(50.0));
         assert!(!judge(50.9));
