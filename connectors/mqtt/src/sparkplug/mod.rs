@@ -1,4 +1,4 @@
-//! Sparkplug B as a host application: a state machine between MQTT messages and batches, without sockets, clocks or tasks.
+//! Sparkplug B as a host application: a state machine between MQTT messages and batches, without sockets or tasks.
 //!
 //! ```text
 //! will(now)            the STATE will for CONNECT                        filters()      what to subscribe to beside the routes' filters
@@ -10,19 +10,45 @@
 //! farewell()           STATE offline, to publish before a clean DISCONNECT
 //! ```
 //!
+//! ```text
+//! address    topics, and the paths of tags           sequence   what is missing
+//! wire       protobuf, read in place                 births     names, aliases and types to tags; values to rows
+//! datatype   what a value means                      rebirth    when to ask which node
+//! json       data sets and whole templates           positions  births over a restart
+//! properties quality, unit, range, labels            host       the conversation
+//! ```
+//!
 //! All messages of an edge node must come to one `Host`, in the order of their connection: not over shared subscriptions.
-//! `TagId`s are kept while the `Host` lives.
+//! `TagId`s are kept while the `Host` lives. Timers run on the `Instant`s handed in; the clock is read only to stamp its own messages.
 //!
 //! Source: Eclipse Sparkplug Specification 3.0.0; the payload's protobuf from Eclipse Tahu.
 
+mod address;
+mod births;
+mod datatype;
+mod fuzz;
+mod host;
+mod json;
+mod positions;
+mod properties;
+mod rebirth;
+mod sequence;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+#[doc(hidden)]
+pub use fuzz::fuzz_sparkplug;
+pub use host::Host;
+
 use crate::topic::{Filter, Template};
 use millrace_config::Period;
-use millrace_contract::{SourceIo, TagOptions};
-use millrace_schemas::{Batch, RouteId};
+use millrace_contract::TagOptions;
+use millrace_schemas::RouteId;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Millrace as a Sparkplug host application.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -66,7 +92,13 @@ pub enum StateStyle {
 impl HostConfig {
     /// What contradicts itself in these settings, for `check`.
     pub fn problem(&self) -> Option<String> {
-        todo!()
+        let Some(id) = &self.id else {
+            return self.primary.then(|| "a primary host needs an `id`: edge nodes look for its STATE".to_owned());
+        };
+        if id.is_empty() || id.contains(['/', '+', '#', '\0']) {
+            return Some(format!("the host's id `{id}` must be one level of a topic, without `/`, `+` and `#`"));
+        }
+        (self.primary && self.passive).then(|| "a passive host publishes no STATE and so can't be primary; choose one".to_owned())
     }
 }
 
@@ -109,7 +141,9 @@ impl Variable {
             "device" => Ok(Self::Device),
             "metric" => Ok(Self::Metric),
             "metric_path" => Ok(Self::MetricPath),
-            _ => Err(format!("`{{{name}}}` is unknown here; there are `{{group}}`, `{{node}}`, `{{device}}`, `{{metric}}` and `{{metric_path}}`")),
+            _ => Err(format!(
+                "`{{{name}}}` is unknown here; there are `{{group}}`, `{{node}}`, `{{device}}`, `{{metric}}` and `{{metric_path}}`"
+            )),
         }
     }
 }
@@ -130,60 +164,4 @@ pub struct Outgoing {
     pub payload: Vec<u8>,
     pub qos: u8,
     pub retain: bool,
-}
-
-/// A Sparkplug host application: what is known about edge nodes, and what is to be asked of them.
-pub struct Host {
-    _config: HostConfig,
-}
-
-impl Host {
-    pub fn new(_config: HostConfig, _routes: Vec<Route>) -> Self {
-        todo!()
-    }
-
-    /// Filters to subscribe to (QoS 1) beside the routes' own: the host's own STATE.
-    pub fn filters(&self) -> Vec<String> {
-        todo!()
-    }
-
-    /// The will of the connection about to be opened; `on_connect` publishes a birth of the same timestamp.
-    pub fn will(&mut self) -> Option<Outgoing> {
-        todo!()
-    }
-
-    /// The connection stands and is subscribed.
-    pub fn on_connect(&mut self, _now: Instant, _io: &SourceIo) -> Vec<Outgoing> {
-        todo!()
-    }
-
-    /// The connection is gone: until the next one nothing vouches for a node.
-    pub fn on_disconnect(&mut self) {
-        todo!()
-    }
-
-    /// To publish before a clean DISCONNECT (which discards the will).
-    pub fn farewell(&self) -> Vec<Outgoing> {
-        todo!()
-    }
-
-    /// Whether the batch filled so far must be sent before this message is handled: it turns tags bad at once.
-    pub fn ends_batch(&self, _topic: &str) -> bool {
-        todo!()
-    }
-
-    /// Handles one message; `batch.read_time` is when it came.
-    pub fn on_message(&mut self, _message: Message<'_>, _now: Instant, _batch: &mut Batch, _io: &SourceIo) -> Vec<Outgoing> {
-        todo!()
-    }
-
-    /// Does what is due. Call it once a second while connected.
-    pub fn tick(&mut self, _now: Instant, _io: &SourceIo) -> Vec<Outgoing> {
-        todo!()
-    }
-
-    /// Positions that moved since the last call, to go with the batch just filled; an empty value removes the key.
-    pub fn take_moved(&mut self) -> Vec<(String, Vec<u8>)> {
-        todo!()
-    }
 }
