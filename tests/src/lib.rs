@@ -7,6 +7,7 @@
 //! - [`millrace`]: the runtime under test, from a YAML text.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
+//! - [`stub`]: a receiver that acknowledges and discards, for benchmarks.
 //! - [`tls`]: a certificate authority per test.
 //!
 //! ```no_run
@@ -36,6 +37,7 @@ pub mod mqtt;
 pub mod peers;
 pub mod process;
 pub mod sparkplug;
+pub mod stub;
 pub mod tls;
 pub mod topic;
 pub mod wait;

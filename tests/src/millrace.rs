@@ -184,7 +184,8 @@ impl Millrace {
         command
     }
 
-    fn wait_alive(&mut self) {
+    /// Waits until it answers over HTTP.
+    pub fn wait_alive(&mut self) {
         eventually("millrace answers over HTTP", || {
             let port = self.http;
             let process = self.process();
@@ -232,6 +233,21 @@ impl Millrace {
     pub fn ledger(&self, source: &str) -> Ledger {
         let connector = self.connector(source);
         serde_json::from_value(connector["ledger"].clone()).unwrap_or_else(|error| panic!("no ledger in {connector:#}: {error}"))
+    }
+
+    /// Waits for a moment in the ledger of a source.
+    pub fn wait_ledger(&self, source: &str, what: &str, ready: impl Fn(&Ledger) -> bool) -> Ledger {
+        let mut last = None;
+        let deadline = std::time::Instant::now() + crate::wait::PATIENCE;
+        loop {
+            let ledger = self.ledger(source);
+            if ready(&ledger) {
+                return ledger;
+            }
+            assert!(std::time::Instant::now() < deadline, "{what}: did not happen; the ledger of {source}: {last:?}, then {ledger:?}");
+            last = Some(ledger);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until nothing of a source waits in its log, and checks that its ledger adds up.

@@ -6,8 +6,10 @@
 mod faults_kafka;
 mod faults_runtime;
 mod files;
+mod input;
 mod kafka_layer;
 mod kafka_sinks;
+mod load;
 mod mqtt_sink;
 mod mqtt_source;
 mod peers;

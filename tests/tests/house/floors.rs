@@ -1,0 +1,188 @@
+//! Which crate may depend on which, from `cargo metadata`. The README states the same invariants.
+
+use super::{files, metadata, read, root};
+use cargo_metadata::{DependencyKind, Package};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The invariants, as the README states them. Each is held by the tests below it.
+const INVARIANTS: [&str; 5] = [
+    "a crate depends only on lower floors; connectors never on each other, nor on the runtime;",
+    // a_crate_depends_only_on_lower_floors, connectors_never_depend_on_each_other_or_on_the_runtime, the_ground_floor_knows_nobody
+    "`runtime/log` and `runtime/kafka` depend on no crate of ours;",
+    // the_log_and_the_kafka_layer_know_none_of_our_crates
+    "only `runtime/kafka` uses rdkafka; only `runtime/app` names concrete connectors;",
+    // only_runtime_kafka_uses_rdkafka, only_app_names_concrete_connectors
+    "`connectors/testkit` is a development dependency everywhere;",
+    // the_testkit_is_for_tests_only
+    "every fuzz corpus is replayed by an ordinary test; every key of the YAML is documented.",
+    // corpora.rs, words.rs
+];
+
+/// The folder of a workspace member, from the top: `runtime/engine`.
+fn folder(package: &Package) -> String {
+    let dir = package.manifest_path.parent().expect("a manifest lies in a folder").as_std_path();
+    dir.strip_prefix(root()).expect("a member lies below the top").to_str().expect("a folder's name is UTF-8").to_owned()
+}
+
+/// Floors, ground to roof; kit stands on contract, so it is half a floor higher.
+fn floor(folder: &str) -> f64 {
+    match folder {
+        "schemas" | "config" => 0.0,
+        "connectors/contract" | "runtime/kafka" => 1.0,
+        "connectors/kit" => 1.5,
+        "connectors/testkit" => 2.5,
+        "runtime/log" | "runtime/registry" => 2.0,
+        "runtime/engine" | "runtime/broker" => 3.0,
+        "runtime/console" => 4.0,
+        "runtime/app" => 5.0,
+        "tests" => 6.0,
+        connector if is_connector(connector) => 2.0,
+        other => panic!("{other} has no floor: give it one here and in the README"),
+    }
+}
+
+fn is_connector(folder: &str) -> bool {
+    folder.starts_with("connectors/") && !["connectors/contract", "connectors/kit", "connectors/testkit"].contains(&folder)
+}
+
+fn members() -> Vec<&'static Package> {
+    metadata().workspace_packages()
+}
+
+/// Dependencies between our own crates, as folders; with or without those for tests.
+fn edges(with_dev: bool) -> Vec<(String, String)> {
+    let mut edges = Vec::new();
+    for package in members() {
+        for dependency in package.dependencies.iter().filter(|one| with_dev || one.kind != DependencyKind::Development) {
+            if let Some(target) = members().iter().find(|member| *member.name == dependency.name) {
+                edges.push((folder(package), folder(target)));
+            }
+        }
+    }
+    edges
+}
+
+#[test]
+fn a_crate_depends_only_on_lower_floors() {
+    for (from, to) in edges(false) {
+        assert!(floor(&from) > floor(&to), "{from} (floor {}) depends on {to} (floor {})", floor(&from), floor(&to));
+    }
+}
+
+#[test]
+fn connectors_never_depend_on_each_other_or_on_the_runtime() {
+    for (from, to) in edges(true).into_iter().filter(|(from, _)| is_connector(from)) {
+        assert!(!is_connector(&to), "{from} depends on the connector {to}");
+        let is_allowed = !to.starts_with("runtime/") || (from == "connectors/kafka" && to == "runtime/kafka");
+        assert!(is_allowed, "{from} depends on {to}; a connector knows the contract, not the runtime");
+    }
+}
+
+#[test]
+fn only_app_names_concrete_connectors() {
+    for (from, to) in edges(false).into_iter().filter(|(_, to)| is_connector(to)) {
+        assert!(["runtime/app", "tests"].contains(&from.as_str()), "{from} names the connector {to}; only runtime/app may");
+    }
+}
+
+#[test]
+fn only_runtime_kafka_uses_rdkafka() {
+    for package in members() {
+        let uses = package.dependencies.iter().any(|dependency| dependency.name.starts_with("rdkafka"));
+        assert!(!uses || ["runtime/kafka", "tests"].contains(&folder(package).as_str()), "{} depends on rdkafka", folder(package));
+    }
+}
+
+#[test]
+fn the_log_and_the_kafka_layer_know_none_of_our_crates() {
+    let alone = ["runtime/log", "runtime/kafka"];
+    // In its tests the Kafka layer may meet a real broker.
+    assert_eq!(edges(false).into_iter().find(|(from, _)| alone.contains(&from.as_str())), None);
+}
+
+#[test]
+fn the_ground_floor_knows_nobody() {
+    assert_eq!(edges(false).into_iter().find(|(from, _)| floor(from) == 0.0), None);
+}
+
+#[test]
+fn the_testkit_is_for_tests_only() {
+    for (from, to) in edges(false).into_iter().filter(|(_, to)| to == "connectors/testkit") {
+        // `tests` is nothing but tests: its library is the harness.
+        assert_eq!(from, "tests", "{from} depends on {to} outside its tests");
+    }
+}
+
+#[test]
+fn the_readme_states_these_invariants_and_no_others() {
+    let readme = read(Path::new("README.md"));
+    let (_, after) = readme.split_once("\nInvariants, each checked by a test").expect("the README lists the invariants");
+    let list = after.lines().skip(1).take_while(|line| line.starts_with("- "));
+    let stated: Vec<&str> = list.map(|line| line.trim_start_matches("- ")).collect();
+    assert_eq!(stated, INVARIANTS, "left: README.md, right: what is tested here");
+}
+
+#[test]
+fn the_top_level_holds_only_what_a_newcomer_expects() {
+    let allowed = [
+        ".cargo",
+        ".ci",
+        ".gitattributes",
+        ".github",
+        ".gitignore",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "NOTICE",
+        "README.md",
+        "config",
+        "connectors",
+        "rustfmt.toml",
+        "runtime",
+        "schemas",
+        "tests",
+    ];
+    let top: BTreeSet<&str> = files().iter().filter_map(|file| file.components().next()?.as_os_str().to_str()).collect();
+    let strange: Vec<&&str> = top.iter().filter(|name| !allowed.contains(name)).collect();
+    assert!(strange.is_empty(), "at the top level: {strange:?}");
+}
+
+#[test]
+fn every_member_is_laid_out_alike() {
+    let allowed =
+        ["Cargo.toml", "README.md", "benches", "build.rs", "examples", "fixtures", "proptest-regressions", "sim", "src", "static", "tests"];
+    // What a crate is about may have a folder of its own.
+    let own: &[(&str, &[&str])] = &[
+        ("config", &["factory.schema.json", "reference.md"]),
+        ("schemas", &["telemetry.avsc", "telemetry.schema.json", "avro", "json", "proto"]),
+        ("tests", &["fuzz", "peers", "run", "bench", "licences.txt"]),
+    ];
+    for package in members() {
+        let folder = folder(package);
+        assert!(root().join(&folder).join("src").is_dir(), "{folder} has no src");
+        for file in files().iter().filter_map(|file| file.strip_prefix(&folder).ok()) {
+            let first = file.components().next().expect("a file has a name").as_os_str().to_str().expect("names are UTF-8");
+            let is_own = own.iter().any(|(member, names)| *member == folder && names.contains(&first));
+            assert!(allowed.contains(&first) || is_own, "{folder}/{first}: what is it, and why there?");
+        }
+        assert_eq!(package.license.as_deref(), Some("Apache-2.0"), "{folder}: licence");
+        assert!(package.name.starts_with("millrace"), "{folder}: its crate is called {}", package.name);
+    }
+}
+
+#[test]
+fn versions_of_dependencies_stand_in_one_place() {
+    for package in members() {
+        let manifest = read(&Path::new(&folder(package)).join("Cargo.toml"));
+        for line in manifest.lines().skip_while(|line| !line.contains("dependencies]")) {
+            let says_version = line.contains('=') && !line.contains("workspace") && !line.starts_with(['[', '#']) && line.contains("\"");
+            let is_dependency = says_version
+                && !["name", "path", "harness", "required-features", "default", "doctest", "test", "bench"]
+                    .iter()
+                    .any(|key| line.starts_with(key));
+            assert!(!is_dependency, "{}/Cargo.toml: `{line}`: the version belongs to [workspace.dependencies]", folder(package));
+        }
+    }
+}

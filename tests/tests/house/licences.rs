@@ -1,0 +1,108 @@
+//! Every dependency's licence is one we may ship; exceptions are named, with their reason.
+
+use super::metadata;
+use cargo_metadata::{DependencyKind, PackageId};
+use std::collections::BTreeSet;
+
+const ALLOWED: [&str; 12] = [
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+/// Not shipped: benchmarks measure against it.
+const ONLY_IN_TESTS: [&str; 2] = ["serde_avro_fast", "serde_serializer_quick_unsupported"];
+
+/// Crates that become part of the binary: reached from `millrace` without dependencies for tests.
+fn shipped() -> BTreeSet<&'static PackageId> {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves");
+    let app = metadata.workspace_packages().into_iter().find(|package| *package.name == "millrace").expect("the app is a member");
+    let mut reached = BTreeSet::from([&app.id]);
+    let mut next = vec![&app.id];
+    while let Some(id) = next.pop() {
+        let node = resolve.nodes.iter().find(|node| node.id == *id).expect("every package is resolved");
+        for dependency in &node.deps {
+            let ships = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
+            if ships && reached.insert(&dependency.pkg) {
+                next.push(&dependency.pkg);
+            }
+        }
+    }
+    reached
+}
+
+/// Whether an SPDX expression can be met with what is allowed: `(MIT OR Apache-2.0) AND Unicode-3.0`; `MIT/Apache-2.0` is its old form.
+fn is_allowed(expression: &str) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ").replace(" WITH ", "~WITH~");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    let (met, rest) = any_of(&tokens);
+    assert!(rest.is_empty(), "not an SPDX expression: {expression}");
+    met
+}
+
+fn any_of<'a>(tokens: &'a [&'a str]) -> (bool, &'a [&'a str]) {
+    let (mut met, mut rest) = all_of(tokens);
+    while rest.first() == Some(&"OR") {
+        let (other, after) = all_of(&rest[1..]);
+        (met, rest) = (met || other, after);
+    }
+    (met, rest)
+}
+
+fn all_of<'a>(tokens: &'a [&'a str]) -> (bool, &'a [&'a str]) {
+    let (mut met, mut rest) = one(tokens);
+    while rest.first() == Some(&"AND") {
+        let (other, after) = one(&rest[1..]);
+        (met, rest) = (met && other, after);
+    }
+    (met, rest)
+}
+
+fn one<'a>(tokens: &'a [&'a str]) -> (bool, &'a [&'a str]) {
+    match tokens.split_first() {
+        Some((&"(", inner)) => {
+            let (met, rest) = any_of(inner);
+            (met, rest.strip_prefix(&[")"]).unwrap_or(rest))
+        }
+        Some((name, rest)) => (ALLOWED.contains(&name.replace("~WITH~", " WITH ").as_str()), rest),
+        None => (false, tokens),
+    }
+}
+
+#[test]
+fn spdx_expressions_are_understood() {
+    for (expression, expected) in [
+        ("MIT", true),
+        ("GPL-3.0", false),
+        ("MIT/Apache-2.0", true),
+        ("MIT OR Apache-2.0 OR LGPL-2.1-or-later", true),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("MIT AND GPL-2.0", false),
+        ("Apache-2.0 WITH LLVM-exception OR GPL-2.0", true),
+    ] {
+        assert_eq!(is_allowed(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn every_dependency_may_be_shipped() {
+    let shipped = shipped();
+    for package in metadata().packages.iter().filter(|package| package.source.is_some()) {
+        let licence = package.license.as_deref().unwrap_or_else(|| panic!("{} {} names no licence", package.name, package.version));
+        if is_allowed(licence) {
+            continue;
+        }
+        let is_excepted = ONLY_IN_TESTS.contains(&package.name.as_str()) && !shipped.contains(&package.id);
+        assert!(is_excepted, "{} {}: {licence} is not allowed", package.name, package.version);
+    }
+}
