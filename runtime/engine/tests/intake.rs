@@ -1,0 +1,264 @@
+//! The intake over a real log on disk: what is sent is appended once, counted once, acknowledged when synced, and known again after a restart.
+
+use millrace_contract::{AckId, Model, Route, TagDef, TagOptions};
+use millrace_engine::frame::{Frame, Lane, records};
+use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
+use millrace_engine::taps::Taps;
+use millrace_engine::topics::{Format, Topic, Topics};
+use millrace_log::{Full, ReadBuf, Store, StoreOptions};
+use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, RouteId, Row, Span, StatusCode, TagId, TimeSource, Value};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn tag(path: &str) -> TagDef {
+    TagDef {
+        path: path.to_owned(),
+        address: path.to_owned(),
+        kind: None,
+        topic: "telemetry".into(),
+        part: "".into(),
+        options: Arc::new(TagOptions::default()),
+    }
+}
+
+fn model() -> Model {
+    let route = |topic: &str| Route { topic: topic.into(), name: "a filter".to_owned(), samples: false };
+    Model { tags: vec![tag("body/force"), TagDef { topic: "alarms".into(), ..tag("body/alarm") }], routes: vec![route("orders")] }
+}
+
+fn topics() -> Topics {
+    Topics::new([
+        Topic { format: Format::Avro, ..Topic::undeclared("telemetry") },
+        Topic { lane: Lane::First, ..Topic::undeclared("alarms") },
+    ])
+}
+
+struct Bench {
+    store: Store,
+    intake: Arc<Intake>,
+}
+
+impl Bench {
+    fn open(dir: &Path, size: u64, full: Full) -> Self {
+        let store = Store::open(dir.join("log"), StoreOptions::default()).unwrap();
+        let intake = Intake::open(
+            &store,
+            IntakeOptions {
+                site: "acme/plant",
+                name: "press",
+                model: &model(),
+                topics: &topics(),
+                clock: ClockWindow::default(),
+                log_size: size,
+                full,
+                sync: Duration::from_millis(200),
+                compress: true,
+                dir: dir.join("sources/press"),
+                taps: Arc::new(Taps::default()),
+            },
+        )
+        .unwrap();
+        Self { store, intake }
+    }
+
+    fn small(dir: &Path) -> Self {
+        Self::open(dir, 64 << 20, Full::Block)
+    }
+
+    async fn send(&self, rows: &[Row], moved: &[(&str, &[u8])]) -> AckId {
+        let mut batch = self.intake.batch().await;
+        batch.rows.extend_from_slice(rows);
+        self.intake.send(batch, moved).await
+    }
+
+    /// Every record of a lane: offset, topic, key, value.
+    fn records(&self, lane: Lane) -> Vec<(u64, String, Vec<u8>, Vec<u8>)> {
+        let (_, log) = self.intake.outlet.lanes.iter().find(|(l, _)| *l == lane).unwrap();
+        let mut found = Vec::new();
+        let mut buffer = ReadBuf::default();
+        let mut at = log.start();
+        while log.read(at, 1 << 20, &mut buffer).unwrap() > 0 {
+            for batch in buffer.batches() {
+                let frame = Frame::read(batch.payload).unwrap();
+                let mut body = Vec::new();
+                frame.unpack(&mut body).unwrap();
+                for record in records(&body, &frame.topics) {
+                    let record = record.unwrap();
+                    found.push((
+                        batch.first + record.delta,
+                        frame.topics[record.topic].0.to_owned(),
+                        record.key.map(|r| body[r].to_vec()).unwrap_or_default(),
+                        record.value.map(|r| body[r].to_vec()).unwrap_or_default(),
+                    ));
+                }
+                at = batch.next;
+            }
+        }
+        found
+    }
+
+    fn data(&self, lane: Lane) -> Vec<(u64, String, Vec<u8>, Vec<u8>)> {
+        self.records(lane).into_iter().filter(|(_, topic, ..)| topic != "millrace.tags").collect()
+    }
+}
+
+fn row(tag: u32, value: Value) -> Row {
+    Row {
+        time: Micros::now(),
+        server_time: Micros::NONE,
+        value,
+        tag: TagId(tag),
+        status: StatusCode::GOOD,
+        flags: Flags::new(Origin::Change, TimeSource::Device),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_is_in_the_log_once_and_acknowledged_when_it_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::small(dir.path());
+    let first = bench.send(&[row(0, Value::Int(1)), row(0, Value::Int(1)), row(0, Value::Int(2))], &[]).await;
+    let second = bench.send(&[row(1, Value::Bool(true))], &[]).await;
+    assert!(second > first);
+    assert!(bench.intake.durable(first).await >= second);
+
+    let normal = bench.data(Lane::Normal);
+    assert_eq!(normal.len(), 2, "the repeat was filtered");
+    assert_eq!(normal[0].2, b"acme/plant/body/force", "the key is the tag's path");
+    let mut batch = Batch::new();
+    millrace_schemas::avro::decode(&normal[0].3, &mut batch).unwrap();
+    assert_eq!((batch.rows[0].value, batch.rows[0].flags.origin), (Value::Int(1), Origin::Initial));
+    let columns = batch.decoded.as_ref().unwrap();
+    assert_eq!((batch.text_of(columns.source[0]), columns.seq[0] as u64), ("acme/plant/press", normal[0].0), "the identity is the offset");
+    assert_eq!(bench.data(Lane::First).len(), 1, "alarms have a lane of their own");
+
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up());
+    assert_eq!((ledger.received, ledger.filtered, ledger.appended, ledger.waiting), (4, 1, 3, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_knows_positions_counts_and_never_uses_an_identity_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = {
+        let bench = Bench::small(dir.path());
+        bench.send(&[row(0, Value::Int(1)), row(1, Value::Int(1))], &[("file", b"7"), ("other", b"1")]).await;
+        let id = bench.send(&[row(0, Value::Int(2))], &[("file", b"9"), ("other", b"")]).await;
+        bench.intake.durable(AckId(id.0 - 1)).await;
+        let last = bench.records(Lane::Normal).last().unwrap().0;
+        // No clean stop: the store is dropped as a kill would leave it, but for the lock.
+        drop(bench);
+        last
+    };
+    let bench = Bench::small(dir.path());
+    assert_eq!(bench.intake.resume("file").as_deref(), Some(&b"9"[..]));
+    assert_eq!(bench.intake.resume("other"), None);
+    assert!(!bench.intake.is_new);
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up());
+    assert_eq!(ledger.appended, 3);
+    bench.send(&[row(0, Value::Int(2))], &[]).await;
+    let records = bench.data(Lane::Normal);
+    assert_eq!(records.len(), 3, "the first value after a start is initial, never filtered");
+    assert!(records.last().unwrap().0 > last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_keep_their_bytes_and_rejects_become_dead_letters_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::small(dir.path());
+    let mut batch = bench.intake.batch().await;
+    let (key, payload, broken) = (batch.push_bytes(b"42"), batch.push_bytes(b"{\"a\": 1}"), batch.push_bytes(b"{oops"));
+    let time = batch.read_time;
+    batch.docs.push(Doc { route: RouteId(0), time, key, headers: Span::EMPTY, payload: Some(payload), topic: Span::EMPTY });
+    batch.docs.push(Doc { route: RouteId(0), time, key, headers: Span::EMPTY, payload: None, topic: Span::EMPTY });
+    batch.rejects.push(Reject { route: RouteId(0), key, headers: Span::EMPTY, payload: broken, reason: "not JSON at byte 1".to_owned() });
+    bench.intake.send(batch, &[]).await;
+    let records = bench.data(Lane::Normal);
+    let topics: Vec<&str> = records.iter().map(|r| r.1.as_str()).collect();
+    assert_eq!(topics, ["orders", "orders", "orders.dead"]);
+    assert_eq!((&records[0].3[..], &records[1].3[..], &records[2].3[..]), (&b"{\"a\": 1}"[..], &b""[..], &b"{oops"[..]));
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up());
+    assert_eq!((ledger.received, ledger.appended, ledger.dead_at_intake), (3, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_cannot_be_is_kept_as_a_claim_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::small(dir.path());
+    let of_1601 = Row { time: Micros(-11_644_473_600_000_000), ..row(0, Value::Int(1)) };
+    let of_2200 = Row { time: Micros(7_258_118_400_000_000), ..row(0, Value::Int(2)) };
+    let backfill = Row { time: Micros(1_600_000_000_000_000), flags: Flags::new(Origin::Backfill, TimeSource::Device), ..row(0, Value::Int(3)) };
+    bench.send(&[of_1601, of_2200, backfill], &[]).await;
+    let mut batch = Batch::new();
+    for record in bench.data(Lane::Normal) {
+        millrace_schemas::avro::decode(&record.3, &mut batch).unwrap();
+    }
+    let columns = batch.decoded.as_ref().unwrap();
+    assert_eq!(columns.device_time, [of_1601.time, of_2200.time]);
+    for (row, read_time) in batch.rows.iter().zip(&columns.read_time) {
+        assert_eq!((row.time, row.flags.time_source), (*read_time, TimeSource::Gateway));
+    }
+    assert_eq!(bench.data(Lane::Bulk).len(), 1, "the past goes last, and is believed");
+    assert_eq!(bench.intake.ledger.snapshot().clock_refused, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_drops_the_newest_counted_or_makes_the_source_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), 4 << 20, Full::DropNewest);
+    let mut noise = fastrand::Rng::with_seed(7);
+    for _ in 0..40 {
+        let mut batch = bench.intake.batch().await;
+        let bytes: Vec<u8> = (0..200_000).map(|_| noise.u8(..)).collect();
+        let payload = batch.push_bytes(&bytes);
+        let time = batch.read_time;
+        batch.docs.push(Doc { route: RouteId(0), time, key: Span::EMPTY, headers: Span::EMPTY, payload: Some(payload), topic: Span::EMPTY });
+        bench.intake.send(batch, &[("position", b"moved")]).await;
+    }
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up(), "{ledger:?}");
+    assert_eq!(ledger.received, 40);
+    assert!(ledger.dropped_at_intake > 0 && ledger.appended > 10, "{ledger:?}");
+    assert_eq!(ledger.dropped["dropped_newest"], ledger.dropped_at_intake);
+    assert!(bench.intake.held().is_some());
+    drop(bench);
+
+    let bench = Bench::open(dir.path(), 4 << 20, Full::Block);
+    let waits = tokio::time::timeout(Duration::from_millis(300), bench.intake.batch()).await;
+    assert!(waits.is_err(), "a batch is given out only when the log has room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_of_a_split_batch_counts_only_with_all_its_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let bench = Bench::small(dir.path());
+        bench.send(&[row(0, Value::Int(1))], &[("at", b"1")]).await;
+        bench.send(&[row(1, Value::Int(1)), row(0, Value::Int(2))], &[("at", b"2")]).await;
+        bench.store.close().unwrap();
+    }
+    // The lane of the alarms is lost: the second batch is not whole any more.
+    let lost = std::fs::read_dir(dir.path().join("log")).unwrap().map(|e| e.unwrap().path());
+    let lost = lost.into_iter().find(|p| p.file_name().unwrap().to_string_lossy().ends_with("first")).expect("the lane's directory");
+    std::fs::remove_dir_all(lost).unwrap();
+    let bench = Bench::small(dir.path());
+    assert_eq!(bench.intake.resume("at").as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filled_batch_of_a_hundred_thousand_rows_is_appended_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::small(dir.path());
+    let rows: Vec<Row> = (0..100_000).map(|i| row(i % 2, Value::Int(i64::from(i)))).collect();
+    let id = bench.send(&rows, &[("at", b"end")]).await;
+    bench.intake.durable(AckId(id.0 - 1)).await;
+    assert_eq!(bench.data(Lane::Normal).len() + bench.data(Lane::First).len(), 100_000);
+    let mut all: Vec<u64> = bench.data(Lane::Normal).into_iter().chain(bench.data(Lane::First)).map(|r| r.0).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 100_000, "no identity is used twice, over lanes too");
+    assert!(bench.intake.ledger.snapshot().adds_up());
+}
