@@ -1,6 +1,6 @@
 //! The seam between the log and the disk.
 //!
-//! [`RealFs`] is the operating system; `FaultyFs` is a disk in memory that fails on purpose.
+//! [`RealFs`] is the operating system; [`faulty::FaultyFs`](crate::faulty::FaultyFs) is a disk in memory that fails on purpose.
 //! Reads and writes name their position, so that a handle has no state that a failure could leave behind.
 
 use std::fs::{self, OpenOptions};

@@ -1,0 +1,392 @@
+//! What a log's directory holds after any kind of end.
+//!
+//! Only the last segment is read; of the others their header and footer. A segment is read too if it has no footer, or if nothing says that it
+//! was synced: as much as one sync interval can write.
+//!
+//! Behind a hole only what is *proven* to have been synced is kept. Then the hole is corruption: the file is set aside, what is intact goes on.
+//! Where nothing proves it, the hole is the torn tail of a crash, and batches behind it go too: they may rest on the lost one, as a
+//! source's position rests on the data before it.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use crate::cursors::{CursorFiles, Cursors};
+use crate::error::StoreError;
+use crate::format::{BadHeader, FOOTER, Footer, SEGMENT_HEADER, SegmentHeader, VERSION, parse_segment_name, segment_name};
+use crate::fs::{Fs, Mode};
+use crate::log::{Quarantined, Recovery};
+use crate::scan::{Run, Survey};
+use crate::segment::{Segment, rebuild, set_aside};
+
+/// The newest batch of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Newest {
+    pub seq: u64,
+    pub pos: u64,
+}
+
+pub struct Recovered {
+    pub segments: VecDeque<Segment>,
+    pub next_seq: u64,
+    pub end: u64,
+    /// Records appended since the log was created.
+    pub total: u64,
+    pub newest: Option<Newest>,
+    pub cursors: Cursors,
+    pub cursor_files: CursorFiles,
+    pub report: Recovery,
+}
+
+/// One segment file before anything is decided.
+struct Found {
+    base: u64,
+    seq: u64,
+    path: PathBuf,
+    file_len: u64,
+    /// `None`: its header is corrupt.
+    header: Option<SegmentHeader>,
+    /// A later segment holds all of it.
+    void: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Its footer was read, nothing else.
+    Sealed(Footer),
+    Read(Survey),
+    /// Corrupt header; the survey says nothing.
+    Unreadable,
+}
+
+/// Opens a log's directory and leaves it in order: no torn tail, no hole, every segment but the last with a footer, all of it synced.
+pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreError> {
+    let mut report = Recovery { records_lost: Some(0), ..Recovery::default() };
+    let (cursor_files, cursors, lost_cursors) = CursorFiles::load(fs, dir)?;
+    if let Some(path) = lost_cursors {
+        report.quarantined.push(Quarantined { path, reason: "the cursors are corrupt".to_owned(), bytes: 0, records: Some(0) });
+    }
+    let mut found = list(fs, dir)?;
+    report.created = found.is_empty() && cursors == Cursors::default();
+    let next_seq = found.last().map_or(1, |last| last.seq + 1);
+    let proven = read_what_must_be(fs, &mut found, cursors.synced, &mut report)?;
+
+    let mut state = Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unsynced: false, report };
+    let (void, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|file| file.void);
+    for file in void {
+        state.remove(&file)?;
+    }
+    let mut files = found.into_iter().peekable();
+    while let Some(file) = files.next() {
+        let follows = files.peek().and_then(|next| next.header).map(|header| (header.follows, header.total));
+        if !state.take(file, follows, files.peek().is_none())? {
+            for rest in files.by_ref() {
+                state.set_behind_hole_aside(rest)?;
+            }
+        }
+    }
+    state.lose_what_is_missing_at_the_end();
+    let Walk { mut segments, total, end, unsynced, mut report, .. } = state;
+    seal_and_sync(fs, dir, &mut segments, total, proven, unsynced)?;
+    report.scanned_bytes += (segments.len() * (SEGMENT_HEADER + FOOTER)) as u64;
+    let newest = segments.iter().rev().find(|s| s.newest > 0).map(|s| Newest { seq: s.header.seq, pos: s.newest });
+    let end = end.unwrap_or_else(|| cursors.by_name.values().map(|c| c.offset).chain([start, cursors.synced]).max().unwrap_or(start));
+    Ok(Recovered { segments, next_seq, end, total, newest, cursors, cursor_files, report })
+}
+
+/// The segment files of a log in their order; files left by an unfinished rebuild are finished or removed.
+fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, StoreError> {
+    let mut entries = fs.list(dir).map_err(StoreError::io("list", dir))?;
+    for i in 0..entries.len() {
+        let Some(name) = entries[i].name.strip_suffix(".tmp").map(str::to_owned) else { continue };
+        let (from, to) = (dir.join(&entries[i].name), dir.join(&name));
+        if parse_segment_name(&name).is_some() && !entries.iter().any(|entry| entry.name == name) {
+            fs.rename(&from, &to).map_err(StoreError::io("rename", &from))?;
+            entries[i].name = name;
+        } else {
+            fs.remove(&from).map_err(StoreError::io("remove", &from))?;
+        }
+    }
+    let mut found = Vec::new();
+    for entry in entries {
+        let Some((base, seq)) = parse_segment_name(&entry.name).filter(|_| !entry.is_dir) else { continue };
+        let path = dir.join(entry.name);
+        found.push(Found { base, seq, path, file_len: entry.len, header: None, void: false, kind: Kind::Unreadable });
+    }
+    found.sort_by_key(|file| file.seq);
+    for file in &mut found {
+        let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
+        match SegmentHeader::read(&*open).map_err(StoreError::io("read", &file.path))? {
+            Ok(header) if header.seq == file.seq => file.header = Some(header),
+            Ok(_) | Err(BadHeader::Corrupt) => {}
+            Err(BadHeader::Newer(found)) => return Err(StoreError::Newer { path: file.path.clone(), found, known: VERSION }),
+        }
+        let Some(header) = file.header else { continue };
+        if let Some(footer) = Footer::read(&*open, file.file_len, header.salt).map_err(StoreError::io("read", &file.path))? {
+            file.kind = Kind::Sealed(footer);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the segments whose footer is missing or proves nothing; returns the offset below which everything was synced.
+fn read_what_must_be(fs: &dyn Fs, found: &mut [Found], claimed: u64, report: &mut Recovery) -> Result<u64, StoreError> {
+    let mut proven = claimed;
+    let mut void_from = u64::MAX;
+    for file in found.iter_mut().rev() {
+        file.void = file.base >= void_from;
+        if file.void {
+            continue;
+        }
+        let Some(header) = file.header else { continue };
+        proven = proven.max(header.synced);
+        // A footer is believed where everything before it is proven; then reading the batches tells nothing new.
+        let believed = matches!(&file.kind, Kind::Sealed(footer) if footer.next <= proven && footer.next <= void_from);
+        if !believed {
+            let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
+            let survey = Survey::of(&*open, &header, file.file_len, void_from).map_err(StoreError::io("read", &file.path))?;
+            report.scanned_bytes += survey.read_bytes;
+            proven = proven.max(survey.synced);
+            file.kind = Kind::Read(survey);
+        }
+        void_from = void_from.min(header.base);
+    }
+    Ok(proven)
+}
+
+struct Walk<'a> {
+    fs: &'a dyn Fs,
+    dir: &'a Path,
+    proven: u64,
+    /// Offset after the last batch so far; `None` before the first segment.
+    end: Option<u64>,
+    total: u64,
+    segments: VecDeque<Segment>,
+    unsynced: bool,
+    report: Recovery,
+}
+
+impl Walk<'_> {
+    /// Takes the next segment; false: nothing behind it counts. `follows` and total are those of the segment behind.
+    fn take(&mut self, file: Found, follows: Option<(u64, u64)>, is_last: bool) -> Result<bool, StoreError> {
+        let Some(header) = file.header else { return self.take_unreadable(file, follows) };
+        let end = self.end.unwrap_or(header.follows);
+        if self.end.is_none() {
+            self.total = header.total;
+        }
+        if end < header.follows {
+            if end >= self.proven {
+                self.set_behind_hole_aside(file)?;
+                return Ok(false);
+            }
+            let reason = format!("offsets {end} to {} are missing before it", header.follows);
+            self.lost(file.path.clone(), reason, 0, header.total.checked_sub(self.total));
+            self.reach(header.follows);
+        }
+        let survey = match file.kind {
+            Kind::Sealed(footer) => {
+                self.end = Some(footer.next);
+                self.total = footer.total;
+                self.segments.push_back(Segment::from_footer(header, &footer, file.file_len));
+                return Ok(true);
+            }
+            Kind::Read(survey) => survey,
+            Kind::Unreadable => unreachable!("a segment with a header was read"),
+        };
+        let base_end = end.max(header.follows).max(header.base);
+        // What the segment once reached, as far as anyone says.
+        let reached = follows.map(|(follows, _)| follows).or(survey.footer.map(|f| f.next));
+        let (kept, mut cut) = self.keep(&survey, base_end, reached, is_last);
+        let lost_inside =
+            kept.windows(2).any(|pair| pair[0].end() != pair[1].pos) || kept.first().is_some_and(|run| run.pos != SEGMENT_HEADER as u64);
+        let kept_end = kept.last().map_or(SEGMENT_HEADER as u64, Run::end);
+        let footer = survey.footer.filter(|_| kept_end == survey.end && !cut);
+        let next = kept.last().map_or(base_end, |run| run.next).max(footer.map_or(0, |footer| footer.next));
+        let total = kept.last().map_or(header.total, |run| run.total);
+        // Batches lost at the end, though they were synced.
+        let lost_behind = !cut && next < self.proven && reached.is_none_or(|reached| next < reached);
+        if lost_inside || lost_behind {
+            let next = if cut { next } else { reached.unwrap_or(if lost_behind { self.proven } else { next }).max(next) };
+            let after = follows.map(|(_, total)| total).or(survey.footer.map(|footer| footer.total)).filter(|_| !cut);
+            let total_after = after.unwrap_or(total).max(total);
+            let used: u64 = kept.iter().map(|run| run.len).sum();
+            let records: u64 = kept.iter().map(|run| run.records).sum();
+            let missing = if lost_behind && after.is_none() { None } else { (total_after - header.total).checked_sub(records) };
+            let (segment, aside) = rebuild(self.fs, self.dir, header, &kept, next, total_after)
+                .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
+            self.lost(aside, "batches are corrupt".to_owned(), survey.end.saturating_sub(SEGMENT_HEADER as u64 + used), missing);
+            self.end = Some(segment.next);
+            self.total = total_after;
+            self.segments.push_back(segment);
+            return Ok(!cut);
+        }
+        let mut segment = Segment::from_runs(header, &kept);
+        segment.next = next;
+        if let Some(footer) = footer {
+            segment = Segment::from_footer(header, &footer, kept_end + FOOTER as u64);
+        }
+        if segment.bytes() != file.file_len {
+            if cut && survey.runs.iter().any(|run| run.pos >= kept_end) {
+                if let Some(aside) = self.copy_aside(&file.path)? {
+                    self.lost(
+                        aside,
+                        "batches stand behind a torn one, and nothing says they were synced".to_owned(),
+                        survey.end - kept_end,
+                        Some(0),
+                    );
+                }
+            }
+            self.report.truncated_bytes += file.file_len.saturating_sub(segment.bytes());
+            let open = self.fs.open(&file.path, Mode::Write).map_err(StoreError::io("open", &file.path))?;
+            open.set_len(segment.bytes()).map_err(StoreError::io("cut the torn tail of", &file.path))?;
+            self.unsynced = true;
+        }
+        cut |= follows.is_some_and(|(follows, _)| next < follows && next >= self.proven);
+        self.end = Some(segment.next);
+        self.total = footer.map_or(total, |footer| footer.total);
+        self.segments.push_back(segment);
+        Ok(!cut)
+    }
+
+    /// The runs that count, and whether the log ends behind them.
+    fn keep(&self, survey: &Survey, base_end: u64, reached: Option<u64>, is_last: bool) -> (Vec<Run>, bool) {
+        let (mut kept, mut end, mut pos): (Vec<Run>, _, _) = (Vec::new(), base_end, SEGMENT_HEADER as u64);
+        for run in &survey.runs {
+            if run.pos != pos && end >= self.proven {
+                return (kept, true);
+            }
+            kept.push(*run);
+            (end, pos) = (run.next, run.end());
+        }
+        let torn_behind = pos < survey.end || survey.footer.is_none();
+        let missing_behind = reached.is_some_and(|reached| end < reached);
+        (kept, !is_last && torn_behind && missing_behind && end >= self.proven)
+    }
+
+    /// A segment whose header is corrupt: its batches cannot be checked.
+    fn take_unreadable(&mut self, file: Found, follows: Option<(u64, u64)>) -> Result<bool, StoreError> {
+        let end = self.end.unwrap_or(file.base);
+        if end >= self.proven && file.base >= self.proven {
+            self.set_behind_hole_aside(file)?;
+            return Ok(false);
+        }
+        let total = follows.map_or(self.total, |(_, total)| total);
+        let records = match (self.end, follows) {
+            (Some(_), Some((_, total))) => total.checked_sub(self.total),
+            _ => None,
+        };
+        let header =
+            SegmentHeader { salt: salt(file.base, file.seq), seq: file.seq, base: file.base, follows: end, synced: end, total: self.total };
+        let next = follows.map_or(end.max(file.base), |(follows, _)| follows);
+        let (segment, aside) = rebuild(self.fs, self.dir, header, &[], next, total).map_err(StoreError::io("rewrite", &file.path))?;
+        self.lost(aside, "its header is corrupt".to_owned(), file.file_len, records);
+        (self.end, self.total) = (Some(next), total);
+        self.segments.push_back(segment);
+        Ok(true)
+    }
+
+    /// A file behind the place where the log ends now: set aside if there is anything in it.
+    fn set_behind_hole_aside(&mut self, file: Found) -> Result<(), StoreError> {
+        let holds = match &file.kind {
+            Kind::Sealed(footer) => footer.batches > 0,
+            Kind::Read(survey) => !survey.runs.is_empty(),
+            Kind::Unreadable => file.file_len > SEGMENT_HEADER as u64,
+        };
+        if holds {
+            self.unsynced = true;
+            self.report.truncated_bytes += file.file_len;
+            let aside = set_aside(self.fs, &file.path, false).map_err(StoreError::io("set aside", &file.path))?;
+            let (reason, records) = match file.header {
+                Some(_) => ("it stands behind a torn batch, and nothing says it was synced", Some(0)),
+                None => ("its header is corrupt", None),
+            };
+            self.lost(aside, reason.to_owned(), file.file_len, records);
+            return Ok(());
+        }
+        self.remove(&file)
+    }
+
+    fn remove(&mut self, file: &Found) -> Result<(), StoreError> {
+        self.unsynced = true;
+        self.report.truncated_bytes += file.file_len;
+        self.fs.remove(&file.path).map_err(StoreError::io("remove", &file.path))
+    }
+
+    /// Keeps a copy of a file that is about to be cut; `None` where there is no room for one.
+    fn copy_aside(&self, path: &Path) -> Result<Option<PathBuf>, StoreError> {
+        let aside = set_aside(self.fs, path, false).map_err(StoreError::io("set aside", path))?;
+        let copied = (|| {
+            let (from, to) = (self.fs.open(&aside, Mode::Read)?, self.fs.open(path, Mode::New)?);
+            let (len, mut pos, mut part) = (from.len()?, 0, vec![0; 256 << 10]);
+            while pos < len {
+                let n = from.read_full_at(pos, &mut part)?;
+                if n == 0 {
+                    break;
+                }
+                to.write_all_at(pos, &part[..n])?;
+                pos += n as u64;
+            }
+            to.sync_data()
+        })();
+        if copied.is_ok() {
+            return Ok(Some(aside));
+        }
+        self.fs.rename(&aside, path).map_err(StoreError::io("rename", &aside))?;
+        Ok(None)
+    }
+
+    /// The log went on although its last segment ends before what was synced.
+    fn lose_what_is_missing_at_the_end(&mut self) {
+        let Some(end) = self.end.filter(|end| *end < self.proven) else { return };
+        let proven = self.proven;
+        self.lost(self.dir.to_path_buf(), format!("offsets {end} to {proven} are missing at the end"), 0, None);
+        self.reach(proven);
+        self.end = Some(proven);
+    }
+
+    /// The footer of the last segment will say that the log once reached `next`, so that a loss is reported once.
+    fn reach(&mut self, next: u64) {
+        if let Some(last) = self.segments.back_mut() {
+            (last.next, last.sealed, last.footer) = (next, true, false);
+        }
+    }
+
+    fn lost(&mut self, path: PathBuf, reason: String, bytes: u64, records: Option<u64>) {
+        tracing::error!(path = %path.display(), bytes, records, "a part of the log was set aside: {reason}");
+        self.report.records_lost = self.report.records_lost.zip(records).map(|(a, b)| a + b);
+        self.report.quarantined.push(Quarantined { path, reason, bytes, records });
+    }
+}
+
+/// Gives every segment that is not appended to its footer, and syncs what is not proven to be synced.
+fn seal_and_sync(fs: &dyn Fs, dir: &Path, segments: &mut VecDeque<Segment>, total: u64, proven: u64, cut: bool) -> Result<(), StoreError> {
+    let mut touched = cut;
+    for i in 0..segments.len() {
+        let is_last = i + 1 == segments.len();
+        let total = segments.get(i + 1).map_or(total, |next| next.header.total);
+        let segment = &mut segments[i];
+        segment.sealed |= !is_last;
+        let needs_footer = segment.sealed && !segment.footer;
+        if !needs_footer && segment.next <= proven && !(is_last && cut) {
+            continue;
+        }
+        let path = segment.path(dir);
+        let file = fs.open(&path, Mode::Write).map_err(StoreError::io("open", &path))?;
+        if needs_footer {
+            // On a full disk it does without: then the segment is read again at the next start.
+            let footer = segment.footer(total).encode(segment.header.salt);
+            segment.footer = file.write_all_at(segment.len, &footer).is_ok();
+            if !segment.footer {
+                file.set_len(segment.len).map_err(StoreError::io("cut", &path))?;
+            }
+        }
+        file.sync_data().map_err(StoreError::io("sync", &path))?;
+        touched = true;
+    }
+    if touched { fs.sync_dir(dir).map_err(StoreError::io("sync", dir)) } else { Ok(()) }
+}
+
+/// A number of a segment's own.
+pub fn salt(base: u64, seq: u64) -> u32 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    crc32c::crc32c(format!("{now} {} {}", std::process::id(), segment_name(base, seq)).as_bytes())
+}
