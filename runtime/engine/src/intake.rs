@@ -101,6 +101,7 @@ pub struct Intake {
 #[derive(Default)]
 struct Events {
     synced: Notify,
+    sent: Notify,
     room: Notify,
     /// Something waits in `core` for the next tick.
     work: Notify,
@@ -403,6 +404,7 @@ impl Intake {
             acks.pending.push_back((id, ends(&pipe.lanes)));
             AckId(id)
         };
+        self.events.sent.notify_waiters();
         if batch.heap.capacity() <= SPARE_HEAP {
             batch.clear();
             let mut spare = self.spare.lock();
@@ -416,9 +418,10 @@ impl Intake {
     /// The newest ack id whose batch, with all before it, is synced; once it is greater than `after`.
     pub async fn durable(&self, after: AckId) -> AckId {
         loop {
-            let synced = self.events.synced.notified();
-            tokio::pin!(synced);
+            let (synced, sent) = (self.events.synced.notified(), self.events.sent.notified());
+            tokio::pin!(synced, sent);
             synced.as_mut().enable();
+            sent.as_mut().enable();
             {
                 let mut acks = self.acks.lock();
                 let heads = self.synced();
@@ -441,8 +444,8 @@ impl Intake {
             }
             tokio::select! {
                 () = synced => {}
-                // A batch may be sent after we began to wait: it has nobody else to ask for its sync.
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                // Nobody else asks for the sync of what is sent from now on.
+                () = sent => {}
             }
         }
     }
