@@ -1,45 +1,1040 @@
-//! Deserialising from the marked tree.
-use crate::node::{Node, Short, Shorthand, Spanned};
-use crate::problem::Problems;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+//! Deserialising from the marked tree, with every problem at once.
+//!
+//! serde stops at the first error. So: deserialise; note the error and the value it arose at; stand something harmless in for that value; again,
+//! until it passes. What then fails only because of a stand-in is not noted. A result with stand-ins in it is thrown away.
+//!
+//! - A wrong value is replaced by a [`StandIn`], which is whatever is asked of it: `""`, 0, the first variant, an empty list.
+//! - An unknown key is left out. A missing one is supplied as a stand-in, so that the next missing one is found too.
+//! - Where a stand-in doesn't pass either (a URL is not `""`), the value is left out, and the mapping around it stands in silently.
+//!
+//! [`Spanned`], [`Node`] and [`Secret`](crate::Secret) take their places through newtype names that only the deserializer here knows.
 
-pub fn parse<T: DeserializeOwned>(_node: &Node, _problems: &mut Problems) -> Option<T> {
-    todo!()
+use crate::node::{Entry, Kind, Node, Short, Shorthand, Spanned, shorten};
+use crate::place::Place;
+use crate::problem::{Problem, Problems, Severity};
+use crate::units::{SECRET, SUCH_AS};
+use crate::{suggest, yaml};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::value::{BorrowedStrDeserializer, StrDeserializer, U64Deserializer};
+use serde::de::{
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// More problems than this in one value are not looked for.
+const MAX_PROBLEMS: usize = 100;
+
+const SPANNED: &str = "$millrace::Spanned";
+const NODE: &str = "$millrace::Node";
+
+/// Deserialises, adding every problem. `None` if there was any.
+pub(crate) fn parse<T: DeserializeOwned>(node: &Node, problems: &mut Problems) -> Option<T> {
+    attempt(node, &[])
+        .map_err(|found| {
+            for problem in found {
+                problems.add(problem);
+            }
+        })
+        .ok()
 }
 
-/// Parses a node inside a `Deserialize` of ours: all its problems, with their places, reach the `Node::parse` around it.
-pub fn parse_within<T: DeserializeOwned, E: serde::de::Error>(_node: &Node, _also_known: &'static [&'static str]) -> Result<T, E> {
-    todo!()
+thread_local! {
+    /// A node on its way through serde to a field of type [`Node`].
+    static CARRIED: RefCell<Option<Node>> = const { RefCell::new(None) };
+    /// Problems found by [`parse_within`], on their way to the parse around it.
+    static WITHIN: RefCell<Vec<Problem>> = const { RefCell::new(Vec::new()) };
+    /// Parses under way in this thread.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Parses a node inside a `Deserialize` of ours: all its problems, with their places, reach the [`Node::parse`] around it.
+/// `also_known` are keys that were taken from the node before, for suggestions.
+pub fn parse_within<T: DeserializeOwned, E: serde::de::Error>(node: &Node, also_known: &[&str]) -> Result<T, E> {
+    attempt(node, also_known).map_err(|found| {
+        let messages = found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
+        if DEPTH.get() > 0 {
+            WITHIN.with_borrow_mut(|within| within.extend(found));
+        }
+        E::custom(messages)
+    })
+}
+
+fn attempt<T: DeserializeOwned>(node: &Node, also_known: &[&str]) -> Result<T, Vec<Problem>> {
+    let mut state = State { also_known, ..State::default() };
+    let mut found = Vec::new();
+    loop {
+        DEPTH.set(DEPTH.get() + 1);
+        let outcome = T::deserialize(De { node, state: &state }).map_err(|error| error.through(node));
+        DEPTH.set(DEPTH.get() - 1);
+        match outcome {
+            Ok(value) if found.is_empty() => return Ok(value),
+            Ok(_) => return Err(found),
+            Err(error) => {
+                let goes_on = state.neutralise(node, error, &mut found);
+                if !goes_on || found.len() >= MAX_PROBLEMS {
+                    return Err(found);
+                }
+            }
+        }
+    }
+}
+
+/// A node's address: its identity while one parse borrows the tree.
+type Id = *const Node;
+
+#[derive(Default)]
+struct State<'s> {
+    also_known: &'s [&'s str],
+    /// Values replaced by stand-ins.
+    standing_in: HashSet<Id>,
+    /// Values left out of their mapping or list.
+    left_out: HashSet<Id>,
+    /// Keys supplied to a mapping.
+    supplied: HashSet<(Id, &'static str)>,
+    /// Values with any of these below them: their own complaints may be consequences.
+    touched: HashSet<Id>,
+}
+
+impl State<'_> {
+    /// Notes the error unless it is the consequence of an earlier one. False if nothing can be done about it.
+    fn neutralise(&mut self, root: &Node, error: Error, found: &mut Vec<Problem>) -> bool {
+        let Some((at, above)) = error.trail.split_first() else {
+            found.push(problem(root.place, error.to_string()));
+            return false;
+        };
+        // The trail holds addresses inside of `root`, which outlives this call.
+        let Some(node) = find(root, *at, &error.trail) else { return false };
+        let known_before = self.touched.contains(at) || self.standing_in.contains(at);
+        match error.what {
+            What::UnknownKey { key, expected } => {
+                let Some(entry) =
+                    node.entries().iter().find(|entry| *entry.key == *key && !self.left_out.contains(&(&raw const entry.value)))
+                else {
+                    return self.stand_in(*at, above);
+                };
+                let candidates = expected.iter().copied().chain(if above.is_empty() { self.also_known } else { &[] }.iter().copied());
+                let mut problem = problem(entry.value.place.key(), format!("unknown key `{key}`"));
+                problem.help(suggest::help(&key, "keys here", candidates));
+                found.push(problem);
+                self.left_out.insert(&raw const entry.value);
+                self.touch(&error.trail);
+                true
+            }
+            What::MissingKey(key) => {
+                let misspelt = node.entries().iter().any(|entry| {
+                    self.left_out.contains(&(&raw const entry.value))
+                        && (&*entry.key == key || suggest::nearest(&entry.key, [key]).is_some())
+                });
+                if !misspelt {
+                    let mut problem = problem(node.place, format!("the key `{key}` is missing"));
+                    problem.help(format!("add `{key}: ..`"));
+                    found.push(problem);
+                }
+                self.touch(&error.trail);
+                self.supplied.insert((*at, key)) || self.stand_in(*at, above)
+            }
+            What::Within(problems) => {
+                found.extend(problems.into_iter().map(|mut problem| {
+                    if problem.place.is_none() {
+                        problem.place = node.place;
+                    }
+                    problem
+                }));
+                self.stand_in(*at, above)
+            }
+            What::StandIn => self.stand_in(*at, above),
+            What::Key(message) => {
+                found.push(with_help(problem(node.place.key(), message.clone()), &message));
+                self.left_out.insert(*at);
+                self.touch(above);
+                true
+            }
+            What::Wrong(message) => {
+                if !known_before {
+                    found.push(wrong(node, message));
+                }
+                self.stand_in(*at, above)
+            }
+            What::Type { expected } => {
+                if !known_before {
+                    found.push(problem(node.place, format!("expected {expected}, found {}", node.describe())));
+                }
+                self.stand_in(*at, above)
+            }
+            What::Variant { variant, expected } => {
+                if !known_before {
+                    let written = node.text().and_then(|text| text.reference()).map_or(shorten(&variant), str::to_owned);
+                    let mut problem = problem(node.place, format!("`{written}` is not one of {}", suggest::list(expected)));
+                    if let Some(near) = suggest::nearest(&variant, expected.iter().copied()) {
+                        problem.help(format!("did you mean `{near}`?"));
+                    }
+                    found.push(problem);
+                }
+                self.stand_in(*at, above)
+            }
+        }
+    }
+
+    /// Lets a stand-in take the value's place; where one already has, leaves the value out. False at the root.
+    fn stand_in(&mut self, at: Id, above: &[Id]) -> bool {
+        self.touch(above);
+        self.standing_in.insert(at) || (!above.is_empty() && self.left_out.insert(at))
+    }
+
+    fn touch(&mut self, trail: &[Id]) {
+        self.touched.extend(trail);
+    }
+}
+
+/// Follows the trail from the root down to the node at its beginning.
+fn find<'n>(root: &'n Node, wanted: Id, trail: &[Id]) -> Option<&'n Node> {
+    let mut node = root;
+    while !std::ptr::eq(node, wanted) {
+        node = node
+            .items()
+            .iter()
+            .chain(node.entries().iter().map(|entry| &entry.value))
+            .find(|child| trail.contains(&(&raw const **child)))?;
+    }
+    Some(node)
+}
+
+fn problem(place: Place, message: String) -> Problem {
+    Problem { severity: Severity::Error, place, message, help: None, related: Vec::new() }
+}
+
+/// A problem with a value, in the words of the type that refused it. What those words quote may be a secret.
+fn wrong(node: &Node, message: String) -> Problem {
+    match node.text().and_then(|text| text.reference().map(|reference| (text, reference))) {
+        None => with_help(problem(node.place, message.clone()), &message),
+        Some((text, reference)) => {
+            let quoted = !text.as_str().is_empty() && message.contains(text.as_str());
+            let message = match quoted {
+                true => message.replace(text.as_str(), reference),
+                false => format!("the value of `{reference}` is not accepted here"),
+            };
+            with_help(problem(node.place, message.clone()), &message)
+        }
+    }
+}
+
+/// In the house's voice a message says what failed, then after `; ` what to do.
+fn with_help(mut problem: Problem, message: &str) -> Problem {
+    if let Some((what, help)) = message.split_once("; ") {
+        problem.message = what.to_owned();
+        problem.help(help);
+    }
+    problem
+}
+
+/// Why a value was refused, and the way up from it.
+#[derive(Debug)]
+struct Error {
+    what: What,
+    /// Addresses of the value and of everything around it, innermost first.
+    trail: Vec<Id>,
+}
+
+#[derive(Debug)]
+enum What {
+    UnknownKey {
+        key: String,
+        expected: &'static [&'static str],
+    },
+    MissingKey(&'static str),
+    Type {
+        expected: String,
+    },
+    Variant {
+        variant: String,
+        expected: &'static [&'static str],
+    },
+    Wrong(String),
+    /// A key that is not what the mapping wants.
+    Key(String),
+    /// Problems that were found in a parse of its own.
+    Within(Vec<Problem>),
+    /// A stand-in was not accepted.
+    StandIn,
+}
+
+impl Error {
+    fn new(what: What) -> Self {
+        Self { what, trail: Vec::new() }
+    }
+
+    fn through(mut self, node: &Node) -> Self {
+        if self.trail.last().is_none_or(|last| !std::ptr::eq(*last, node)) {
+            self.trail.push(node);
+        }
+        self
+    }
+
+    fn in_key(self, entry: &Entry) -> Self {
+        let message = match self.what {
+            What::Type { expected } => format!("the key `{}` should be {expected}", shorten(&entry.key)),
+            What::Variant { expected, .. } => {
+                format!("the key `{}` is not one of {}", shorten(&entry.key), suggest::list(expected))
+            }
+            What::UnknownKey { .. } => return Self::new(self.what),
+            What::Wrong(message) => message,
+            _ => format!("the key `{}` is not accepted here", shorten(&entry.key)),
+        };
+        Self::new(What::Key(message)).through(&entry.value)
+    }
+}
+
+impl serde::de::Error for Error {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        let within = WITHIN.with_borrow_mut(std::mem::take);
+        match within.is_empty() {
+            false => Self::new(What::Within(within)),
+            true => Self::new(What::Wrong(message.to_string())),
+        }
+    }
+
+    fn invalid_type(_: Unexpected, expected: &dyn serde::de::Expected) -> Self {
+        Self::new(What::Type { expected: in_words(&expected.to_string()) })
+    }
+
+    fn invalid_value(_: Unexpected, expected: &dyn serde::de::Expected) -> Self {
+        Self::new(What::Type { expected: in_words(&expected.to_string()) })
+    }
+
+    fn invalid_length(len: usize, expected: &dyn serde::de::Expected) -> Self {
+        Self::new(What::Wrong(format!("expected {}, found {len}", in_words(&expected.to_string()))))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(What::Variant { variant: variant.to_owned(), expected })
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(What::UnknownKey { key: field.to_owned(), expected })
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(What::MissingKey(field))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.what {
+            What::UnknownKey { key, .. } => write!(f, "unknown key `{key}`"),
+            What::MissingKey(key) => write!(f, "the key `{key}` is missing"),
+            What::Type { expected } => write!(f, "expected {expected}"),
+            What::Variant { variant, expected } => write!(f, "`{variant}` is not one of {}", suggest::list(expected)),
+            What::Wrong(message) | What::Key(message) => f.write_str(message),
+            What::Within(problems) => f.write_str(problems.first().map_or("", |problem| &problem.message)),
+            What::StandIn => f.write_str("not accepted"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What serde expects, as a person says it.
+fn in_words(expected: &str) -> String {
+    let integer = |low: i128, high: u128| format!("a whole number from {low} to {high}");
+    match expected {
+        "u8" => integer(0, u8::MAX.into()),
+        "u16" => integer(0, u16::MAX.into()),
+        "u32" => integer(0, u32::MAX.into()),
+        "u64" | "usize" => "a whole number, not negative".into(),
+        "i8" => integer(i8::MIN.into(), i8::MAX as u128),
+        "i16" => integer(i16::MIN.into(), i16::MAX as u128),
+        "i32" => integer(i32::MIN.into(), i32::MAX as u128),
+        "i64" | "isize" | "i128" | "u128" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
+        "a string" | "a borrowed string" | "a character" | "path string" => "text".into(),
+        "a boolean" => "`true` or `false`".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "a mapping".into(),
+        "string or map" => "a name or a mapping".into(),
+        "unit" => "nothing".into(),
+        _ => {
+            if let Some(length) = expected.strip_prefix("an array of length ") {
+                format!("a list of {length} items")
+            } else if let Some(length) = expected.strip_prefix("a tuple of size ") {
+                format!("a list of {length} items")
+            } else if expected.starts_with("struct ") {
+                "a mapping".into()
+            } else if expected.starts_with("enum ") || expected.starts_with("variant") {
+                "a name".into()
+            } else {
+                expected.into()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct De<'n, 's> {
+    node: &'n Node,
+    state: &'s State<'s>,
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl<'n, 's> De<'n, 's> {
+    fn stands_in(&self) -> bool {
+        self.state.standing_in.contains(&(self.node as Id))
+    }
+
+    /// Hands the value over as what it is.
+    fn as_it_is<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match &self.node.kind {
+            Kind::Null => visitor.visit_unit(),
+            Kind::Bool(text) => visitor.visit_bool(yaml::core_bool(text.as_str()).unwrap_or_default()),
+            Kind::Int(_) => self.integer(visitor),
+            Kind::Float(_) => visitor.visit_f64(self.node.as_f64().unwrap_or(f64::NAN)),
+            Kind::String(text) => visitor.visit_str(text.as_str()),
+            Kind::Seq(items) => {
+                let mut items = Items { items: items.iter(), state: self.state };
+                visitor.visit_seq(&mut items)
+            }
+            Kind::Map(entries) => {
+                let supplied = self.state.supplied.iter().filter(|(id, _)| std::ptr::eq(*id, self.node)).map(|(_, key)| *key).collect();
+                visitor.visit_map(Entries { entries: entries.iter(), value: None, supplied, state: self.state })
+            }
+        }
+    }
+
+    fn integer<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.node.as_i128() {
+            Some(int) => match (i64::try_from(int), u64::try_from(int)) {
+                (Ok(int), _) => visitor.visit_i64(int),
+                (_, Ok(int)) => visitor.visit_u64(int),
+                _ => visitor.visit_f64(int as f64),
+            },
+            None => visitor.visit_f64(self.node.as_f64().unwrap_or(f64::NAN)),
+        }
+    }
+
+    /// Runs the visit, on a stand-in where one is due, and notes the way on an error.
+    fn at<T>(self, value: impl FnOnce(Self) -> Result<T>, stand_in: impl FnOnce(StandIn) -> Result<T>) -> Result<T> {
+        match self.stands_in() {
+            true => stand_in(StandIn),
+            false => value(self),
+        }
+        .map_err(|error| error.through(self.node))
+    }
+}
+
+macro_rules! as_it_is {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                // Only one of the two closures runs, so the visitor is there for either.
+                let visitor = Cell::new(Some(visitor));
+                let take = || visitor.take().expect("taken once");
+                self.at(|de| de.as_it_is(take()), |stand_in| stand_in.$method(take()))
+            }
+        )*
+    };
+}
+
+macro_rules! number {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                let visitor = Cell::new(Some(visitor));
+                let take = || visitor.take().expect("taken once");
+                self.at(
+                    |de| match &de.node.kind {
+                        // `1e3` is a whole number too.
+                        Kind::Float(_) => match de.node.as_f64() {
+                            Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => take().visit_i64(float as i64),
+                            _ => de.as_it_is(take()),
+                        },
+                        _ => de.as_it_is(take()),
+                    },
+                    |stand_in| stand_in.$method(take()),
+                )
+            }
+        )*
+    };
+}
+
+macro_rules! text {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                let visitor = Cell::new(Some(visitor));
+                let take = || visitor.take().expect("taken once");
+                self.at(
+                    // A number where text is wanted is the text as it was written: a version `1.10` stays one.
+                    |de| match de.node.text() {
+                        Some(text) => take().visit_str(text.as_str()),
+                        None => de.as_it_is(take()),
+                    },
+                    |stand_in| stand_in.$method(take()),
+                )
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for De<'_, '_> {
+    type Error = Error;
+
+    as_it_is!(deserialize_any deserialize_bool deserialize_f32 deserialize_f64 deserialize_unit deserialize_seq deserialize_map);
+    number!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128);
+    number!(deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
+    text!(deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf deserialize_identifier);
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.stands_in() || self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(self, name: &'static str, keys: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        if self.stands_in() {
+            return StandIn.deserialize_struct(name, keys, visitor).map_err(|error| error.through(self.node));
+        }
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(self, name: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        if self.stands_in() {
+            return StandIn.deserialize_enum(name, variants, visitor).map_err(|error| error.through(self.node));
+        }
+        match &self.node.kind {
+            Kind::Map(entries) => {
+                let entry = match entries.iter().find(|entry| !self.state.left_out.contains(&(&raw const entry.value))) {
+                    Some(entry) if entries.len() == 1 => entry,
+                    _ => return Err(Error::new(What::Type { expected: format!("one of {}", suggest::list(variants)) }).through(self.node)),
+                };
+                visitor.visit_enum(OneKey { entry, state: self.state })
+            }
+            _ => match self.node.text() {
+                Some(text) => visitor.visit_enum(StrDeserializer::<Error>::new(text.as_str())),
+                None => Err(Error::new(What::Type { expected: format!("one of {}", suggest::list(variants)) })),
+            },
+        }
+        .map_err(|error| error.through(self.node))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        let result = match name {
+            SPANNED => visitor.visit_seq(PlaceThenValue { de: self, step: 0 }),
+            NODE if self.stands_in() => Err(Error::new(What::StandIn)),
+            NODE => {
+                CARRIED.with_borrow_mut(|carried| *carried = Some(self.node.clone()));
+                visitor.visit_unit()
+            }
+            SECRET if !self.stands_in() => match self.node.text() {
+                Some(text) if text.reference().is_some() => visitor.visit_str(text.as_str()),
+                Some(_) => Err(Error::new(What::Wrong(
+                    "a secret is written out here; write where it is: `${file:/run/secrets/name}` or `${env:NAME}`".into(),
+                ))),
+                None => self.as_it_is(visitor),
+            },
+            _ => match name.strip_prefix(SUCH_AS) {
+                Some(such) if self.stands_in() => visitor.visit_str(such),
+                // The text as it was written: an error quotes it.
+                Some(_) => match &self.node.kind {
+                    Kind::Int(text) | Kind::Float(text) => visitor.visit_str(text.as_str()),
+                    _ => self.as_it_is(visitor),
+                },
+                None => visitor.visit_newtype_struct(self),
+            },
+        };
+        result.map_err(|error| error.through(self.node))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+}
+
+/// What a [`Spanned`] sees: first the place, then the value.
+struct PlaceThenValue<'n, 's> {
+    de: De<'n, 's>,
+    step: u8,
+}
+
+impl<'de> SeqAccess<'de> for PlaceThenValue<'_, '_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        self.step += 1;
+        match self.step {
+            1 => seed.deserialize(U64Deserializer::new(self.de.node.place.0)).map(Some),
+            2 => seed.deserialize(self.de).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+struct Items<'n, 's> {
+    items: std::slice::Iter<'n, Node>,
+    state: &'s State<'s>,
+}
+
+impl<'de> SeqAccess<'de> for &mut Items<'_, '_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        match self.items.find(|item| !self.state.left_out.contains(&(&raw const **item))) {
+            Some(item) => seed.deserialize(De { node: item, state: self.state }).map(Some).map_err(|error| error.through(item)),
+            None => Ok(None),
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.items.len().min(4096))
+    }
+}
+
+struct Entries<'n, 's> {
+    entries: std::slice::Iter<'n, Entry>,
+    value: Option<&'n Node>,
+    supplied: Vec<&'static str>,
+    state: &'s State<'s>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_, '_> {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        match self.entries.find(|entry| !self.state.left_out.contains(&(&raw const entry.value))) {
+            Some(entry) => {
+                self.value = Some(&entry.value);
+                seed.deserialize(Key { entry }).map(Some).map_err(|error| error.in_key(entry))
+            }
+            None => {
+                self.value = None;
+                match self.supplied.last() {
+                    Some(key) => seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        match self.value {
+            // A type may refuse what a deserializer handed over gladly: such an error has not come through the value yet.
+            Some(node) => seed.deserialize(De { node, state: self.state }).map_err(|error| error.through(node)),
+            None => {
+                self.supplied.pop();
+                seed.deserialize(StandIn)
+            }
+        }
+    }
+}
+
+/// A key: text, or the number or truth it spells where that is wanted.
+struct Key<'n> {
+    entry: &'n Entry,
+}
+
+macro_rules! key_number {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                match yaml::core_int(&self.entry.key).and_then(|int| i64::try_from(int).ok()) {
+                    Some(int) => visitor.visit_i64(int),
+                    None => visitor.visit_str(&self.entry.key),
+                }
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for Key<'_> {
+    type Error = Error;
+
+    key_number!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_str(&self.entry.key)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match yaml::core_bool(&self.entry.key) {
+            Some(value) => visitor.visit_bool(value),
+            None => visitor.visit_str(&self.entry.key),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        visitor.visit_enum(StrDeserializer::<Error>::new(&self.entry.key))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        match name {
+            SPANNED => visitor.visit_seq(PlaceThenKey { entry: self.entry, step: 0 }),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct PlaceThenKey<'n> {
+    entry: &'n Entry,
+    step: u8,
+}
+
+impl<'de> SeqAccess<'de> for PlaceThenKey<'_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        self.step += 1;
+        match self.step {
+            1 => seed.deserialize(U64Deserializer::new(self.entry.value.place.key().0)).map(Some),
+            2 => seed.deserialize(Key { entry: self.entry }).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// An enum written as a mapping of one key.
+struct OneKey<'n, 's> {
+    entry: &'n Entry,
+    state: &'s State<'s>,
+}
+
+impl<'de, 'n, 's> EnumAccess<'de> for OneKey<'n, 's> {
+    type Error = Error;
+    type Variant = De<'n, 's>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant)> {
+        let variant = seed.deserialize(Key { entry: self.entry })?;
+        Ok((variant, De { node: &self.entry.value, state: self.state }))
+    }
+}
+
+impl<'de> VariantAccess<'de> for De<'_, '_> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<()> {
+        match self.node.is_null() {
+            true => Ok(()),
+            false => Err(Error::new(What::Type { expected: "nothing".into() }).through(self.node)),
+        }
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
+        seed.deserialize(self).map_err(|error| error.through(self.node))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        self.deserialize_map(visitor)
+    }
+}
+
+/// Is whatever is asked of it. What can't be asked in serde's terms (a URL, a period) refuses it.
+struct StandIn;
+
+macro_rules! stand_in {
+    ($($method:ident => $visit:ident($value:expr),)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                visitor.$visit($value).map_err(|_: Error| Error::new(What::StandIn))
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for StandIn {
+    type Error = Error;
+
+    stand_in! {
+        deserialize_bool => visit_bool(false),
+        deserialize_i8 => visit_i64(1),
+        deserialize_i16 => visit_i64(1),
+        deserialize_i32 => visit_i64(1),
+        deserialize_i64 => visit_i64(1),
+        deserialize_i128 => visit_i64(1),
+        deserialize_u8 => visit_u64(1),
+        deserialize_u16 => visit_u64(1),
+        deserialize_u32 => visit_u64(1),
+        deserialize_u64 => visit_u64(1),
+        deserialize_u128 => visit_u64(1),
+        deserialize_f32 => visit_f64(1.0),
+        deserialize_f64 => visit_f64(1.0),
+        deserialize_char => visit_char('x'),
+        deserialize_str => visit_str("x"),
+        deserialize_string => visit_str("x"),
+        deserialize_identifier => visit_str("x"),
+        deserialize_bytes => visit_bytes(b"x"),
+        deserialize_byte_buf => visit_bytes(b"x"),
+        deserialize_seq => visit_seq(Nothing),
+        deserialize_map => visit_map(Nothing),
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(Error::new(What::StandIn))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_none()
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        match name {
+            SECRET => visitor.visit_str("x"),
+            NODE => Err(Error::new(What::StandIn)),
+            _ => match name.strip_prefix(SUCH_AS) {
+                Some(text) => visitor.visit_str(text),
+                None => visitor.visit_newtype_struct(self),
+            },
+        }
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        visitor.visit_seq(StandIns { left: len }).map_err(|_| Error::new(What::StandIn))
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, len: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, keys: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        visitor.visit_map(StandInKeys { keys: keys.iter() }).map_err(|_| Error::new(What::StandIn))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        let first = variants.first().copied().unwrap_or_default();
+        visitor.visit_enum(first.into_deserializer()).map_err(|_: Error| Error::new(What::StandIn))
+    }
+}
+
+struct Nothing;
+
+impl<'de> SeqAccess<'de> for Nothing {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>> {
+        Ok(None)
+    }
+}
+
+impl<'de> MapAccess<'de> for Nothing {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>> {
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        seed.deserialize(StandIn)
+    }
+}
+
+struct StandIns {
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for StandIns {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                seed.deserialize(StandIn).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+struct StandInKeys {
+    keys: std::slice::Iter<'static, &'static str>,
+}
+
+impl<'de> MapAccess<'de> for StandInKeys {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        match self.keys.next() {
+            Some(key) => seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        seed.deserialize(StandIn)
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
-    fn deserialize<D: Deserializer<'de>>(_d: D) -> Result<Self, D::Error> {
-        todo!()
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SpannedVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for SpannedVisitor<T> {
+            type Value = Spanned<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            /// Our own deserializer: the place, then the value.
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Spanned<T>, A::Error> {
+                let place = seq.next_element()?.map(Place).unwrap_or_default();
+                match seq.next_element()? {
+                    Some(value) => Ok(Spanned { value, place }),
+                    None => Err(A::Error::invalid_length(1, &self)),
+                }
+            }
+
+            /// Any other: no place.
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Spanned<T>, D::Error> {
+                T::deserialize(deserializer).map(Spanned::from)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(SPANNED, SpannedVisitor(PhantomData))
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(_d: D) -> Result<Self, D::Error> {
-        todo!()
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(NODE, NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+/// A node from a deserializer that is not ours, or from what serde buffers for untagged enums: without places.
+struct Unplaced(Node);
+
+impl<'de> Deserialize<'de> for Unplaced {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor).map(Self)
+    }
+}
+
+fn unplaced<E>(kind: Kind) -> Result<Node, E> {
+    Ok(Node::new(Place::NONE, kind))
+}
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Unplaced::deserialize(deserializer).map(|node| node.0)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(CARRIED.with_borrow_mut(Option::take).unwrap_or(Node::null(Place::NONE)))
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        unplaced(Kind::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        self.visit_newtype_struct(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        unplaced(Kind::Bool(if value { "true" } else { "false" }.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        unplaced(Kind::Int(value.to_string().as_str().into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        unplaced(Kind::Int(value.to_string().as_str().into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        unplaced(Kind::Float(value.to_string().as_str().into()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        unplaced(Kind::String(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Unplaced(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        unplaced(Kind::Seq(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, Unplaced(value))) = map.next_entry::<String, _>()? {
+            entries.push(Entry { key: key.into(), value });
+        }
+        unplaced(Kind::Map(entries))
     }
 }
 
 impl<'de, T: DeserializeOwned + Shorthand> Deserialize<'de> for Short<T> {
-    fn deserialize<D: Deserializer<'de>>(_d: D) -> Result<Self, D::Error> {
-        todo!()
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let node = Node::deserialize(deserializer)?;
+        let full = match &node.kind {
+            Kind::Map(_) | Kind::Null => node,
+            _ => Node::new(node.place, Kind::Map(vec![Entry { key: T::KEY.into(), value: node }])),
+        };
+        parse_within(&full, &[]).map(Self)
     }
 }
 
 impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
-        true
+        T::inline_schema()
     }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+
+    fn schema_name() -> Cow<'static, str> {
         T::schema_name()
     }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<T>()
+        T::json_schema(generator)
     }
 }
 
@@ -47,20 +1042,147 @@ impl JsonSchema for Node {
     fn inline_schema() -> bool {
         true
     }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+
+    fn schema_name() -> Cow<'static, str> {
         "Node".into()
     }
+
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        true.into()
+        Schema::default()
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Short<T> {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+impl<T: JsonSchema + Shorthand> JsonSchema for Short<T> {
+    fn schema_name() -> Cow<'static, str> {
         format!("{}OrShorthand", T::schema_name()).into()
     }
+
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let full = generator.subschema_for::<T>();
-        schemars::json_schema!({"anyOf": [{"type": ["string", "number"]}, full]})
+        let full = T::json_schema(generator);
+        let short = full
+            .get("properties")
+            .and_then(|keys| keys.get(T::KEY))
+            .cloned()
+            .unwrap_or_else(|| serde_json::json!({"type": ["string", "number"]}));
+        schemars::json_schema!({"anyOf": [short, full]})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Period, Secret};
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Plc {
+        endpoint: Spanned<String>,
+        every: Period,
+        unit: Option<u8>,
+        #[serde(default)]
+        range: Option<[f64; 2]>,
+        #[serde(default)]
+        mode: Mode,
+        #[serde(default)]
+        tags: BTreeMap<String, Short<Tag>>,
+        #[serde(default)]
+        bits: BTreeMap<u8, String>,
+        password: Option<Secret>,
+        rest: Option<Node>,
+    }
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case")]
+    enum Mode {
+        #[default]
+        Poll,
+        Subscribe,
+        Window {
+            size: u32,
+        },
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Tag {
+        address: String,
+        scale: Option<f64>,
+    }
+
+    impl Shorthand for Tag {
+        const KEY: &'static str = "address";
+    }
+
+    fn problems_of(text: &str) -> (Option<Plc>, Vec<(u32, String, Option<String>)>) {
+        let mut problems = Problems::new();
+        let node = Node::from_yaml(text, &mut problems).expect("is YAML");
+        let plc = node.parse(&mut problems);
+        let found = problems.iter().map(|p| (problems.locate(p.place).line, p.message.clone(), p.help.clone())).collect();
+        (plc, found)
+    }
+
+    #[test]
+    fn a_right_value_comes_through_with_its_places() {
+        let (plc, found) = problems_of(
+            "endpoint: 10.0.0.5\nevery: 1s\nrange: [0, 1.5]\nmode: {window: {size: 4}}\ntags: {a: DB1, b: {address: 7, scale: 2}}\nbits: {3: door}\nrest: {x: [1]}\n",
+        );
+        assert_eq!(found, []);
+        let plc = plc.unwrap();
+        assert_eq!(plc.tags["b"].0, Tag { address: "7".into(), scale: Some(2.0) });
+        assert_eq!(plc.tags["a"].address, "DB1");
+        assert_eq!(plc.mode, Mode::Window { size: 4 });
+        assert_eq!(plc.bits[&3], "door");
+        assert!(!plc.endpoint.place.is_none());
+        assert_eq!(plc.rest.unwrap().get("x").unwrap().items()[0].as_i64(), Some(1));
+    }
+
+    #[test]
+    fn every_problem_is_found_at_once_and_none_twice() {
+        let (plc, found) = problems_of(
+            "endpiont: x\nevery: 5\nunit: 300\nrange: [1]\nmode: pole\ntags:\n  a: {adress: 1}\n  b: {scale: x, colour: 1}\n  c: [1]\nbits: {door: 1}\npassword: hunter2\n",
+        );
+        assert_eq!(plc, None);
+        let mut lines: Vec<_> = found.iter().map(|(line, message, _)| (*line, message.as_str())).collect();
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                (1, "unknown key `endpiont`"),
+                (2, "`5` has no unit"),
+                (3, "expected a whole number from 0 to 255, found the number `300`"),
+                (4, "expected a list of 2 items, found 1"),
+                (5, "`pole` is not one of `poll`, `subscribe`, `window`"),
+                (7, "unknown key `adress`"),
+                (8, "expected a number, found the text `x`"),
+                (8, "the key `address` is missing"),
+                (8, "unknown key `colour`"),
+                (9, "expected text, found a list"),
+                (10, "the key `door` should be a whole number from 0 to 255"),
+                (11, "a secret is written out here"),
+            ]
+        );
+        assert!(!found.iter().any(|(_, message, help)| message.contains("hunter2") || help.iter().any(|help| help.contains("hunter2"))));
+    }
+
+    #[test]
+    fn all_missing_keys_are_found_at_once() {
+        let (_, found) = problems_of("unit: 1\n");
+        let messages: Vec<_> = found.iter().map(|(_, message, _)| message.as_str()).collect();
+        assert_eq!(messages, ["the key `endpoint` is missing", "the key `every` is missing"]);
+    }
+
+    #[test]
+    fn a_scalar_where_a_mapping_belongs_says_so() {
+        let (_, found) = problems_of("just text\n");
+        assert_eq!(found[0].1, "expected a mapping, found the text `just text`");
+    }
+
+    #[test]
+    fn another_deserializer_works_too_without_places() {
+        let plc: Plc = serde_json::from_str(r#"{"endpoint": "x", "every": "1s", "rest": {"a": [1, "b", null]}}"#).unwrap();
+        assert!(plc.endpoint.place.is_none());
+        assert_eq!(plc.rest.unwrap().get("a").unwrap().items().len(), 3);
     }
 }

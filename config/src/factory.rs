@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One factory: everything its YAML says, templates expanded, references resolved.
@@ -30,8 +31,91 @@ pub struct Factory {
     pub defaults: Option<Node>,
     pub sources: Vec<Connector>,
     pub sinks: Vec<Connector>,
-    /// The whole file as one tree, expanded: what [`crate::expanded`] prints.
-    pub root: Node,
+    /// The tree without sources and sinks, for [`expanded`](crate::expanded).
+    pub(crate) head: Node,
+}
+
+/// The top level of a factory's file, for the schema and the reference.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "each key is parsed by itself, so that one wrong section leaves the others standing")]
+pub(crate) struct File {
+    /// Enterprise and site, `acme/detroit`: the first levels of every tag's path.
+    site: String,
+    /// Names of the parts of `at`: `[area, line, cell]`. Any depth.
+    #[schemars(default)]
+    levels: Vec<String>,
+    /// More files, relative to this one: `[presses/*.yaml]`. The same name twice is an error that names both lines.
+    #[schemars(default)]
+    include: Vec<String>,
+    /// Where logs, checkpoints and certificates are kept.
+    #[schemars(default = "data_dir")]
+    data_dir: String,
+    /// Kafka: where the records go.
+    #[schemars(default)]
+    kafka: Kafka,
+    /// The schema registry.
+    #[schemars(default)]
+    schemas: Schemas,
+    /// Millrace's own HTTP: console, REST, metrics, health.
+    #[schemars(default)]
+    http: Http,
+    /// What Millrace says about itself on standard error.
+    #[schemars(default)]
+    messages: Messages,
+    /// The durable log between intake and Kafka.
+    #[schemars(default)]
+    log: Log,
+    /// How far a device's clock may be off before its time is not believed.
+    #[schemars(default)]
+    clock: Clock,
+    /// What may be written to devices. Neither the environment nor REST can change it.
+    #[schemars(default)]
+    floor: Floor,
+    /// The contract of each topic: format, schema, what happens to what does not fit. A topic that is not here is JSON without a schema.
+    #[schemars(default)]
+    topics: BTreeMap<String, Topic>,
+    /// Options of every tag, where no template, source, device, group or tag says otherwise.
+    #[schemars(default)]
+    defaults: Option<Node>,
+    /// Pieces of a source or of a device, with parameters: `use` and `with` put them to work.
+    #[schemars(default)]
+    templates: Option<Node>,
+    /// CSV tables of sources; columns: `name`, `use`, `at`, `enabled`, one per parameter of the template, and any key of a source.
+    #[schemars(default)]
+    sources_from: Option<Node>,
+    /// Where data comes from, by name.
+    #[schemars(default)]
+    sources: Option<Node>,
+    /// Where Kafka's topics go, by name.
+    #[schemars(default)]
+    sinks: Option<Node>,
+}
+
+fn data_dir() -> String {
+    crate::settings::DATA_DIR.into()
+}
+
+impl File {
+    pub const KEYS: [&'static str; 17] = [
+        "site",
+        "levels",
+        "include",
+        "data_dir",
+        "kafka",
+        "schemas",
+        "http",
+        "messages",
+        "log",
+        "clock",
+        "floor",
+        "topics",
+        "defaults",
+        "templates",
+        "sources_from",
+        "sources",
+        "sinks",
+    ];
 }
 
 /// One source or sink, merged from its templates.

@@ -1,9 +1,17 @@
 //! From paths on the command line to a factory.
 
-use crate::factory::Factory;
+use crate::expand::expand;
+use crate::factory::{COMMANDS, Connector, Factory, File, Shape, Topic};
+use crate::files::{self, Disk, Files, same_name};
+use crate::node::{Entry, Kind, Node, Spanned};
+use crate::place::Place;
 use crate::problem::Problems;
-use std::collections::BTreeMap;
+use crate::{name, settings, suggest};
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -12,15 +20,15 @@ pub struct Load {
     pub read_secrets: bool,
     /// The environment: `${env:..}` and `MILLRACE_*`.
     pub env: BTreeMap<String, String>,
+    /// Where files come from.
+    pub files: Arc<dyn Files>,
 }
 
 impl Load {
     /// For `run`: with this process's environment, secrets read.
     pub fn to_run() -> Self {
-        Self {
-            read_secrets: true,
-            env: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
-        }
+        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+        Self { read_secrets: true, env, files: Arc::new(Disk) }
     }
 
     /// For `check` and `plan`: no secret is read.
@@ -29,8 +37,234 @@ impl Load {
     }
 }
 
-/// Loads one factory from files and folders. Every problem found is in `problems`; where they are not fatal, the factory is there too, so that the
-/// connectors' own problems can be found in the same go.
-pub fn load(_paths: &[PathBuf], _how: &Load, _problems: &mut Problems) -> Option<Factory> {
-    todo!()
+/// Loads one factory from files and folders.
+///
+/// Every problem found is in `problems`. Where a section is wrong its default stands in, so that the connectors' own problems can be found in the
+/// same go: look at `problems.has_errors()` before anything is run. `None` if a file can't be read, or is not YAML.
+pub fn load(paths: &[PathBuf], how: &Load, problems: &mut Problems) -> Option<Factory> {
+    if paths.is_empty() {
+        problems.error(Place::NONE, "no file is given").help("name one: `-c factory.yaml`, or a folder");
+        return None;
+    }
+    let merged = files::read_all(paths, how, problems)?;
+    let expanded = expand(merged, how, problems);
+    Some(factory(expanded, how, problems))
+}
+
+fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
+    let mut taken = |key: &str| match &mut expanded.kind {
+        Kind::Map(entries) => entries.iter().position(|entry| *entry.key == *key).map(|at| entries.remove(at).value),
+        _ => None,
+    };
+    let (sources, sinks) = (taken("sources"), taken("sinks"));
+    let head = expanded;
+    unknown_keys(&head, problems);
+    let settled = settings::layer(&head, how, problems);
+    let sources = connectors("source", sources, problems);
+    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    let sinks = connectors("sink", sinks, problems);
+    for sink in sinks.iter().filter(|sink| sink.type_name.value == COMMANDS) {
+        let source = sink.node.get("source").unwrap_or(&sink.node);
+        match source.as_str() {
+            Some(name) if names.contains(&name) => {}
+            Some(name) => {
+                problems.error(source.place, format!("there is no source `{name}`")).help(suggest::help(
+                    name,
+                    "sources",
+                    names.iter().copied(),
+                ));
+            }
+            None => {
+                problems.error(source.place, format!("expected the name of a source, found {}", source.describe()));
+            }
+        }
+    }
+    if sources.is_empty() && sinks.is_empty() && !problems.has_errors() {
+        problems.warn(head.place, "the factory has neither sources nor sinks").help("add one under `sources`; see config/examples");
+    }
+    let factory = Factory {
+        site: site(&settled, problems),
+        levels: levels(&settled, problems),
+        data_dir: section::<Option<PathBuf>>(&settled, "data_dir", problems).unwrap_or_else(|| settings::DATA_DIR.into()),
+        kafka: section(&settled, "kafka", problems),
+        schemas: section(&settled, "schemas", problems),
+        http: section(&settled, "http", problems),
+        messages: section(&settled, "messages", problems),
+        log: section(&settled, "log", problems),
+        clock: section(&settled, "clock", problems),
+        floor: section(&settled, "floor", problems),
+        topics: topics(&settled, problems),
+        defaults: head.get("defaults").cloned(),
+        sources,
+        sinks,
+        head,
+    };
+    addresses(&factory, problems);
+    written_out_passwords(&factory, problems);
+    factory
+}
+
+/// One key of the top level; its default after a problem, or where the file says nothing.
+fn section<T: DeserializeOwned + Default>(head: &Node, key: &str, problems: &mut Problems) -> T {
+    match head.get(key) {
+        Some(node) if !node.is_null() => node.parse(problems).unwrap_or_default(),
+        _ => T::default(),
+    }
+}
+
+fn unknown_keys(head: &Node, problems: &mut Problems) {
+    for entry in head.entries().iter().filter(|entry| !File::KEYS.contains(&&*entry.key)) {
+        problems.error(entry.value.place.key(), format!("unknown key `{}`", entry.key)).help(suggest::help(
+            &entry.key,
+            "keys here",
+            File::KEYS.iter().copied(),
+        ));
+    }
+}
+
+fn site(head: &Node, problems: &mut Problems) -> Spanned<String> {
+    let Some(node) = head.get("site") else {
+        problems.error(head.place, "the key `site` is missing").help("add `site: enterprise/site`: the first levels of every tag's path");
+        return Spanned::default();
+    };
+    let site: Spanned<String> = node.parse(problems).unwrap_or_default();
+    if !site.is_empty()
+        && let Err(message) = name::site(&site)
+    {
+        problems.refused(site.place, &message);
+    }
+    site
+}
+
+fn levels(head: &Node, problems: &mut Problems) -> Vec<String> {
+    let levels: Vec<Spanned<String>> = section(head, "levels", problems);
+    let mut seen: HashSet<&str> = HashSet::new();
+    for level in &levels {
+        if !seen.insert(level) {
+            problems.error(level.place, format!("the level `{}` is here a second time", level.value));
+        }
+    }
+    levels.iter().map(|level| level.value.clone()).collect()
+}
+
+fn topics(head: &Node, problems: &mut Problems) -> IndexMap<String, Spanned<Topic>> {
+    let mut topics: IndexMap<String, Spanned<Topic>> = IndexMap::new();
+    let Some(node) = head.get("topics") else { return topics };
+    if !matches!(node.kind, Kind::Map(_) | Kind::Null) {
+        problems.error(node.place, format!("expected topics by name, found {}", node.describe()));
+    }
+    for Entry { key, value } in node.entries() {
+        let topic = match value.is_null() {
+            true => Some(Spanned { value: Topic::default(), place: value.place }),
+            false => value.parse::<Spanned<Topic>>(problems),
+        };
+        let name = match name::topic(key) {
+            Ok(name) => name,
+            Err(message) => {
+                problems.refused(value.place.key(), &message);
+                continue;
+            }
+        };
+        let Some(mut topic) = topic else { continue };
+        if let Some(dead) = &mut topic.value.dead_letter {
+            match name::topic(dead) {
+                Ok(name) => dead.value = name,
+                Err(message) => problems.refused(dead.place, &message),
+            }
+        }
+        if topic.window.is_some() && topic.shape != Shape::Asset {
+            problems.error(value.get("window").map_or(value.place, |window| window.place.key()), "`window` is for `shape: asset` only");
+        }
+        if topic.window.is_none() && topic.shape == Shape::Asset {
+            let shape = value.get("shape").map_or(value.place, |shape| shape.place);
+            problems.error(shape, "`shape: asset` needs a `window`").help("add how long one record collects: `window: 1s`");
+        }
+        if topic.partitions == Some(0) {
+            problems.error(value.get("partitions").map_or(value.place, |count| count.place), "a topic has at least one partition");
+        }
+        if topic.replication == Some(0) {
+            problems.error(value.get("replication").map_or(value.place, |factor| factor.place), "a topic has at least one replica");
+        }
+        match topics.get(&name) {
+            Some(first) => same_name("topic", &name, value.place.key(), first.place.key(), problems),
+            None => _ = topics.insert(name, topic),
+        }
+    }
+    topics
+}
+
+fn connectors(what: &str, node: Option<Node>, problems: &mut Problems) -> Vec<Connector> {
+    let Some(Node { kind: Kind::Map(entries), .. }) = node else { return Vec::new() };
+    let mut connectors = Vec::with_capacity(entries.len());
+    for Entry { key, value: node } in entries {
+        let place = node.place.key();
+        if let Err(message) = name::connector(what, &key) {
+            problems.refused(place, &message);
+        }
+        let type_name = match (node.get("type"), node.get("source")) {
+            (Some(type_name), None) => type_name.parse::<Spanned<String>>(problems),
+            (None, Some(source)) if what == "sink" => Some(Spanned { value: COMMANDS.to_owned(), place: source.place.key() }),
+            (Some(type_name), Some(source)) if what == "sink" => {
+                problems
+                    .error(source.place.key(), "a sink has a `type`, or the `source` it sends commands through, not both")
+                    .help("remove one")
+                    .also(type_name.place.key(), "the type");
+                None
+            }
+            (Some(type_name), Some(_)) => type_name.parse::<Spanned<String>>(problems),
+            (None, _) => {
+                // A template that is not there would have given it.
+                if node.get("use").is_none() && !problems.has_errors_at(place) {
+                    problems.error(place, format!("the {what} `{key}` has no `type`")).help(match what {
+                        "sink" => "add `type: ..`, or `source: ..` for commands",
+                        _ => "add `type: ..`, or `use: ..` for a template that has one",
+                    });
+                }
+                None
+            }
+        };
+        let enabled = match node.get("enabled") {
+            Some(enabled) => enabled.parse(problems).unwrap_or(true),
+            None => true,
+        };
+        if let Some(type_name) = type_name {
+            connectors.push(Connector { name: key.to_string(), place, type_name, enabled, node });
+        }
+    }
+    connectors
+}
+
+fn addresses(factory: &Factory, problems: &mut Problems) {
+    let brokers = &factory.kafka.brokers;
+    if brokers.value != "embedded" {
+        for broker in brokers.split(',') {
+            let port = broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                problems
+                    .error(brokers.place, format!("`{}` is not a broker's address", broker.trim()))
+                    .help("write `host:port`, several with commas: `kafka-1:9092,kafka-2:9092`");
+            }
+        }
+    }
+    let registry = &factory.schemas.registry;
+    let is_url = registry.starts_with("http://") || registry.starts_with("https://");
+    if !is_url && registry.value != "embedded" && registry.value != "none" {
+        problems
+            .error(registry.place, format!("`{}` is not a registry", registry.value))
+            .help("write its address, `http://registry:8081`, or `embedded`, or `none`");
+    }
+}
+
+/// Passwords among Kafka's properties come by reference, like any secret.
+fn written_out_passwords(factory: &Factory, problems: &mut Problems) {
+    let head = factory.head.get("kafka").and_then(|kafka| kafka.get("properties"));
+    let sinks = factory.sinks.iter().filter_map(|sink| sink.node.get("properties"));
+    for entry in head.into_iter().chain(sinks).flat_map(Node::entries) {
+        let secret = entry.key.ends_with("password") || entry.key.ends_with("secret") || entry.key.ends_with("key.pem");
+        if secret && entry.value.text().is_some_and(|text| text.reference().is_none()) {
+            problems
+                .error(entry.value.place, "a secret is written out here")
+                .help("write where it is: `${file:/run/secrets/name}` or `${env:NAME}`");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::place::Place;
 use crate::problem::Problems;
+use crate::yaml;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::ops::Deref;
@@ -17,11 +18,11 @@ pub struct Node {
     pub kind: Kind,
 }
 
-/// What a YAML value is. Numbers keep their text: a field that wants text gets `1.10`, not `1.1`.
+/// What a YAML value is. Numbers and truths keep their text: a field that wants text gets `1.10`, not `1.1`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kind {
     Null,
-    Bool(bool),
+    Bool(Text),
     Int(Text),
     Float(Text),
     String(Text),
@@ -40,7 +41,7 @@ pub struct Entry {
 #[derive(Clone)]
 pub enum Text {
     Written(Arc<str>),
-    /// Came through `${..}`: takes the type its place wants.
+    /// Came through `${..}`.
     Substituted(Arc<Substituted>),
 }
 
@@ -69,10 +70,6 @@ impl Text {
             Self::Written(_) => None,
             Self::Substituted(substituted) => substituted.reference.as_deref(),
         }
-    }
-
-    pub(crate) fn is_substituted(&self) -> bool {
-        matches!(self, Self::Substituted(_))
     }
 }
 
@@ -115,7 +112,7 @@ impl Node {
 
     /// Reads one YAML text on its own, without `${..}`, includes and templates; for tests, and for snippets.
     pub fn from_yaml(text: &str, problems: &mut Problems) -> Option<Self> {
-        crate::yaml::read("config.yaml", text.as_bytes(), problems)
+        yaml::read("config.yaml", text.as_bytes(), problems)
     }
 
     /// Deserialises, reporting every problem found (unknown keys, wrong types, missing keys) with its place.
@@ -155,34 +152,46 @@ impl Node {
 
     pub fn text(&self) -> Option<&Text> {
         match &self.kind {
-            Kind::Int(text) | Kind::Float(text) | Kind::String(text) => Some(text),
+            Kind::Bool(text) | Kind::Int(text) | Kind::Float(text) | Kind::String(text) => Some(text),
             _ => None,
         }
     }
 
     pub fn as_bool(&self) -> Option<bool> {
         match &self.kind {
-            Kind::Bool(value) => Some(*value),
-            Kind::String(text) if text.is_substituted() => crate::yaml::core_bool(text.as_str()),
+            Kind::Bool(text) => yaml::core_bool(text.as_str()),
             _ => None,
         }
     }
 
     pub fn as_i64(&self) -> Option<i64> {
+        self.as_i128()?.try_into().ok()
+    }
+
+    pub(crate) fn as_i128(&self) -> Option<i128> {
         match &self.kind {
-            Kind::Int(text) => crate::yaml::core_int(text.as_str())?.try_into().ok(),
-            Kind::String(text) if text.is_substituted() => crate::yaml::core_int(text.as_str())?.try_into().ok(),
+            Kind::Int(text) => yaml::core_int(text.as_str()),
             _ => None,
         }
     }
 
     pub fn as_f64(&self) -> Option<f64> {
         match &self.kind {
-            Kind::Int(text) => crate::yaml::core_int(text.as_str()).map(|int| int as f64),
-            Kind::Float(text) => crate::yaml::core_float(text.as_str()),
-            Kind::String(text) if text.is_substituted() => crate::yaml::core_float(text.as_str()),
+            Kind::Int(text) | Kind::Float(text) => yaml::core_float(text.as_str()).or_else(|| self.as_i128().map(|int| int as f64)),
             _ => None,
         }
+    }
+
+    /// The same value with its places changed, all the way down.
+    pub(crate) fn map_places(&self, change: &impl Fn(Place) -> Place) -> Self {
+        let kind = match &self.kind {
+            Kind::Seq(items) => Kind::Seq(items.iter().map(|item| item.map_places(change)).collect()),
+            Kind::Map(entries) => {
+                Kind::Map(entries.iter().map(|entry| Entry { key: entry.key.clone(), value: entry.value.map_places(change) }).collect())
+            }
+            scalar => scalar.clone(),
+        };
+        Self { place: change(self.place), kind }
     }
 
     /// What it is, for an error: `a list`, `the number 5`, `the text "x"`. A secret's text is not in it.
@@ -193,7 +202,7 @@ impl Node {
         };
         match &self.kind {
             Kind::Null => "nothing".into(),
-            Kind::Bool(value) => format!("`{value}`"),
+            Kind::Bool(text) => of("the truth", text),
             Kind::Int(text) | Kind::Float(text) => of("the number", text),
             Kind::String(text) => of("the text", text),
             Kind::Seq(_) => "a list".into(),

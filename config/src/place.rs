@@ -40,8 +40,9 @@ impl Place {
         Self(self.0 | 1)
     }
 
-    fn with_via(self, via: usize) -> Self {
-        Self(self.0 & 0xFFFF_FFFF | (via as u64) << 32)
+    /// The same place, reached by a use of the template (or anchor) it is in.
+    pub(crate) fn through(self, via: Via) -> Self {
+        Self(self.0 & 0xFFFF_FFFF | (via.0 as u64) << 32)
     }
 }
 
@@ -146,6 +147,15 @@ impl Places {
         self.marks[place.mark()].key = Position { line, column };
     }
 
+    /// The same position under another key beside it: where the rows of a table belong.
+    pub fn sibling(&mut self, place: Place, key: &str) -> Place {
+        let Some(mark) = self.marks.get(place.mark()).cloned() else { return place };
+        // An item of a list of tables has the list's key above it.
+        let parent = if matches!(mark.step, Step::Index(_)) { self.marks[mark.parent as usize].parent } else { mark.parent };
+        self.marks.push(Mark { parent, step: Step::Key(key.into()), key: mark.at, unread: false, ..mark });
+        Place(Place::new(self.marks.len() as u32 - 1).0 | place.0 & !0xFFFF_FFFF)
+    }
+
     pub fn set_unread(&mut self, place: Place) {
         self.marks[place.mark()].unread = true;
     }
@@ -154,18 +164,19 @@ impl Places {
         self.marks.get(place.mark()).is_some_and(|mark| mark.unread)
     }
 
-    /// Says that a template (or a row) is used; places in it then take [`Places::through`].
+    /// Says that a template (or a row) is used; places in it then take [`Place::through`].
     pub fn add_use(&mut self, what: impl Into<String>, root: Place, at: Place) -> Via {
         self.uses.push(Use { what: what.into(), root: root.mark(), at });
         Via(self.uses.len() - 1)
     }
 
-    pub fn through(&self, place: Place, via: Via) -> Place {
-        place.with_via(via.0)
-    }
-
     pub fn file_of(&self, place: Place) -> &str {
         self.marks.get(place.mark()).map_or("", |mark| &self.files[mark.file as usize].name)
+    }
+
+    /// Files in the order they were read.
+    pub fn file_order(&self, place: Place) -> u32 {
+        self.marks.get(place.mark()).map_or(0, |mark| mark.file)
     }
 
     pub fn add_secret(&mut self, text: &str, reference: &str) {

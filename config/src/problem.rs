@@ -1,9 +1,8 @@
 //! Problems of a configuration, each with its places; collected, never thrown.
 
 use crate::place::{Location, Place, Places};
-use serde_json::{Value, json};
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Severity {
     Error,
     Warning,
@@ -23,6 +22,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 pub struct Problems {
     list: Vec<Problem>,
+    /// Problems with a value that is not read now (a secret's file, in `check`): nothing is known of them.
+    unread: Vec<Problem>,
     pub(crate) places: Places,
 }
 
@@ -41,12 +42,26 @@ impl Problems {
     }
 
     fn push(&mut self, severity: Severity, place: Place, message: String) -> &mut Problem {
-        self.list.push(Problem { severity, place, message, help: None, related: Vec::new() });
-        self.list.last_mut().expect("just pushed")
+        self.add(Problem { severity, place, message, help: None, related: Vec::new() })
     }
 
-    pub(crate) fn add(&mut self, problem: Problem) {
-        self.list.push(problem);
+    pub(crate) fn add(&mut self, problem: Problem) -> &mut Problem {
+        let list = if self.places.is_unread(problem.place) { &mut self.unread } else { &mut self.list };
+        list.push(problem);
+        list.last_mut().expect("just pushed")
+    }
+
+    /// Adds an error whose message says what failed, then after `; ` what to do.
+    pub fn refused(&mut self, place: Place, message: &str) {
+        match message.split_once("; ") {
+            Some((what, help)) => _ = self.error(place, what).help(help),
+            None => _ = self.error(place, message),
+        }
+    }
+
+    /// Whether something at this very place is wrong already.
+    pub(crate) fn has_errors_at(&self, place: Place) -> bool {
+        self.list.iter().any(|problem| problem.place.key() == place.key())
     }
 
     pub fn has_errors(&self) -> bool {
@@ -57,9 +72,9 @@ impl Problems {
         self.iter().next().is_none()
     }
 
-    /// The problems in the order they were found. One with a value that is not read now (a secret's file, in `check`) is none.
+    /// The problems in the order they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter().filter(|problem| !self.places.is_unread(problem.place))
+        self.list.iter()
     }
 
     /// What a place means: file, line, column, path.
@@ -78,17 +93,5 @@ impl Problem {
     pub fn also(&mut self, place: Place, note: impl Into<String>) -> &mut Self {
         self.related.push((place, note.into()));
         self
-    }
-}
-
-impl Problems {
-    /// Every problem for a person: sorted, with its line, a caret, what to do, and the other places.
-    pub fn render(&self) -> String {
-        todo!()
-    }
-
-    /// Every problem for a program: sorted.
-    pub fn to_json(&self) -> Value {
-        json!([])
     }
 }

@@ -80,6 +80,8 @@ trait Notation: Sized + FromStr<Err = String> + fmt::Display {
     /// "a duration such as `250ms`"
     const EXPECTING: &'static str;
     const PATTERN: &'static str;
+    /// The name by which our own deserializer knows a notation, and a value in it: [`SUCH_AS`] and `1s`.
+    const SUCH_AS: &'static str;
     const EXAMPLES: &'static [&'static str];
     /// Whether a bare number is in the notation too.
     const BARE: bool = false;
@@ -90,13 +92,20 @@ trait Notation: Sized + FromStr<Err = String> + fmt::Display {
     }
 }
 
+/// See [`Notation::SUCH_AS`].
+pub(crate) const SUCH_AS: &str = "$millrace::such as ";
+
 struct NotationVisitor<T>(PhantomData<T>);
 
-impl<T: Notation> Visitor<'_> for NotationVisitor<T> {
+impl<'de, T: Notation> Visitor<'de> for NotationVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(T::EXPECTING)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
@@ -120,7 +129,7 @@ macro_rules! notation {
     ($type:ident) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(NotationVisitor(PhantomData))
+                deserializer.deserialize_newtype_struct(Self::SUCH_AS, NotationVisitor(PhantomData))
             }
         }
 
@@ -228,19 +237,21 @@ impl fmt::Display for Period {
 
 impl Notation for Period {
     const NAME: &'static str = "Period";
+    const SUCH_AS: &'static str = "$millrace::such as 1s";
     const EXPECTING: &'static str = "a duration such as `250ms`, `1s`, `15m`, `4h`, `7d`";
     const PATTERN: &'static str = r"^(\d+(\.\d+)?(us|ms|s|m|h|d|w))+$";
     const EXAMPLES: &'static [&'static str] = &["250ms", "1s", "15m", "4h", "7d", "1m30s"];
 }
 
+/// Largest first: a size is written in the largest unit that divides it.
 const SIZES: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
     ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
     ("MB", 1_000_000),
+    ("KiB", 1 << 10),
     ("KB", 1_000),
     ("B", 1),
 ];
@@ -284,6 +295,7 @@ impl fmt::Display for ByteSize {
 
 impl Notation for ByteSize {
     const NAME: &'static str = "ByteSize";
+    const SUCH_AS: &'static str = "$millrace::such as 1MiB";
     const EXPECTING: &'static str = "a size such as `64KiB`, `256MiB`, `4GiB`";
     const PATTERN: &'static str = r"^\d+(\.\d+)? ?([KMGTkmgt]i?)?[Bb]?$";
     const EXAMPLES: &'static [&'static str] = &["64KiB", "256MiB", "4GiB"];
@@ -319,6 +331,7 @@ impl fmt::Display for Deadband {
 
 impl Notation for Deadband {
     const NAME: &'static str = "Deadband";
+    const SUCH_AS: &'static str = "$millrace::such as 1";
     const EXPECTING: &'static str = "a deadband: a number in engineering units, `0.5`, or percent of the range, `1%`";
     const PATTERN: &'static str = r"^\d+(\.\d+)? ?%?$";
     const EXAMPLES: &'static [&'static str] = &["0.5", "1%"];
@@ -345,6 +358,7 @@ impl fmt::Display for Percent {
 
 impl Notation for Percent {
     const NAME: &'static str = "Percent";
+    const SUCH_AS: &'static str = "$millrace::such as 1%";
     const EXPECTING: &'static str = "a share such as `70%`";
     const PATTERN: &'static str = r"^\d+(\.\d+)? ?%$";
     const EXAMPLES: &'static [&'static str] = &["70%"];
@@ -376,6 +390,7 @@ impl fmt::Display for KeepFree {
 
 impl Notation for KeepFree {
     const NAME: &'static str = "KeepFree";
+    const SUCH_AS: &'static str = "$millrace::such as 1%";
     const EXPECTING: &'static str = "a share of the disk, `10%`, or a size, `2GiB`";
     const PATTERN: &'static str = r"^\d+(\.\d+)? ?(%|([KMGTkmgt]i?)?[Bb]?)$";
     const EXAMPLES: &'static [&'static str] = &["10%", "2GiB"];
@@ -417,6 +432,7 @@ impl fmt::Display for Rate {
 
 impl Notation for Rate {
     const NAME: &'static str = "Rate";
+    const SUCH_AS: &'static str = "$millrace::such as 1/s";
     const EXPECTING: &'static str = "a rate such as `100/s`, `5/m`, `1/h`";
     const PATTERN: &'static str = r"^\d+(\.\d+)? ?/ ?(s|m|min|h|d)$";
     const EXAMPLES: &'static [&'static str] = &["10000/s", "5/m", "1/h"];
@@ -443,6 +459,7 @@ impl fmt::Display for Listen {
 
 impl Notation for Listen {
     const NAME: &'static str = "Listen";
+    const SUCH_AS: &'static str = "$millrace::such as 127.0.0.1:1";
     const EXPECTING: &'static str = "an address to listen on, such as `127.0.0.1:8080`";
     const PATTERN: &'static str = r"^(\[[0-9A-Fa-f:]+\]|[0-9.]+|localhost):\d{1,5}$";
     const EXAMPLES: &'static [&'static str] = &["127.0.0.1:8080", "0.0.0.0:8080"];

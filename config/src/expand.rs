@@ -1,0 +1,546 @@
+//! Templates, tables and references, expanded on the marked tree.
+//!
+//! ```text
+//! a source:  own text filled in -> `use` found, parameters checked -> template's text filled in (it may `use` another) -> merged, own over template's
+//!            -> its devices likewise -> groups tidied
+//! ```
+//!
+//! Merging: mappings key by key, the source's own value over the template's; any other value, lists too, replaces. But `groups` are added; a tag in
+//! one of the source's own groups replaces the template's tag of that name, in whole; and null removes.
+
+use crate::files::{self, cause, nearest_entry, same_name};
+use crate::load::Load;
+use crate::node::{Entry, Kind, Node};
+use crate::place::Place;
+use crate::problem::Problems;
+use crate::substitute::{self, Scope};
+use crate::suggest;
+use crate::table::{self, Table};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Templates that use templates that use templates.
+const MAX_USES: usize = 16;
+/// Sources, devices and tags made from templates and tables, in values of the tree.
+const MAX_NODES: usize = 20_000_000;
+const REQUIRED: &str = "required";
+/// A template's parameters can't be called like what is built in.
+const BUILT_IN: [&str; 2] = ["name", "site"];
+
+/// Expands the merged tree: without `include`, `templates`, `sources_from`; with every source and sink in full.
+pub(crate) fn expand(merged: Node, how: &Load, problems: &mut Problems) -> Node {
+    let place = merged.place;
+    let Kind::Map(mut top) = merged.kind else { return merged };
+    let templates = remove(&mut top, "templates").unwrap_or(Node::null(place));
+    let tables = remove(&mut top, "sources_from");
+    remove(&mut top, "include");
+    let mut expander =
+        Expander { how, problems, templates: HashMap::new(), tables: HashMap::new(), site: None, nodes: 0, exhausted: false };
+    let nothing = Scope { name: None, site: None, params: &[], via: None };
+    expander.site = top.iter().find(|entry| *entry.key == *"site").map(|entry| expander.fill(&entry.value, "site", &nothing));
+    let templates = expander.templates(templates);
+    expander.templates = templates.iter().map(|entry| (&*entry.key, &entry.value)).collect();
+
+    let mut sources = Vec::new();
+    let mut sinks = None;
+    let mut rest = Vec::new();
+    let mut sources_place = None;
+    for entry in top {
+        match &*entry.key {
+            "sources" => {
+                sources_place = Some(entry.value.place);
+                sources = expander.pieces(&entry.value);
+            }
+            "sinks" => sinks = Some(Node::new(entry.value.place, Kind::Map(expander.pieces(&entry.value)))),
+            key => {
+                let value = match expander.site.clone() {
+                    Some(site) if key == "site" => site,
+                    site => expander.fill(&entry.value, key, &Scope { site: site.as_ref(), ..nothing }),
+                };
+                rest.push(Entry { key: entry.key.clone(), value });
+            }
+        }
+    }
+    if let Some(tables) = tables {
+        sources_place.get_or_insert(tables.place);
+        expander.sources_from(&tables, &mut sources);
+    }
+    if let Some(place) = sources_place {
+        rest.push(Entry { key: "sources".into(), value: Node::new(place, Kind::Map(sources)) });
+    }
+    if let Some(sinks) = sinks {
+        rest.push(Entry { key: "sinks".into(), value: sinks });
+    }
+    Node::new(place, Kind::Map(rest))
+}
+
+fn remove(entries: &mut Vec<Entry>, key: &str) -> Option<Node> {
+    let at = entries.iter().position(|entry| *entry.key == *key)?;
+    Some(entries.remove(at).value)
+}
+
+struct Expander<'a> {
+    how: &'a Load,
+    problems: &'a mut Problems,
+    templates: HashMap<&'a str, &'a Node>,
+    /// Tables by path; `None` for one that can't be read, which is said once.
+    tables: HashMap<PathBuf, Option<Arc<Table>>>,
+    site: Option<Node>,
+    nodes: usize,
+    exhausted: bool,
+}
+
+impl<'a> Expander<'a> {
+    fn templates(&mut self, node: Node) -> Vec<Entry> {
+        let Kind::Map(entries) = node.kind else {
+            if !node.is_null() {
+                self.problems.error(node.place, format!("expected templates by name, found {}", node.describe()));
+            }
+            return Vec::new();
+        };
+        for entry in &entries {
+            if !matches!(entry.value.kind, Kind::Map(_)) {
+                let found = entry.value.describe();
+                self.problems.error(entry.value.place, format!("expected a piece of a source or of a device, found {found}"));
+                continue;
+            }
+            let Some(params) = entry.value.get("params") else { continue };
+            if !matches!(params.kind, Kind::Map(_) | Kind::Null) {
+                self.problems
+                    .error(params.place, format!("expected parameters by name, found {}", params.describe()))
+                    .help("`{host: required, port: 502}`: required, or a default");
+            }
+            for param in params.entries().iter().filter(|param| BUILT_IN.contains(&&*param.key)) {
+                self.problems
+                    .error(param.value.place.key(), format!("a parameter can't be called `{}`: that is built in", param.key))
+                    .help("rename it");
+            }
+        }
+        entries
+    }
+
+    /// The sources or sinks that are written out.
+    fn pieces(&mut self, node: &Node) -> Vec<Entry> {
+        let Kind::Map(entries) = &node.kind else {
+            if !node.is_null() {
+                self.problems.error(node.place, format!("expected a mapping by name, found {}", node.describe()));
+            }
+            return Vec::new();
+        };
+        let site = self.site.clone();
+        let mut pieces = Vec::new();
+        for entry in entries {
+            if !matches!(entry.value.kind, Kind::Map(_)) {
+                let found = entry.value.describe();
+                self.problems.error(entry.value.place, format!("expected the keys of `{}`, found {found}", entry.key));
+                continue;
+            }
+            let scope = Scope { name: Some(&entry.key), site: site.as_ref(), params: &[], via: None };
+            let value = self.piece(&entry.value, &scope, 0);
+            pieces.push(Entry { key: entry.key.clone(), value });
+        }
+        pieces
+    }
+
+    /// A source for every row of every table.
+    fn sources_from(&mut self, tables: &Node, sources: &mut Vec<Entry>) {
+        let mut seen: HashMap<Arc<str>, Place> = sources.iter().map(|entry| (entry.key.clone(), entry.value.place.key())).collect();
+        let site = self.site.clone();
+        let single = std::slice::from_ref(tables);
+        for path in if tables.text().is_some() { single } else { tables.items() } {
+            let filled = self.fill(path, "sources_from", &Scope { name: None, site: site.as_ref(), params: &[], via: None });
+            let Some(table) = self.table(&filled) else { continue };
+            let at = self.problems.places.sibling(path.place, "sources");
+            let via = self.problems.places.add_use(format!("`{}`", filled.as_str().unwrap_or_default()), table.root, at);
+            for row in &table.rows {
+                let place = row.place.through(via);
+                if let Some(first) = seen.insert(row.name.clone(), place) {
+                    same_name("source", &row.name, place, first, self.problems);
+                    continue;
+                }
+                let piece = self.row(row).map_places(&|place| place.through(via));
+                let scope = Scope { name: Some(&row.name), site: site.as_ref(), params: &[], via: None };
+                let value = self.piece(&piece, &scope, 0);
+                sources.push(Entry { key: row.name.clone(), value });
+            }
+        }
+    }
+
+    /// A row as the source or device it stands for: columns that are parameters of its template go under `with`.
+    fn row(&self, row: &table::Row) -> Node {
+        let template = row.cells.iter().find(|(column, _)| **column == *"use").and_then(|(_, cell)| cell.as_str());
+        let params = template.and_then(|name| self.templates.get(name)).and_then(|template| template.get("params"));
+        let is_param = |column: &str| params.is_some_and(|params| params.get(column).is_some());
+        let entry = |(column, cell): &(Arc<str>, Node)| Entry { key: column.clone(), value: cell.clone() };
+        let with: Vec<Entry> = row.cells.iter().filter(|(column, _)| is_param(column)).map(entry).collect();
+        let mut entries: Vec<Entry> = row.cells.iter().filter(|(column, _)| !is_param(column)).map(entry).collect();
+        if !with.is_empty() {
+            entries.push(Entry { key: "with".into(), value: Node::new(row.place, Kind::Map(with)) });
+        }
+        Node::new(row.place, Kind::Map(entries))
+    }
+
+    /// A source, sink or device in full: filled in, its template merged in, its devices too, groups tidied.
+    fn piece(&mut self, node: &Node, scope: &Scope, depth: usize) -> Node {
+        let filled = self.fill_piece(node, scope);
+        let mut merged = self.used(filled, scope, depth);
+        if let Kind::Map(entries) = &mut merged.kind
+            && depth == 0
+        {
+            for entry in entries.iter_mut().filter(|entry| *entry.key == *"devices") {
+                if let Kind::Map(devices) = &mut entry.value.kind {
+                    for device in devices {
+                        let scope = Scope { name: Some(&device.key), params: &[], via: None, ..*scope };
+                        let own = std::mem::replace(&mut device.value, Node::null(Place::NONE));
+                        let mut own = self.used(own, &scope, 0);
+                        self.tidy_groups(&mut own);
+                        device.value = own;
+                    }
+                }
+            }
+            self.tidy_groups(&mut merged);
+        }
+        merged
+    }
+
+    /// Merges the template that a filled-in piece uses.
+    fn used(&mut self, own: Node, scope: &Scope, depth: usize) -> Node {
+        let Some(wanted) = own.get("use").cloned() else {
+            if let Some(with) = own.get("with") {
+                self.problems.error(with.place.key(), "`with` gives parameters, but no template is used").help("add `use: ..`");
+            }
+            return own;
+        };
+        let (with, own) = own.take(&["use", "with"]);
+        let with = with.get("with").cloned();
+        let Some(name) = wanted.as_str() else {
+            self.problems.error(wanted.place, format!("expected the name of a template, found {}", wanted.describe()));
+            return own;
+        };
+        let Some(template) = self.templates.get(name).copied() else {
+            let help = suggest::help(name, "templates", self.templates.keys().copied().collect::<Vec<_>>());
+            self.problems.error(wanted.place, format!("there is no template `{name}`")).help(help);
+            return own;
+        };
+        if depth >= MAX_USES {
+            self.problems
+                .error(wanted.place, format!("templates use each other more than {MAX_USES} deep"))
+                .help("does one use itself, by way of others?");
+            return own;
+        }
+        let via = self.problems.places.add_use(format!("template `{name}`"), template.place, own.place);
+        let params = self.params(name, template, with.as_ref(), own.place, scope);
+        let (_, body) = template.take(&["params"]);
+        let inner = Scope { params: &params, via: Some(via), ..*scope };
+        let body = self.piece(&body, &inner, depth + 1);
+        self.merge(body, own)
+    }
+
+    /// The values of a template's parameters: given, or by default.
+    fn params(&mut self, name: &str, template: &Node, with: Option<&Node>, place: Place, scope: &Scope) -> Vec<Entry> {
+        let declared = template.get("params").map(Node::entries).unwrap_or_default();
+        let given = with.map(Node::entries).unwrap_or_default();
+        if let Some(with) = with
+            && !matches!(with.kind, Kind::Map(_) | Kind::Null)
+        {
+            self.problems.error(with.place, format!("expected parameters by name, found {}", with.describe()));
+        }
+        for entry in given {
+            if !declared.iter().any(|param| param.key == entry.key) {
+                let help = nearest_entry(&entry.key, "parameters", template.get("params"));
+                self.problems
+                    .error(entry.value.place.key(), format!("the template `{name}` has no parameter `{}`", entry.key))
+                    .help(help)
+                    .also(template.place.key(), "the template");
+            }
+        }
+        let mut params: Vec<Entry> = Vec::new();
+        for param in declared {
+            let value = match given.iter().find(|entry| entry.key == param.key && !entry.value.is_null()) {
+                Some(entry) => entry.value.clone(),
+                None if param.value.as_str() == Some(REQUIRED) => {
+                    let misspelt = given.iter().any(|entry| suggest::nearest(&entry.key, [&*param.key]).is_some());
+                    if !misspelt {
+                        self.problems
+                            .error(place, format!("the template `{name}` needs `{}`", param.key))
+                            .help(format!("add `with: {{{}: ..}}`; in a table, a column `{}`", param.key, param.key))
+                            .also(param.value.place.key(), "it is required");
+                    }
+                    let missing = Node::string(param.value.place, "");
+                    self.problems.places.set_unread(missing.place);
+                    missing
+                }
+                None => {
+                    let so_far = Scope { params: &params, ..*scope };
+                    self.fill(&param.value, &param.key, &so_far)
+                }
+            };
+            params.push(Entry { key: param.key.clone(), value });
+        }
+        params
+    }
+
+    /// Fills in a piece: its devices' texts know the device's name, not the source's.
+    fn fill_piece(&mut self, node: &Node, scope: &Scope) -> Node {
+        let Kind::Map(entries) = &node.kind else { return self.fill(node, "", scope) };
+        let mut filled = Vec::with_capacity(entries.len());
+        let mut devices: Option<Node> = None;
+        for entry in entries {
+            match (&*entry.key, &entry.value.kind) {
+                ("devices", Kind::Map(written)) => {
+                    let mut all = Vec::with_capacity(written.len());
+                    for device in written {
+                        let scope = Scope { name: Some(&device.key), ..*scope };
+                        all.push(Entry { key: device.key.clone(), value: self.fill(&device.value, "", &scope) });
+                    }
+                    add(&mut devices, scope.place(entry.value.place), all, self.problems);
+                }
+                ("devices_from", _) => {
+                    let path = self.fill(&entry.value, "devices_from", scope);
+                    let rows = self.rows(&path, "devices", scope, |expander, row| expander.row(row));
+                    add(&mut devices, path.place, rows, self.problems);
+                }
+                _ => filled.push(Entry { key: self.key(entry, scope), value: self.fill(&entry.value, &entry.key, scope) }),
+            }
+        }
+        if let Some(devices) = devices {
+            filled.push(Entry { key: "devices".into(), value: devices });
+        }
+        Node::new(scope.place(node.place), Kind::Map(filled))
+    }
+
+    /// Fills in every text below a node; `tags_from` becomes tags.
+    fn fill(&mut self, node: &Node, key: &str, scope: &Scope) -> Node {
+        let place = scope.place(node.place);
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            if !self.exhausted {
+                self.problems.error(place, format!("templates and tables make more than {MAX_NODES} values"));
+            }
+            self.exhausted = true;
+            return Node::null(place);
+        }
+        match &node.kind {
+            Kind::String(text) if text.as_str().contains("${") && text.reference().is_none() => {
+                match substitute::resolve(text, place, key, scope, self.how, self.problems) {
+                    Some(resolved) => resolved,
+                    None => Node::new(place, node.kind.clone()),
+                }
+            }
+            Kind::Seq(items) => Node::new(place, Kind::Seq(items.iter().map(|item| self.fill(item, key, scope)).collect())),
+            Kind::Map(entries) => {
+                let mut filled = Vec::with_capacity(entries.len());
+                let mut tags: Option<Node> = None;
+                for entry in entries {
+                    match &*entry.key {
+                        "tags_from" => {
+                            let path = self.fill(&entry.value, "tags_from", scope);
+                            let rows = self.rows(&path, "tags", scope, |_, row| {
+                                let cells = row.cells.iter().map(|(column, cell)| Entry { key: column.clone(), value: cell.clone() });
+                                Node::new(row.place, Kind::Map(cells.collect()))
+                            });
+                            add(&mut tags, path.place, rows, self.problems);
+                        }
+                        "tags" if matches!(entry.value.kind, Kind::Map(_)) && node.get("tags_from").is_some() => {
+                            let written = self.fill(&entry.value, "tags", scope);
+                            if let Kind::Map(written_tags) = written.kind {
+                                add(&mut tags, written.place, written_tags, self.problems);
+                            }
+                        }
+                        _ => filled.push(Entry { key: self.key(entry, scope), value: self.fill(&entry.value, &entry.key, scope) }),
+                    }
+                }
+                if let Some(tags) = tags {
+                    filled.push(Entry { key: "tags".into(), value: tags });
+                }
+                Node::new(place, Kind::Map(filled))
+            }
+            scalar => Node::new(place, scalar.clone()),
+        }
+    }
+
+    /// A key may be a text with `${..}` too.
+    fn key(&mut self, entry: &Entry, scope: &Scope) -> Arc<str> {
+        if !entry.key.contains("${") {
+            return entry.key.clone();
+        }
+        let place = scope.place(entry.value.place).key();
+        match substitute::resolve(&(&*entry.key).into(), place, "name", scope, self.how, self.problems) {
+            Some(resolved) => match resolved.as_str() {
+                Some(key) => key.into(),
+                None => {
+                    self.problems.error(place, format!("expected a name, found {}", resolved.describe()));
+                    entry.key.clone()
+                }
+            },
+            None => entry.key.clone(),
+        }
+    }
+
+    /// The rows of a table that is named inside of a source, as entries of `key` beside it.
+    fn rows(&mut self, paths: &Node, key: &str, scope: &Scope, make: impl Fn(&Self, &table::Row) -> Node) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let single = std::slice::from_ref(paths);
+        for path in if paths.text().is_some() { single } else { paths.items() } {
+            let Some(table) = self.table(path) else { continue };
+            let at = self.problems.places.sibling(path.place, key);
+            let via = self.problems.places.add_use(format!("`{}`", path.as_str().unwrap_or_default()), table.root, at);
+            for row in &table.rows {
+                let name = if key == "devices" { Some(&*row.name) } else { scope.name };
+                let scope = Scope { name, via: Some(via), ..*scope };
+                let made = make(self, row);
+                entries.push(Entry { key: row.name.clone(), value: self.fill(&made, key, &scope) });
+            }
+        }
+        entries
+    }
+
+    /// Reads a table, once. Its path is relative to the file that names it.
+    fn table(&mut self, path: &Node) -> Option<Arc<Table>> {
+        let Some(text) = path.as_str() else {
+            if !path.is_null() {
+                self.problems.error(path.place, format!("expected the path of a CSV file, found {}", path.describe()));
+            }
+            return None;
+        };
+        let folder = Path::new(self.problems.places.file_of(path.place)).parent().unwrap_or(Path::new(""));
+        let full = files::tidy(&folder.join(text));
+        if let Some(known) = self.tables.get(&full) {
+            return known.clone();
+        }
+        let table = match self.how.files.read(&full, table::MAX_BYTES) {
+            Ok(bytes) if bytes.len() > table::MAX_BYTES => {
+                self.problems
+                    .error(path.place, format!("the table {} is larger than {} MiB", full.display(), table::MAX_BYTES >> 20))
+                    .help("split it");
+                None
+            }
+            Ok(bytes) => table::read(&full.to_string_lossy(), &bytes, self.problems).map(Arc::new),
+            Err(error) => {
+                self.problems.error(path.place, format!("cannot read the table {}: {}", full.display(), cause(&error)));
+                None
+            }
+        };
+        self.tables.insert(full, table.clone());
+        table
+    }
+
+    /// A source's own values over its template's.
+    fn merge(&mut self, base: Node, over: Node) -> Node {
+        let (Kind::Map(base_entries), Kind::Map(over_entries)) = (base.kind, over.kind) else { return Node::null(over.place) };
+        let mut index: HashMap<Arc<str>, usize> = base_entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), at)).collect();
+        let mut merged: Vec<Option<Entry>> = base_entries.into_iter().map(Some).collect();
+        for Entry { key, value } in over_entries {
+            let Some(slot) = index.remove(&key).and_then(|at| merged.get_mut(at)) else {
+                merged.push(Some(Entry { key, value }));
+                continue;
+            };
+            let Some(below) = slot.take() else { continue };
+            if value.is_null() {
+                continue;
+            }
+            let value = match (&*key, below.value, value) {
+                ("groups", Node { kind: Kind::Seq(base), .. }, Node { kind: Kind::Seq(over), place }) => {
+                    Node::new(place, Kind::Seq(self.merge_groups(base, over)))
+                }
+                ("tags" | "samples", Node { kind: Kind::Map(base), .. }, Node { kind: Kind::Map(over), place }) => {
+                    Node::new(place, Kind::Map(merge_tags(base, over)))
+                }
+                (_, base @ Node { kind: Kind::Map(_), .. }, over @ Node { kind: Kind::Map(_), .. }) => self.merge(base, over),
+                (_, _, over) => over,
+            };
+            *slot = Some(Entry { key, value });
+        }
+        Node::new(over.place, Kind::Map(merged.into_iter().flatten().collect()))
+    }
+
+    /// The template's groups, without the tags that the own groups replace or remove, then the own groups.
+    fn merge_groups(&mut self, mut base: Vec<Node>, over: Vec<Node>) -> Vec<Node> {
+        let own: HashSet<Arc<str>> =
+            over.iter().filter_map(|group| group.get("tags")).flat_map(Node::entries).map(|entry| entry.key.clone()).collect();
+        let mut replaced = HashSet::new();
+        let mut emptied = Vec::new();
+        for group in &mut base {
+            let Kind::Map(entries) = &mut group.kind else { continue };
+            for tags in entries.iter_mut().filter(|entry| *entry.key == *"tags") {
+                if let Kind::Map(tags) = &mut tags.value.kind {
+                    let before = tags.len();
+                    tags.retain(|tag| !own.contains(&tag.key) || !replaced.insert(tag.key.clone()));
+                    if tags.is_empty() && before > 0 {
+                        emptied.push(group.place);
+                    }
+                }
+            }
+        }
+        // A group that lost all its tags, and reads nothing else, is gone.
+        base.retain(|group| !emptied.contains(&group.place) || group.get("browse").is_some());
+        let browses = base.iter().any(|group| group.get("browse").is_some());
+        for mut group in over {
+            if let Kind::Map(entries) = &mut group.kind {
+                for tags in entries.iter_mut().filter(|entry| *entry.key == *"tags") {
+                    if let Kind::Map(tags) = &mut tags.value.kind {
+                        tags.retain(|tag| !tag.value.is_null() || !(replaced.contains(&tag.key) || browses));
+                    }
+                }
+            }
+            let nothing_left = group.entries().iter().all(|entry| *entry.key == *"tags" && entry.value.entries().is_empty());
+            if !nothing_left || group.entries().is_empty() {
+                base.push(group);
+            }
+        }
+        base
+    }
+
+    /// After all merging, a tag that is still null removed nothing.
+    fn tidy_groups(&mut self, piece: &mut Node) {
+        let Kind::Map(entries) = &mut piece.kind else { return };
+        let Some(groups) = entries.iter_mut().find(|entry| *entry.key == *"groups") else { return };
+        let Kind::Seq(groups) = &mut groups.value.kind else { return };
+        let names: Vec<Arc<str>> = groups
+            .iter()
+            .filter_map(|group| group.get("tags"))
+            .flat_map(Node::entries)
+            .filter(|tag| !tag.value.is_null())
+            .map(|tag| tag.key.clone())
+            .collect();
+        for group in groups {
+            let Kind::Map(entries) = &mut group.kind else { continue };
+            for tags in entries.iter_mut().filter(|entry| *entry.key == *"tags") {
+                let Kind::Map(tags) = &mut tags.value.kind else { continue };
+                for tag in tags.iter().filter(|tag| tag.value.is_null()) {
+                    let help = match suggest::nearest(&tag.key, names.iter().map(|name| &**name)) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "write its address; null removes a tag of the template".into(),
+                    };
+                    self.problems
+                        .error(tag.value.place.key(), format!("the tag `{}` has no address, and no template has it", tag.key))
+                        .help(help);
+                }
+                tags.retain(|tag| !tag.value.is_null());
+            }
+        }
+    }
+}
+
+/// Tags by name: one of the same name replaces, in whole; null removes.
+fn merge_tags(base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
+    let own: HashSet<&str> = over.iter().map(|entry| &*entry.key).collect();
+    let known: HashSet<Arc<str>> = base.iter().map(|entry| entry.key.clone()).collect();
+    let mut merged: Vec<Entry> = base.into_iter().filter(|entry| !own.contains(&*entry.key)).collect();
+    merged.extend(over.into_iter().filter(|entry| !(entry.value.is_null() && known.contains(&entry.key))));
+    merged
+}
+
+/// Adds entries to a mapping that is put together from several places; the same name twice is an error.
+fn add(node: &mut Option<Node>, place: Place, more: Vec<Entry>, problems: &mut Problems) {
+    let node = node.get_or_insert_with(|| Node::new(place, Kind::Map(Vec::new())));
+    let Kind::Map(entries) = &mut node.kind else { return };
+    let known: HashMap<Arc<str>, Place> = entries.iter().map(|entry| (entry.key.clone(), entry.value.place.key())).collect();
+    for entry in more {
+        match known.get(&entry.key) {
+            None => entries.push(entry),
+            Some(first) => same_name("name", &entry.key, entry.value.place.key(), *first, problems),
+        }
+    }
+}
