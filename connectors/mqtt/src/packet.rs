@@ -575,7 +575,8 @@ pub fn write_subscribe(out: &mut Vec<u8>, version: Version, packet_id: u16, filt
             out.extend_from_slice(&properties);
         }
         push_text(out, filter);
-        out.push(qos as u8);
+        // Retain handling 1 (5 only): retained messages come with a new subscription, not when it is there already.
+        out.push(qos as u8 | if version == Version::V5 { 0x10 } else { 0 });
     });
 }
 
