@@ -1,1 +1,24 @@
+//! Files as a source and as a sink: NDJSON and CSV, for test stands, for archives, for air gaps and data diodes.
+//!
+//! ```text
+//! source  watch  ->  records  ->  content  ->  batch, with the file's position
+//! sink    records of Kafka  ->  envelope | samples | CSV  ->  archive: files on disk, with the offsets they hold
+//! ```
+//!
+//! - [`watch`]: which files there are to read, through rotations; [`position`]: whether a file is still the one that was read.
+//! - [`records`]: bytes cut into records; [`csv`]: fields of one; [`content`]: a record into a batch.
+//! - [`envelope`]: a record of Kafka as a line, there and back; [`template`]: texts with `{..}`.
+//! - [`source`]: the session.
+//!
+//! Invariants: a position moves only with the records it covers; memory does not grow with a file; a bad record costs itself.
 
+pub mod content;
+pub mod csv;
+pub mod envelope;
+pub mod position;
+pub mod records;
+pub mod source;
+pub mod template;
+pub mod watch;
+
+pub use source::{FileSourceConfig, FileSourcePlugin};

@@ -1,0 +1,394 @@
+//! Which files there are to read, and from where: a watched folder, or tailed files through their rotations.
+//!
+//! ```text
+//! folder   every file that matches is read to its end; unchanged for `settle` it is whole, and done
+//! tail     a file is followed for ever; on rotation the old one is read to its end first, then the new one from its start:
+//!            renamed     another inode stands at the path; the old one is still open here, or is found among its siblings
+//!            truncated   the same inode shows other bytes; the rest is in the copy, found among its siblings by its fingerprints
+//! ```
+//!
+//! Siblings are files of the same folder whose names begin with the tailed file's name. Looking is polling: stat, no notification.
+
+use crate::position::{FileId, Position};
+use globset::{GlobBuilder, GlobMatcher};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Positions of files that are no longer there are kept, because a folder may be unmounted for a while; the oldest beyond this go.
+const MAX_FORGOTTEN: usize = 10_000;
+const MAX_DEPTH: usize = 32;
+
+/// A path with wildcards: where to begin, and what matches.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    base: PathBuf,
+    /// `None`: the path is one file, `base`.
+    matcher: Option<GlobMatcher>,
+    depth: usize,
+}
+
+impl Pattern {
+    pub fn parse(path: &str) -> Result<Self, String> {
+        let is_wild = |part: &OsStr| part.to_string_lossy().contains(['*', '?', '[', '{']);
+        let path = Path::new(path);
+        let wild = path.components().position(|part| matches!(part, Component::Normal(name) if is_wild(name)));
+        let Some(wild) = wild else { return Ok(Self { base: path.into(), matcher: None, depth: 0 }) };
+        let text = path.to_string_lossy();
+        let glob = GlobBuilder::new(&text).literal_separator(true).build().map_err(|e| e.kind().to_string())?;
+        let base: PathBuf = path.components().take(wild).collect();
+        let below = path.components().count() - wild;
+        let depth = if text.contains("**") { MAX_DEPTH } else { below };
+        Ok(Self { base: if base.as_os_str().is_empty() { ".".into() } else { base }, matcher: Some(glob.compile_matcher()), depth })
+    }
+
+    pub fn is_wild(&self) -> bool {
+        self.matcher.is_some()
+    }
+
+    pub fn matches(&self, path: &Path) -> bool {
+        match &self.matcher {
+            Some(matcher) => matcher.is_match(path),
+            None => path == self.base,
+        }
+    }
+
+    /// Every regular file that matches, hidden ones apart. Errors: the folder itself can't be read.
+    fn files(&self, trouble: &mut Option<String>) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
+        let mut found = Vec::new();
+        if self.matcher.is_none() {
+            match fs::metadata(&self.base) {
+                Ok(metadata) if metadata.is_file() => found.push((self.base.clone(), metadata)),
+                Ok(_) => *trouble = Some(format!("{} is a folder; add a pattern such as {}/*.csv", self.base.display(), self.base.display())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(found);
+        }
+        let mut folders = vec![(self.base.clone(), self.depth)];
+        while let Some((folder, depth)) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if folder == self.base => return Err(error),
+                // Gone meanwhile, or not ours to read: the others count.
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        *trouble = Some(format!("cannot read folder {}: {error}", folder.display()));
+                    }
+                    continue;
+                }
+            };
+            for entry in entries.filter_map(Result::ok) {
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    continue;
+                }
+                // `./*.csv` and `*.csv` are the same files: paths are compared as the pattern is written.
+                let path = if self.base == Path::new(".") && folder == self.base { entry.file_name().into() } else { entry.path() };
+                let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+                if metadata.is_dir() && depth > 1 {
+                    folders.push((path, depth - 1));
+                } else if metadata.is_file() && self.matches(&path) {
+                    found.push((path, metadata));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// How a file changes, as far as stat tells.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Look {
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Look {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self { size: metadata.size(), changed: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// One file to read now.
+#[derive(Debug)]
+pub struct Work {
+    pub id: FileId,
+    pub file: File,
+    pub position: Position,
+    /// Nothing will be appended to it.
+    pub is_whole: bool,
+    pub is_gzip: bool,
+}
+
+/// A file still to be opened: opening all at once would take a handle each.
+#[derive(Debug)]
+pub enum Task {
+    Read { id: FileId, path: PathBuf, is_whole: bool },
+    /// Rotated away, perhaps deleted: only this handle has it.
+    Rest(Work),
+    /// Done before, and still to be deleted or moved.
+    Finish { id: FileId, path: PathBuf },
+}
+
+/// What a look at the files found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    pub tasks: Vec<Task>,
+    /// Positions to remove.
+    pub forgotten: Vec<FileId>,
+    /// What hinders, for the connector's status.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Watch {
+    pattern: Pattern,
+    is_tail: bool,
+    settle: Duration,
+    /// What was read of each file, by identity.
+    positions: BTreeMap<FileId, Position>,
+    /// How a file looked when it was last read, and since when it looks so.
+    looks: HashMap<FileId, (Look, Instant)>,
+    /// Tailed files, kept open: a file renamed and deleted between two looks is still read to its end.
+    held: BTreeMap<PathBuf, (FileId, File)>,
+    /// Identities that files had before they were copied to others.
+    outlived: Vec<FileId>,
+}
+
+impl Watch {
+    pub fn new(pattern: Pattern, is_tail: bool, settle: Duration, positions: BTreeMap<FileId, Position>) -> Self {
+        Self { pattern, is_tail, settle, positions, looks: HashMap::new(), held: BTreeMap::new(), outlived: Vec::new() }
+    }
+
+    /// A file is read up to here.
+    pub fn read_up_to(&mut self, id: FileId, position: Position) {
+        self.positions.insert(id, position);
+    }
+
+    pub fn forget(&mut self, id: FileId) {
+        self.positions.remove(&id);
+        self.looks.remove(&id);
+    }
+
+    /// Could not be read this time: look again, whether it changes or not.
+    pub fn try_again(&mut self, id: FileId) {
+        self.looks.remove(&id);
+    }
+
+    /// Looks at the files.
+    pub fn scan(&mut self, finishes: bool) -> Scan {
+        let mut scan = Scan { forgotten: std::mem::take(&mut self.outlived), ..Scan::default() };
+        let files = match self.pattern.files(&mut scan.trouble) {
+            Ok(files) => files,
+            Err(error) => {
+                scan.trouble = Some(format!("cannot read {}: {error}", self.pattern.base.display()));
+                return scan;
+            }
+        };
+        if self.is_tail {
+            self.scan_tailed(files, &mut scan);
+        } else {
+            self.scan_folder(files, finishes, &mut scan);
+        }
+        scan
+    }
+
+    fn scan_folder(&mut self, mut files: Vec<(PathBuf, fs::Metadata)>, finishes: bool, scan: &mut Scan) {
+        files.sort_by(|(a, am), (b, bm)| (am.mtime(), am.mtime_nsec(), a).cmp(&(bm.mtime(), bm.mtime_nsec(), b)));
+        let now = Instant::now();
+        for (path, metadata) in &files {
+            let id = FileId::of(metadata);
+            let look = Look::of(metadata);
+            let (is_new, since) = match self.looks.get(&id) {
+                Some((seen, since)) if *seen == look => (false, *since),
+                _ => (true, now),
+            };
+            self.looks.insert(id, (look, since));
+            let is_whole = now.duration_since(since) >= self.settle;
+            let is_done = self.positions.get(&id).is_some_and(|position| position.is_done(path, metadata));
+            if (is_new && !is_done) || (is_whole && !is_done) {
+                scan.tasks.push(Task::Read { id, path: path.clone(), is_whole });
+            } else if is_done && finishes {
+                scan.tasks.push(Task::Finish { id, path: path.clone() });
+            }
+        }
+        let there: HashSet<_> = files.iter().map(|(_, metadata)| FileId::of(metadata)).collect();
+        self.looks.retain(|id, _| there.contains(id));
+        self.forget_oldest(&there, scan);
+    }
+
+    fn scan_tailed(&mut self, mut files: Vec<(PathBuf, fs::Metadata)>, scan: &mut Scan) {
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if files.is_empty() && scan.trouble.is_none() {
+            scan.trouble = Some(format!("{} is not there (yet)", self.pattern.base.display()));
+        }
+        let there: HashSet<_> = files.iter().map(|(_, metadata)| FileId::of(metadata)).collect();
+        for (path, metadata) in &files {
+            if let Err(error) = self.look_at_tailed(path, metadata, &there, scan) {
+                scan.trouble = Some(format!("cannot read {}: {error}", path.display()));
+            }
+        }
+        // Renamed away, and nothing new stands there yet: whatever is still written to it is read.
+        for (path, (id, file)) in &self.held {
+            if files.iter().any(|(there, _)| there == path) {
+                continue;
+            }
+            if let (Some(position), Ok(file), Ok(metadata)) = (self.positions.get(id), file.try_clone(), file.metadata())
+                && metadata.len() > position.offset
+                && self.looks.get(id).is_none_or(|(look, _)| *look != Look::of(&metadata))
+            {
+                self.looks.insert(*id, (Look::of(&metadata), Instant::now()));
+                scan.tasks.push(Task::Rest(Work { id: *id, file, position: position.clone(), is_whole: false, is_gzip: false }));
+            }
+        }
+        self.forget_oldest(&there, scan);
+    }
+
+    fn look_at_tailed(&mut self, path: &Path, metadata: &fs::Metadata, there: &HashSet<FileId>, scan: &mut Scan) -> io::Result<()> {
+        let id = FileId::of(metadata);
+        let look = Look::of(metadata);
+        if self.held.get(path).is_some_and(|(held, _)| *held == id) && self.looks.get(&id).is_some_and(|(seen, _)| *seen == look) {
+            return Ok(());
+        }
+        let file = File::open(path)?;
+        let is_same = match self.positions.get(&id) {
+            Some(position) => position.matches(&file, position.offset)?,
+            None => false,
+        };
+        if !is_same {
+            // What was read at this path before, if anything, is another file by now: rotated, truncated, or only moved to another inode.
+            let before = self.held.remove(path).map(|(id, file)| (id, Some(file))).or_else(|| {
+                self.positions.iter().find(|(_, position)| position.path == path && !position.done).map(|(id, _)| (*id, None))
+            });
+            let mut adopted = None;
+            if let Some((old, held)) = before
+                && let Some(position) = self.positions.get(&old).cloned()
+            {
+                if old != id && there.contains(&old) {
+                    // Renamed to a name that matches too: it is followed under that one.
+                } else if old != id && position.offset > 0 && position.matches(&file, position.offset)? {
+                    adopted = Some(position);
+                    scan.forgotten.push(old);
+                    self.positions.remove(&old);
+                } else {
+                    self.rotated(path, (old, position), held.filter(|_| old != id), id, scan)?;
+                }
+            }
+            let position = adopted.unwrap_or_else(|| Position::at_start(path.into()));
+            self.positions.insert(id, position);
+        }
+        self.looks.insert(id, (look, Instant::now()));
+        self.held.insert(path.into(), (id, file));
+        scan.tasks.push(Task::Read { id, path: path.into(), is_whole: false });
+        Ok(())
+    }
+
+    /// Reads what is left of a file that was rotated away, then the generations between it and the one that stands there now.
+    fn rotated(&mut self, path: &Path, old: (FileId, Position), held: Option<File>, now: FileId, scan: &mut Scan) -> io::Result<()> {
+        let (old_id, position) = old;
+        let siblings = siblings(path)?;
+        let shows_it = |file: &File| position.matches(file, position.offset).unwrap_or(false);
+        let by_inode = siblings.iter().find(|(_, id, _)| *id == old_id && *id != now);
+        let found = by_inode.or_else(|| {
+            let is_copy = |(path, id, _): &&(PathBuf, FileId, (i64, i64))| {
+                *id != now && position.offset > 0 && File::open(path).is_ok_and(|file| shows_it(&file))
+            };
+            siblings.iter().find(is_copy)
+        });
+        // The held handle is the file itself; a sibling is found by its inode, or as a copy by what it shows.
+        let rest = match (held, found) {
+            (Some(file), _) if shows_it(&file) => Some(file),
+            (_, Some((path, _, _))) => File::open(path).ok().filter(shows_it),
+            _ => None,
+        };
+        match rest {
+            Some(file) => {
+                scan.tasks.push(Task::Rest(Work { id: old_id, file, position: position.clone(), is_whole: true, is_gzip: false }));
+                if let Some((_, found_id, found_changed)) = found {
+                    for (path, id, changed) in &siblings {
+                        if changed > found_changed && id != found_id && *id != now && !self.positions.contains_key(id) && !is_gzip(path) {
+                            scan.tasks.push(Task::Read { id: *id, path: path.clone(), is_whole: true });
+                        }
+                    }
+                }
+            }
+            None => {
+                // Nothing says whether anything was left in it, so nothing can be counted.
+                tracing::warn!(path = %path.display(), line = position.line, "the file was rotated away and is not found; what it held beyond this line was not read");
+            }
+        }
+        if old_id != now {
+            scan.forgotten.push(old_id);
+        }
+        Ok(())
+    }
+
+    /// Opens a file to be read. `None`: it is another one by now, the next look finds it.
+    pub fn open(&mut self, id: FileId, path: &Path, is_whole: bool) -> io::Result<Option<Work>> {
+        let file = File::open(path)?;
+        if FileId::of(&file.metadata()?) != id {
+            return Ok(None);
+        }
+        let is_gzip = is_gzip(path);
+        // A compressed file does not grow by lines: its head alone tells it apart.
+        let shows = |position: &Position| position.matches(&file, if is_gzip { position.head_bytes() } else { position.offset });
+        let mut known = match self.positions.get(&id) {
+            Some(position) if shows(position)? => Some(position.clone()),
+            _ => None,
+        };
+        if known.is_none() {
+            // Written anew by an editor or a copy, or on a network drive that numbers its files anew: another inode, but the same bytes.
+            let same_path = self.positions.iter().find(|(other, position)| **other != id && position.path == path && position.offset > 0);
+            if let Some((&other, position)) = same_path
+                && shows(position)?
+            {
+                known = Some(position.clone());
+                self.outlived.push(other);
+            }
+        }
+        let mut position = known.unwrap_or_else(|| Position::at_start(path.into()));
+        position.path = path.into();
+        position.done = false;
+        Ok(Some(Work { id, file, position, is_whole, is_gzip }))
+    }
+
+    /// Keeps positions of files that are gone for a while, but not for ever.
+    fn forget_oldest(&mut self, there: &HashSet<FileId>, scan: &mut Scan) {
+        if self.positions.len() <= there.len() + MAX_FORGOTTEN {
+            return;
+        }
+        let mut gone: Vec<_> = self.positions.iter().filter(|(id, _)| !there.contains(id)).map(|(id, p)| (p.changed, *id)).collect();
+        gone.sort_unstable();
+        for (_, id) in gone.iter().take(gone.len().saturating_sub(MAX_FORGOTTEN)) {
+            self.forget(*id);
+            scan.forgotten.push(*id);
+        }
+    }
+}
+
+pub fn is_gzip(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
+}
+
+/// Files of the same folder whose names go on after this one's, the oldest first.
+fn siblings(path: &Path) -> io::Result<Vec<(PathBuf, FileId, (i64, i64))>> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)?.filter_map(Result::ok) {
+        let other = entry.file_name();
+        if other.as_encoded_bytes().len() > name.len()
+            && other.as_encoded_bytes().starts_with(name)
+            && let Ok(metadata) = entry.metadata()
+            && metadata.is_file()
+        {
+            found.push((entry.path(), FileId::of(&metadata), (metadata.mtime(), metadata.mtime_nsec())));
+        }
+    }
+    found.sort_by_key(|(_, _, changed)| *changed);
+    Ok(found)
+}
