@@ -104,18 +104,22 @@ impl Catalog {
         std::mem::take(&mut self.pending)
     }
 
-    /// Saves the cache, if anything changed and nothing is pending.
-    pub fn save(&mut self) -> std::io::Result<()> {
+    /// The cache's text, if it changed since the last time and nothing is pending. Whoever takes it writes it with [`Catalog::write`].
+    pub fn take_changed(&mut self) -> Option<(PathBuf, String)> {
         if !self.is_dirty || self.has_pending() {
-            return Ok(());
+            return None;
         }
+        self.is_dirty = false;
         let mut text = String::new();
         for (path, known) in &self.known {
             let _ = writeln!(text, "{} {} {path}", if known.is_static { 's' } else { 'd' }, known.def);
         }
-        replace(&self.file, text.as_bytes())?;
-        self.is_dirty = false;
-        Ok(())
+        Some((self.file.clone(), text))
+    }
+
+    /// Replaces the cache's file.
+    pub fn write((file, text): &(PathBuf, String)) -> std::io::Result<()> {
+        replace(file, text.as_bytes())
     }
 }
 
@@ -177,7 +181,7 @@ mod tests {
         let (celsius, is_news) = catalog.declare(&path, &tag("degC"), true, Micros(1));
         assert!(is_news);
         assert_eq!(catalog.take_pending()[0].key, format!("{path}#{celsius}").into_bytes());
-        catalog.save().unwrap();
+        Catalog::write(&catalog.take_changed().unwrap()).unwrap();
 
         let mut catalog = Catalog::open(&file, &source);
         assert_eq!(catalog.declare(&path, &tag("degC"), true, Micros(2)), (celsius, false));
@@ -185,7 +189,7 @@ mod tests {
         let (fahrenheit, is_news) = catalog.declare(&path, &tag("degF"), true, Micros(3));
         assert!(is_news && fahrenheit != celsius);
         catalog.take_pending();
-        catalog.save().unwrap();
+        Catalog::write(&catalog.take_changed().unwrap()).unwrap();
 
         let mut catalog = Catalog::open(&file, &source);
         catalog.retire_missing(Micros(4));

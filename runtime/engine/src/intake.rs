@@ -30,13 +30,15 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// Lanes are appended when one of them holds this many bytes; a batch of a plugin may be larger.
 const PIECE_BYTES: usize = 1 << 20;
 /// Positions are saved when this much was appended since the last time, so that a start reads no more than that.
 const SAVE_EVERY_BYTES: u64 = 8 << 20;
+/// How often the cache of catalog entries is saved, at most.
+const SAVE_CATALOG_EVERY: Duration = Duration::from_secs(10);
 /// Batches kept for recycling, and how much heap one may keep.
 const SPARE_BATCHES: usize = 4;
 const SPARE_HEAP: usize = 4 << 20;
@@ -96,6 +98,7 @@ pub struct Intake {
     taps: Arc<Taps>,
     /// Why the log takes nothing at the moment; for the status board.
     held: Mutex<Option<String>>,
+    catalog_saved: Mutex<Instant>,
 }
 
 #[derive(Default)]
@@ -153,6 +156,20 @@ struct Acks {
     done: u64,
     /// Ack ids whose lanes are not all synced: the id, and each lane's end after it.
     pending: VecDeque<(u64, [u64; 3])>,
+}
+
+/// Forgets what the report filter remembers, unless it is disarmed.
+struct Undo<'a> {
+    core: &'a Mutex<Core>,
+    is_armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.core.lock().tags.forget();
+        }
+    }
 }
 
 /// What one `send` adds to the ledger, committed piece by piece.
@@ -280,6 +297,7 @@ impl Intake {
             spare: Mutex::default(),
             taps: options.taps,
             held: Mutex::new(None),
+            catalog_saved: Mutex::new(Instant::now()),
         };
         {
             let mut core = intake.core.lock();
@@ -475,8 +493,8 @@ impl Intake {
         drop(pipe);
         batch.clear();
         self.spare.lock().push(batch);
-        if let Err(e) = self.core.lock().catalog.save() {
-            tracing::warn!(source = %self.source, "cannot save the list of catalog entries: {e}; they are sent again at the next start");
+        if self.catalog_saved.lock().elapsed() > SAVE_CATALOG_EVERY {
+            self.save_catalog().await;
         }
         if self.positions.bytes_since.load(Relaxed) > SAVE_EVERY_BYTES {
             let positions = self.positions.clone();
@@ -484,6 +502,14 @@ impl Intake {
             if let Ok(Err(e)) = saved {
                 tracing::warn!(source = %self.source, "cannot save positions: {e}; they are in the log, a start takes longer");
             }
+        }
+    }
+
+    async fn save_catalog(&self) {
+        *self.catalog_saved.lock() = Instant::now();
+        let Some(changed) = self.core.lock().catalog.take_changed() else { return };
+        if let Ok(Err(e)) = tokio::task::spawn_blocking(move || Catalog::write(&changed)).await {
+            tracing::warn!(source = %self.source, "cannot save the list of catalog entries: {e}; they are sent again at the next start");
         }
     }
 
@@ -498,11 +524,14 @@ impl Intake {
         if sent > 0 {
             let _ = tokio::time::timeout(Duration::from_secs(10), self.durable(AckId(sent - 1))).await;
         }
+        self.save_catalog().await;
         let positions = self.positions.clone();
         let _ = tokio::task::spawn_blocking(move || positions.save()).await;
     }
 
     async fn append(&self, pipe: &mut Pipe, batch: &Batch, moved: &[(&str, &[u8])]) {
+        // Dropped in a wait, what was judged is not written: it must not be filtered when it comes again.
+        let mut undo = Undo { core: &self.core, is_armed: true };
         let mut delta = Delta::default();
         for lane in &mut pipe.lanes {
             lane.builder.begin(batch.read_time);
@@ -546,6 +575,7 @@ impl Intake {
             }
         }
         self.flush(pipe, &mut delta, moved).await;
+        undo.is_armed = false;
     }
 
     /// One reading: the bits of a word become their own samples.
@@ -794,6 +824,7 @@ impl Intake {
                 let mut none = Delta::default();
                 self.commit(if is_home { delta } else { &mut none }, data);
             } else {
+                self.core.lock().tags.forget();
                 self.ledger.intake.received.fetch_add(data, Relaxed);
                 self.ledger.intake.dropped.fetch_add(data, Relaxed);
                 if is_home {

@@ -218,6 +218,11 @@ impl Tags {
         self.states.len()
     }
 
+    /// What was judged may not have been written: the next reading of every tag is reported.
+    pub fn forget(&mut self) {
+        self.states.iter_mut().for_each(|state| state.fresh = true);
+    }
+
     pub fn rules(&self, tag: TagId) -> Option<&Rules> {
         self.states.get(tag.0 as usize).map(|s| &self.rules[s.rules as usize])
     }

@@ -190,7 +190,8 @@ async fn a_time_that_cannot_be_is_kept_as_a_claim_and_counted() {
     let bench = Bench::small(dir.path());
     let of_1601 = Row { time: Micros(-11_644_473_600_000_000), ..row(0, Value::Int(1)) };
     let of_2200 = Row { time: Micros(7_258_118_400_000_000), ..row(0, Value::Int(2)) };
-    let backfill = Row { time: Micros(1_600_000_000_000_000), flags: Flags::new(Origin::Backfill, TimeSource::Device), ..row(0, Value::Int(3)) };
+    let backfill =
+        Row { time: Micros(1_600_000_000_000_000), flags: Flags::new(Origin::Backfill, TimeSource::Device), ..row(0, Value::Int(3)) };
     bench.send(&[of_1601, of_2200, backfill], &[]).await;
     let mut batch = Batch::new();
     for record in bench.data(Lane::Normal) {
@@ -215,7 +216,14 @@ async fn a_full_log_drops_the_newest_counted_or_makes_the_source_wait() {
         let bytes: Vec<u8> = (0..200_000).map(|_| noise.u8(..)).collect();
         let payload = batch.push_bytes(&bytes);
         let time = batch.read_time;
-        batch.docs.push(Doc { route: RouteId(0), time, key: Span::EMPTY, headers: Span::EMPTY, payload: Some(payload), topic: Span::EMPTY });
+        batch.docs.push(Doc {
+            route: RouteId(0),
+            time,
+            key: Span::EMPTY,
+            headers: Span::EMPTY,
+            payload: Some(payload),
+            topic: Span::EMPTY,
+        });
         bench.intake.send(batch, &[("position", b"moved")]).await;
     }
     let ledger = bench.intake.ledger.snapshot();
@@ -261,4 +269,38 @@ async fn a_filled_batch_of_a_hundred_thousand_rows_is_appended_in_pieces() {
     all.dedup();
     assert_eq!(all.len(), 100_000, "no identity is used twice, over lanes too");
     assert!(bench.intake.ledger.snapshot().adds_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_that_is_dropped_while_it_waits_is_not_filtered_when_it_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), 1 << 20, Full::Block);
+    bench.send(&[row(0, Value::Int(1))], &[]).await;
+    let mut noise = fastrand::Rng::with_seed(7);
+    let mut values = 0..;
+    loop {
+        let mut batch = Batch::new();
+        batch.read_time = Micros::now();
+        let bytes: Vec<u8> = (0..100_000).map(|_| noise.u8(..)).collect();
+        let payload = batch.push_bytes(&bytes);
+        let time = batch.read_time;
+        batch.docs.push(Doc {
+            route: RouteId(0),
+            time,
+            key: Span::EMPTY,
+            headers: Span::EMPTY,
+            payload: Some(payload),
+            topic: Span::EMPTY,
+        });
+        batch.rows.push(row(0, Value::Int(1_000_000 + values.next().unwrap())));
+        if tokio::time::timeout(Duration::from_millis(100), bench.intake.send(batch, &[])).await.is_err() {
+            break;
+        }
+    }
+    let before = bench.intake.ledger.snapshot();
+    assert!(before.adds_up(), "{before:?}");
+    drop(bench);
+    let bench = Bench::open(dir.path(), 64 << 20, Full::Block);
+    let after = bench.intake.ledger.snapshot();
+    assert_eq!(after.appended, before.appended, "what was dropped in a wait was never counted");
 }
