@@ -1,26 +1,79 @@
-//! The outgoing half: reads every source's logs and brings their records to Kafka, in order, once acknowledged never lost.
+//! The drain: one thread that reads every log and produces to Kafka.
+//!
+//! ```text
+//! loop {                                                  // woken by appends, reports and commands
+//!     take reports; advance each cursor over its contiguous delivered head
+//!     while there is room in flight {
+//!         pick a lane: first before normal before bulk by weight, fair among sources
+//!         read, patch, produce
+//!     }
+//!     at_least_once: write cursors and positions behind what was delivered, twice a second
+//!     exactly_once:  every `commit`, cursors and positions join the data's transaction, and it commits
+//! }
+//! ```
+//!
+//! - [`lane`](self): one log: its window in flight, and what happens where a record is in the way.
+//! - `client`: the producer, topics made ready before their first record.
+//! - `reports`: what the producer's thread tells this one.
+//!
+//! Invariants: a cursor never passes a record that Kafka does not have (or its dead letter). Kafka away means waiting, never dropping. A lane
+//! in trouble stops alone. After anything that leaves a transaction in doubt, the cursors are read again from Kafka before a record is sent.
 
-use crate::outlet::Outlet;
+mod client;
+mod lane;
+mod reports;
+
+use crate::cursors;
+use crate::frame::Lane as LaneName;
+use crate::outlet::{Note, Outlet};
 use crate::topics::Topics;
-use millrace_kafka::{Settings, TopicSpec};
+use client::Client;
+use lane::{Lane, Moved, Room, State};
+use millrace_kafka::{Class, Connection, KafkaError, Outgoing, SendError, Settings, TopicSpec, TransactionError};
+use parking_lot::{Condvar, Mutex};
+use reports::{Mailbox, Tally};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Records in flight, all lanes together; their bytes are bounded by the producer's queue.
+const IN_FLIGHT: usize = 50_000;
+/// Bytes a lane may send before another gets its turn.
+const QUANTUM: usize = 256 << 10;
+/// How often cursors are written to Kafka where there are no transactions.
+const CURSORS_EVERY: Duration = Duration::from_millis(500);
+/// How often cursors are saved on the disk; Kafka knows them better.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// How often segments behind the cursors are looked for.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// After a wake the drain rests this long, so that a thousand small appends are one turn.
+const REST: Duration = Duration::from_millis(1);
+/// A call that waits for Kafka comes back this often, to look whether it should stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Positions of a source that wait for a slow lane, at most; beyond that neighbours are folded.
+const PENDING: usize = 256;
 
 /// What the drain is made with.
 pub struct DrainOptions {
     pub settings: Settings,
     /// `Some`: exactly once, with this transactional id and commit interval; `None`: at least once.
     pub transactions: Option<(String, Duration)>,
+    /// Formats and dead-letter topics.
     pub topics: Topics,
     /// Created when missing; a contradiction is reported.
     pub declared: Vec<TopicSpec>,
     pub outlets: Vec<Arc<Outlet>>,
-    /// The runtime's tokio, for wake-ups only.
+    /// How long a record waits for company, unless the properties say so.
     pub linger: Duration,
 }
 
-/// The drain's thread.
-pub struct Drain {}
+impl DrainOptions {
+    /// How long a transaction stays open; `None`: there are none.
+    fn commit_every(&self) -> Option<Duration> {
+        self.transactions.as_ref().map(|(_, every)| *every)
+    }
+}
 
 /// The drain at one moment.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -29,22 +82,763 @@ pub struct DrainReport {
     pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Declared topics that are otherwise in Kafka.
+    /// Declared topics that are otherwise in Kafka, or refused by it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub contradictions: Vec<String>,
+    pub transactions_committed: u64,
+    pub transactions_aborted: u64,
+    /// Records handed to the producer whose delivery is not reported yet.
+    pub in_flight: usize,
+}
+
+/// The drain's thread.
+pub struct Drain {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    signal: Arc<Signal>,
+    /// When to stop at the latest.
+    stop: Mutex<Option<Instant>>,
+    report: Mutex<DrainReport>,
+}
+
+/// Wakes the drain. Cheap where nobody sleeps.
+#[derive(Default)]
+struct Signal {
+    woken: Mutex<bool>,
+    condvar: Condvar,
+}
+
+impl Signal {
+    fn wake(&self) {
+        let mut woken = self.woken.lock();
+        if !std::mem::replace(&mut *woken, true) {
+            self.condvar.notify_one();
+        }
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let mut woken = self.woken.lock();
+        if !*woken {
+            self.condvar.wait_for(&mut woken, timeout);
+        }
+        *woken = false;
+    }
 }
 
 impl Drain {
-    pub fn start(_options: DrainOptions) -> Result<Self, String> {
-        todo!()
+    /// Starts the thread; it connects by itself, for as long as that takes.
+    ///
+    /// Errors: no thread can be had.
+    pub fn start(mut options: DrainOptions) -> Result<Self, String> {
+        options.settings.properties.entry("linger.ms".into()).or_insert_with(|| options.linger.as_millis().to_string());
+        let report = DrainReport { status: "Starting", ..DrainReport::default() };
+        let shared = Arc::new(Shared { signal: Arc::default(), stop: Mutex::default(), report: Mutex::new(report) });
+        for (_, log) in options.outlets.iter().flat_map(|o| &o.lanes) {
+            let signal = shared.signal.clone();
+            log.on_append(move |_| signal.wake());
+        }
+        let pump = Pump::new(options, shared.clone());
+        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || pump.run());
+        let thread = thread.map_err(|e| format!("cannot start a thread for the drain: {e}"))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     pub fn report(&self) -> DrainReport {
-        todo!()
+        self.shared.report.lock().clone()
     }
 
-    /// Sends what it can until the deadline, saves the cursors, ends the thread. Safe to call twice.
-    pub fn stop(&self, _bound: Duration) {
-        todo!()
+    /// Sends what is in the logs for at most this long, saves the cursors, and ends; the rest goes next time. Blocks; safe to call twice.
+    pub fn stop(&self, bound: Duration) {
+        let Some(thread) = self.thread.lock().take() else { return };
+        let deadline = Instant::now() + bound;
+        *self.shared.stop.lock() = Some(deadline);
+        self.shared.signal.wake();
+        // Kafka may hold the thread a little beyond; what it does then is repeated at the next start.
+        let grace = deadline + Duration::from_secs(2);
+        while !thread.is_finished() && Instant::now() < grace {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        if thread.is_finished() && thread.join().is_err() {
+            tracing::error!("the drain ended in a panic; what it had not sent goes at the next start");
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// A source, as the drain keeps it.
+struct Source {
+    outlet: Arc<Outlet>,
+    /// Positions that moved and are not in Kafka yet, by the offset behind which they count.
+    pending: BTreeMap<u64, Vec<(String, Vec<u8>)>>,
+}
+
+impl Source {
+    fn push(&mut self, moved: Moved) {
+        self.pending.insert(moved.behind, moved.keys);
+        if self.pending.len() > PENDING
+            && let Some((_, older)) = self.pending.pop_first()
+            && let Some(mut next) = self.pending.first_entry()
+        {
+            let newer = next.get_mut();
+            let kept: Vec<_> = older.into_iter().filter(|(key, _)| newer.iter().all(|(k, _)| k != key)).collect();
+            newer.splice(0..0, kept);
+        }
+    }
+}
+
+struct Pump {
+    options: DrainOptions,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    client: Option<Client>,
+    sources: Vec<Source>,
+    lanes: BTreeMap<u32, Lane>,
+    /// The open transaction's begin.
+    open: Option<Instant>,
+    /// When another client may be tried.
+    retry_at: Option<Instant>,
+    failures: u32,
+    tallies: Vec<Tally>,
+    turn: u64,
+    /// The lane last served, by class.
+    last: [u32; 3],
+    cursors_at: Instant,
+    reclaim_at: Instant,
+    save_at: Instant,
+}
+
+/// Why the client is given up.
+type Spent = KafkaError;
+
+impl Pump {
+    fn new(options: DrainOptions, shared: Arc<Shared>) -> Self {
+        let mailbox = Arc::new(Mailbox::new(shared.signal.clone()));
+        let now = Instant::now();
+        let (mut sources, mut lanes) = (Vec::new(), BTreeMap::new());
+        for outlet in &options.outlets {
+            for (name, log) in &outlet.lanes {
+                // Zero is nobody's: cursor records have it.
+                let id = lanes.len() as u32 + 1;
+                lanes.insert(id, Lane::new(id, *name, log.clone(), sources.len()));
+            }
+            sources.push(Source { outlet: outlet.clone(), pending: BTreeMap::new() });
+        }
+        let pump = Self {
+            options,
+            shared,
+            mailbox,
+            client: None,
+            sources,
+            lanes,
+            open: None,
+            retry_at: None,
+            failures: 0,
+            tallies: Vec::new(),
+            turn: 0,
+            last: [0; 3],
+            cursors_at: now,
+            reclaim_at: now,
+            save_at: now,
+        };
+        (0..pump.sources.len()).for_each(|source| pump.count(source));
+        pump
+    }
+
+    fn run(mut self) {
+        loop {
+            let stop = *self.shared.stop.lock();
+            if stop.is_some_and(|at| Instant::now() >= at || self.is_drained()) {
+                break;
+            }
+            let busy = match self.step() {
+                Ok(busy) => busy,
+                Err(error) => {
+                    self.give_up(&error);
+                    false
+                }
+            };
+            self.keep_disk();
+            if busy {
+                std::thread::sleep(REST);
+            } else {
+                let wait = self.wakes().saturating_duration_since(Instant::now());
+                self.shared.signal.wait(wait);
+                std::thread::sleep(REST);
+            }
+        }
+        self.finish();
+    }
+
+    // ---- a step ---------------------------------------------------------------------------------------------------------------
+
+    /// Does what can be done now; true if it did something.
+    fn step(&mut self) -> Result<bool, Spent> {
+        if self.client.is_none() && !self.connect()? {
+            return Ok(false);
+        }
+        self.take_reports()?;
+        match self.options.commit_every() {
+            None => {
+                self.settle();
+                let busy = self.fill(|_| true)?;
+                self.write_cursors_behind()?;
+                Ok(busy)
+            }
+            Some(commit) => {
+                if self.lanes.values().any(|l| l.state == State::Failing) {
+                    self.abort()?;
+                }
+                let is_due = |open: Option<Instant>| open.is_some_and(|at| at.elapsed() >= commit);
+                let mut busy = false;
+                if is_due(self.open) {
+                    self.commit()?;
+                    self.careful_transactions(commit)?;
+                    busy = true;
+                }
+                if self.open.is_none() && self.lanes.values().any(|l| l.is_careful() && l.is_ready(Instant::now())) {
+                    self.careful_transactions(commit)?;
+                    busy = true;
+                }
+                busy |= self.fill(|lane| !lane.is_careful())?;
+                Ok(busy)
+            }
+        }
+    }
+
+    /// Makes a client and learns from Kafka how far each log is. False: not yet.
+    fn connect(&mut self) -> Result<bool, Spent> {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(false);
+        }
+        let (client, contradictions) = Client::open(&self.options, self.mailbox.clone())?;
+        let known = cursors::read(&self.options.settings)?;
+        for lane in self.lanes.values_mut() {
+            lane.adopt(known.cursors.get(lane.log.name()).copied());
+        }
+        for source in &self.sources {
+            source.outlet.from_kafka.send_if_modified(|from| {
+                let is_first = from.is_none();
+                if is_first {
+                    *from = Some(Arc::new(known.positions.get(&*source.outlet.source).cloned().unwrap_or_default()));
+                }
+                is_first
+            });
+        }
+        self.client = Some(client);
+        self.failures = 0;
+        (0..self.sources.len()).for_each(|source| self.count(source));
+        self.shared.report.lock().contradictions = contradictions;
+        self.connection(&Connection::Up);
+        Ok(true)
+    }
+
+    /// Says how the connection is, once when it changes.
+    fn connection(&self, state: &Connection) {
+        let (status, reason) = match state {
+            Connection::Up => ("Running", None),
+            Connection::Down(why) => ("Degraded", Some(why.clone())),
+            Connection::Denied(why) => ("Blocked", Some(why.clone())),
+        };
+        let mut report = self.shared.report.lock();
+        if report.status != status {
+            match state {
+                Connection::Up => tracing::info!("connected to Kafka at {}", self.options.settings.brokers),
+                Connection::Down(why) => tracing::warn!("Kafka can't be reached; the logs keep everything: {why}"),
+                Connection::Denied(why) => tracing::error!("Kafka refuses this runtime; the logs keep everything: {why}"),
+            }
+        }
+        report.status = status;
+        report.reason = reason;
+    }
+
+    /// Drops the client; the next one begins at the cursors.
+    fn give_up(&mut self, error: &Spent) {
+        self.client = None; // gives up what is in flight and reports it
+        let mut tallies = Vec::new();
+        self.mailbox.take(&mut tallies);
+        self.open = None;
+        for lane in self.lanes.values_mut() {
+            lane.back_to_cursor();
+        }
+        self.failures += 1;
+        let pause = match error.class {
+            Class::Denied | Class::Fenced | Class::Topic => Duration::from_secs(10),
+            _ => Duration::from_millis(200 << self.failures.min(5)),
+        };
+        self.retry_at = Some(Instant::now() + pause);
+        self.shared.report.lock().in_flight = 0;
+        self.connection(&match error.class {
+            Class::Fenced => Connection::Denied(format!("another runtime uses the same transactional id: {error}")),
+            Class::Denied | Class::Topic => Connection::Denied(error.to_string()),
+            _ => Connection::Down(error.to_string()),
+        });
+    }
+
+    fn take_reports(&mut self) -> Result<(), Spent> {
+        let mut spent = None;
+        let mut tallies = std::mem::take(&mut self.tallies);
+        self.mailbox.take(&mut tallies);
+        for Tally { opaque, count, error } in tallies.drain(..) {
+            let (id, serial) = ((opaque >> 32) as u32, opaque as u32);
+            if let Some(error) = &error
+                && matches!(error.class, Class::Fatal | Class::Fenced | Class::Denied)
+            {
+                spent = Some((**error).clone());
+            }
+            match self.lanes.get_mut(&id) {
+                Some(lane) => lane.report(serial, count, error),
+                None => {
+                    if let Some(error) = error {
+                        tracing::debug!("a cursor record was not taken, the next one says it again: {error}");
+                    }
+                }
+            }
+        }
+        self.tallies = tallies;
+        if let Some(state) = self.mailbox.take_connection() {
+            self.connection(&state);
+        }
+        match spent {
+            // Within a transaction a purged neighbour says the same as the culprit; the client itself knows whether it can go on.
+            Some(error) => Err(self.client.as_ref().and_then(|c| c.producer.fatal()).unwrap_or(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Without transactions: cursors follow what was delivered; lanes that failed go back.
+    fn settle(&mut self) {
+        let Some(client) = &mut self.client else { return };
+        let mut touched = Vec::new();
+        for lane in self.lanes.values_mut() {
+            let Some(source) = self.sources.get_mut(lane.source) else { continue };
+            let mut any = false;
+            while let Some(unit) = lane.advance() {
+                any = true;
+                if let Some(moved) = unit.moved {
+                    source.push(moved);
+                }
+            }
+            if lane.has_failed() {
+                lane.recover(source, client);
+            }
+            if any {
+                touched.push(lane.source);
+            }
+        }
+        touched.dedup();
+        for source in touched {
+            self.count(source);
+            self.unblock(source);
+        }
+    }
+
+    /// Sends as long as there is something to send and room in flight.
+    fn fill(&mut self, may: impl Fn(&Lane) -> bool) -> Result<bool, Spent> {
+        let mut busy = false;
+        loop {
+            let Some(client) = &mut self.client else { return Ok(busy) };
+            let waiting = client.producer.waiting();
+            if waiting >= IN_FLIGHT {
+                return Ok(busy);
+            }
+            let Some(id) = pick(&self.lanes, self.turn, &mut self.last, &may) else { return Ok(busy) };
+            self.turn += 1;
+            if self.options.transactions.is_some() && self.open.is_none() {
+                begin(client)?;
+                self.open = Some(Instant::now());
+            }
+            let Some(lane) = self.lanes.get_mut(&id) else { return Ok(busy) };
+            let Some(source) = self.sources.get(lane.source) else { return Ok(busy) };
+            let sent = lane.send(client, &self.options, source, Room { records: IN_FLIGHT - waiting, bytes: QUANTUM });
+            busy |= sent.records > 0;
+            if sent.is_spent {
+                let fatal = client.producer.fatal();
+                return Err(fatal.unwrap_or_else(|| gone("the producer takes no more records")));
+            }
+            if sent.is_stuck {
+                return Ok(busy);
+            }
+            if let (Some(commit), Some(open)) = (self.options.commit_every(), self.open)
+                && open.elapsed() >= commit
+            {
+                return Ok(true);
+            }
+        }
+    }
+
+    // ---- at least once --------------------------------------------------------------------------------------------------------
+
+    fn write_cursors_behind(&mut self) -> Result<(), Spent> {
+        let now = Instant::now();
+        if now < self.cursors_at {
+            return Ok(());
+        }
+        for id in 0..self.sources.len() {
+            let lanes: Vec<u32> = self.lanes.values().filter(|l| l.source == id && l.is_unwritten).map(|l| l.id).collect();
+            let behind = self.ready_positions(id, |lane, offset| lane.has_delivered(offset));
+            if lanes.is_empty() && behind.is_none() {
+                continue;
+            }
+            if !self.write_cursors(id, &lanes, behind, |lane| (lane.cursor, lane.note))? {
+                break; // the queue is full: next time
+            }
+            self.written(id, behind);
+            for lane in lanes {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.is_unwritten = false;
+                }
+            }
+            self.cursors_at = now + CURSORS_EVERY;
+        }
+        Ok(())
+    }
+
+    /// Up to where the source's positions may be written: every lane has delivered what lies below.
+    fn ready_positions(&self, source: usize, has: impl Fn(&Lane, u64) -> bool) -> Option<u64> {
+        let pending = &self.sources.get(source)?.pending;
+        let lanes: Vec<&Lane> = self.lanes.values().filter(|l| l.source == source).collect();
+        pending.keys().copied().take_while(|behind| lanes.iter().all(|l| has(l, *behind))).last()
+    }
+
+    /// Sends cursor records, and positions up to `behind`. False: the queue is full, and only some went.
+    fn write_cursors(&self, source: usize, lanes: &[u32], behind: Option<u64>, at: impl Fn(&Lane) -> (u64, Note)) -> Result<bool, Spent> {
+        let (Some(client), Some(source)) = (&self.client, self.sources.get(source)) else { return Ok(false) };
+        let topic = client.producer.topic(cursors::TOPIC)?;
+        let name = &source.outlet.source;
+        let send = |key: &[u8], value: Option<&[u8]>| {
+            let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: 0 };
+            match client.producer.send(&topic, &message, std::iter::empty()) {
+                Ok(()) => Ok(true),
+                Err(SendError::QueueFull) => Ok(false),
+                Err(SendError::Refused(error)) => Err(error),
+            }
+        };
+        for lane in lanes.iter().filter_map(|id| self.lanes.get(id)) {
+            let (offset, note) = at(lane);
+            if !send(&cursors::cursor_key(name, lane.name), Some(&cursors::cursor_value(offset, &note)))? {
+                return Ok(false);
+            }
+        }
+        for (_, keys) in source.pending.range(..=behind.unwrap_or(0)) {
+            for (key, value) in keys {
+                if !send(&cursors::position_key(name, key), (!value.is_empty()).then_some(value.as_slice()))? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Positions up to `behind` are in Kafka.
+    fn written(&mut self, source: usize, behind: Option<u64>) {
+        if let (Some(behind), Some(source)) = (behind, self.sources.get_mut(source)) {
+            source.pending = source.pending.split_off(&(behind + 1));
+        }
+    }
+
+    // ---- exactly once ---------------------------------------------------------------------------------------------------------
+
+    /// Commits the open transaction with the cursors of all it touched.
+    fn commit(&mut self) -> Result<(), Spent> {
+        let touched: Vec<u32> = self.lanes.values().filter(|l| !l.window.is_empty()).map(|l| l.id).collect();
+        let mut sources: Vec<usize> = touched.iter().filter_map(|id| self.lanes.get(id)).map(|l| l.source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        // What the windows carry counts from this commit on: the positions that are ready by then go with it.
+        for lane in self.lanes.values_mut().filter(|l| !l.window.is_empty()) {
+            if let Some(source) = self.sources.get_mut(lane.source) {
+                lane.window.iter_mut().filter_map(|u| u.moved.take()).for_each(|m| source.push(m));
+            }
+        }
+        let tentative = |lane: &Lane| lane.window.back().map_or((lane.cursor, lane.note), |u| (u.next, u.note));
+        let mut ready = Vec::new();
+        for id in sources {
+            let lanes: Vec<u32> = touched.iter().copied().filter(|l| self.lanes.get(l).is_some_and(|l| l.source == id)).collect();
+            let behind = self
+                .ready_positions(id, |lane, offset| tentative(lane).0 >= offset || lane.window.is_empty() && lane.has_delivered(offset));
+            while !self.write_cursors(id, &lanes, behind, tentative)? {
+                self.flush()?;
+            }
+            ready.push((id, behind));
+        }
+        loop {
+            let Some(client) = &self.client else { return Ok(()) };
+            match client.producer.commit(PATIENCE) {
+                Ok(()) => break,
+                Err(TransactionError::Retriable(error)) => self.may_wait(&error)?,
+                Err(TransactionError::Abortable(error)) => {
+                    tracing::warn!("a transaction is aborted and repeated: {error}");
+                    self.take_reports()?;
+                    return self.abort();
+                }
+                Err(TransactionError::Fenced(error) | TransactionError::Fatal(error)) => return Err(error),
+            }
+        }
+        self.open = None;
+        self.take_reports()?;
+        for id in touched {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.committed().for_each(drop);
+                lane.is_unwritten = false;
+            }
+        }
+        for (source, behind) in ready {
+            self.written(source, behind);
+            self.count(source);
+            self.unblock(source);
+        }
+        self.shared.report.lock().transactions_committed += 1;
+        Ok(())
+    }
+
+    /// Aborts the open transaction; every lane goes back to its cursor, and the one at fault goes on alone.
+    fn abort(&mut self) -> Result<(), Spent> {
+        if self.open.take().is_some() {
+            loop {
+                let Some(client) = &self.client else { return Ok(()) };
+                match client.producer.abort(PATIENCE) {
+                    Ok(()) => break,
+                    Err(TransactionError::Retriable(error)) => self.may_wait(&error)?,
+                    Err(error) => return Err(error.error().clone()),
+                }
+            }
+            self.shared.report.lock().transactions_aborted += 1;
+        }
+        self.take_reports()?;
+        let Some(client) = &mut self.client else { return Ok(()) };
+        for lane in self.lanes.values_mut() {
+            match self.sources.get_mut(lane.source) {
+                Some(source) if lane.state == State::Failing => lane.recover(source, client),
+                _ => lane.back_to_cursor(),
+            }
+        }
+        // Positions that were on their way go back too: they are read again with their batches.
+        self.sources.iter_mut().for_each(|s| s.pending.clear());
+        Ok(())
+    }
+
+    /// Small transactions of the lanes that are in trouble, each alone, for about this long.
+    fn careful_transactions(&mut self, budget: Duration) -> Result<(), Spent> {
+        let begun = Instant::now();
+        while begun.elapsed() < budget && self.open.is_none() {
+            let now = Instant::now();
+            let Some(id) = self.lanes.values().find(|l| l.is_careful() && l.is_ready(now)).map(|l| l.id) else { return Ok(()) };
+            let (Some(client), Some(lane)) = (&mut self.client, self.lanes.get_mut(&id)) else { return Ok(()) };
+            let Some(source) = self.sources.get(lane.source) else { return Ok(()) };
+            begin(client)?;
+            self.open = Some(now);
+            let sent = lane.send(client, &self.options, source, Room { records: IN_FLIGHT, bytes: QUANTUM });
+            if sent.is_spent {
+                return Err(client.producer.fatal().unwrap_or_else(|| gone("the producer takes no more records")));
+            }
+            if lane.window.is_empty() {
+                self.abort()?;
+            } else {
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Spent> {
+        let Some(client) = &self.client else { return Ok(()) };
+        match client.producer.flush(PATIENCE) {
+            Ok(()) => Ok(()),
+            Err(error) => self.may_wait(&error),
+        }
+    }
+
+    /// Whether a call that waits for Kafka may be repeated: not beyond the time to stop.
+    fn may_wait(&self, error: &KafkaError) -> Result<(), Spent> {
+        let is_over = self.shared.stop.lock().is_some_and(|at| Instant::now() >= at);
+        if is_over { Err(error.clone()) } else { Ok(()) }
+    }
+
+    // ---- the books ------------------------------------------------------------------------------------------------------------
+
+    /// Sums the lanes' counts into the source's ledger.
+    fn count(&self, source: usize) {
+        let Some(outlet) = self.sources.get(source).map(|s| &s.outlet) else { return };
+        let mut sums = [0; 4];
+        for note in self.lanes.values().filter(|l| l.source == source).map(|l| &l.note) {
+            for (sum, count) in sums.iter_mut().zip([note.produced, note.dead, note.dropped, note.timestamp_replaced]) {
+                *sum += count;
+            }
+        }
+        outlet.ledger.outgoing.set(&sums);
+    }
+
+    /// A source that moves again is not blocked any more.
+    fn unblock(&self, source: usize) {
+        let is_blocked = |l: &Lane| matches!(l.state, State::Waiting { is_blocked: true, .. });
+        if self.lanes.values().any(|l| l.source == source && is_blocked(l)) {
+            return;
+        }
+        let Some(outlet) = self.sources.get(source).map(|s| &s.outlet) else { return };
+        if outlet.blocked.lock().take().is_some() {
+            tracing::info!(source = &*outlet.source, "the way to Kafka is free again");
+        }
+    }
+
+    /// Frees the disk behind the cursors, and saves them now and then.
+    fn keep_disk(&mut self) {
+        let now = Instant::now();
+        if now < self.reclaim_at {
+            return;
+        }
+        self.reclaim_at = now + RECLAIM_EVERY;
+        let is_time = now >= self.save_at;
+        if is_time {
+            self.save_at = now + SAVE_EVERY;
+        }
+        for lane in self.lanes.values_mut().filter(|l| l.is_unsaved) {
+            if lane.log.reclaimable() > 0 {
+                let Some(source) = self.sources.get(lane.source) else { continue };
+                // Positions first: a segment that goes may be all that holds them.
+                let outcome =
+                    (source.outlet.save)().map_err(|e| e.to_string()).and_then(|()| lane.log.reclaim().map_err(|e| e.to_string()));
+                match outcome {
+                    Ok(_) => lane.is_unsaved = false,
+                    Err(error) => tracing::warn!(log = lane.log.name(), "segments can't be freed, and will be tried again: {error}"),
+                }
+            } else if is_time {
+                save(lane);
+            }
+        }
+        if let Some(client) = &self.client {
+            self.shared.report.lock().in_flight = client.producer.waiting();
+        }
+    }
+
+    /// When to look again, if nobody wakes us.
+    fn wakes(&self) -> Instant {
+        let now = Instant::now();
+        let mut wakes = now + RECLAIM_EVERY;
+        let mut by = |at: Option<Instant>| wakes = at.map_or(wakes, |at| wakes.min(at));
+        if self.client.is_none() {
+            by(self.retry_at);
+            return wakes;
+        }
+        if let (Some(open), Some(commit)) = (self.open, self.options.commit_every()) {
+            by(Some(open + commit));
+        }
+        if self.lanes.values().any(|l| l.is_unwritten) {
+            by(Some(self.cursors_at));
+        }
+        self.lanes.values().for_each(|l| by(l.wakes()));
+        wakes
+    }
+
+    fn is_drained(&self) -> bool {
+        self.open.is_none() && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.wakes().is_some()))
+    }
+
+    fn finish(&mut self) {
+        if self.client.is_some() {
+            let deadline = self.shared.stop.lock().unwrap_or_else(Instant::now);
+            let outcome = match self.options.transactions {
+                None => {
+                    self.settle();
+                    self.cursors_at = Instant::now();
+                    self.write_cursors_behind().and_then(|()| {
+                        let rest = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+                        self.client.as_ref().map_or(Ok(()), |c| c.producer.flush(rest))
+                    })
+                }
+                Some(_) if self.open.is_some() => self.commit(),
+                Some(_) => Ok(()),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!("what was in flight goes again at the next start: {error}");
+            }
+            if self.take_reports().is_ok() && self.options.transactions.is_none() {
+                self.settle();
+            }
+        }
+        for lane in self.lanes.values_mut() {
+            save(lane);
+        }
+        let left: u64 = self.lanes.values().map(|l| l.log.end().saturating_sub(l.cursor)).sum();
+        if left > 0 {
+            tracing::info!("records are left in the logs; they go at the next start");
+        }
+        self.client = None;
+        self.shared.report.lock().status = "Stopped";
+    }
+}
+
+fn save(lane: &mut Lane) {
+    match lane.log.save_cursors() {
+        Ok(()) => lane.is_unsaved = false,
+        Err(error) => tracing::warn!(log = lane.log.name(), "the cursor can't be saved, and will be tried again: {error}"),
+    }
+}
+
+fn begin(client: &Client) -> Result<(), Spent> {
+    client.producer.begin().map_err(|error| error.error().clone())
+}
+
+fn gone(text: &str) -> Spent {
+    KafkaError { code: 0, class: Class::Fatal, text: text.into() }
+}
+
+/// The lane that sends next: `first` before the others, sixteen times of seventeen; `normal` before `bulk`, four times of five;
+/// within a class the one after the last.
+fn pick(lanes: &BTreeMap<u32, Lane>, turn: u64, last: &mut [u32; 3], may: &impl Fn(&Lane) -> bool) -> Option<u32> {
+    let now = Instant::now();
+    let order = match turn {
+        t if t % 17 == 16 && t % 5 == 4 => [LaneName::Bulk, LaneName::Normal, LaneName::First],
+        t if t % 17 == 16 => [LaneName::Normal, LaneName::Bulk, LaneName::First],
+        t if t % 5 == 4 => [LaneName::First, LaneName::Bulk, LaneName::Normal],
+        _ => [LaneName::First, LaneName::Normal, LaneName::Bulk],
+    };
+    for class in order {
+        let slot = &mut last[class as usize];
+        let mut ready = lanes.values().filter(|l| l.name == class && l.is_ready(now) && may(l)).map(|l| l.id);
+        let mut first = None;
+        let found = ready.find(|id| {
+            first.get_or_insert(*id);
+            *id > *slot
+        });
+        if let Some(id) = found.or(first) {
+            *slot = id;
+            return Some(id);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_that_wait_are_folded_and_the_newest_of_a_key_wins() {
+        let outlet = Outlet {
+            source: "acme/plant/a".into(),
+            lanes: Vec::new(),
+            ledger: Arc::default(),
+            blocked: Mutex::default(),
+            from_kafka: tokio::sync::watch::Sender::new(None),
+            save: Box::new(|| Ok(())),
+        };
+        let mut source = Source { outlet: Arc::new(outlet), pending: BTreeMap::new() };
+        for behind in 0..=PENDING as u64 {
+            let keys = vec![("same".to_owned(), vec![behind as u8]), (format!("own {behind}"), vec![1])];
+            source.push(Moved { behind, keys });
+        }
+        assert_eq!(source.pending.len(), PENDING);
+        let (behind, keys) = source.pending.first_key_value().unwrap();
+        assert_eq!(*behind, 1);
+        assert_eq!(keys.iter().filter(|(k, _)| k == "same").collect::<Vec<_>>(), [&("same".to_owned(), vec![1])]);
+        assert!(keys.iter().any(|(k, _)| k == "own 0") && keys.iter().any(|(k, _)| k == "own 1"));
     }
 }

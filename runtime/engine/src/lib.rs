@@ -13,6 +13,8 @@ pub mod alarm;
 pub mod catalog;
 pub mod commands;
 pub mod compile;
+pub mod cursors;
+pub mod dead;
 pub mod drain;
 pub mod engine;
 pub mod frame;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop {
-//!     match consumer.poll(timeout, max, |message| ..) {
+//!     match consumer.poll(timeout, |message| ..) {
 //!         Messages(n)     => n messages went through the closure
 //!         Assigned(parts) => find their offsets; consumer.take(parts, offsets)          // nothing is fetched before
 //!         Revoked{parts}  => flush, commit; consumer.give(parts)                        // the group waits for this
@@ -172,8 +172,8 @@ impl Consumer {
         self.native.subscribe(&list)
     }
 
-    /// Hands up to `max` messages to the closure. Waits for the first one only; returns early on anything else.
-    pub fn poll(&self, timeout: Duration, max: usize, mut each: impl FnMut(Message<'_>)) -> Polled {
+    /// Hands messages to the closure for as long as it asks for more (true). Waits for the first one only; returns early on anything else.
+    pub fn poll(&self, timeout: Duration, mut each: impl FnMut(Message<'_>) -> bool) -> Polled {
         let deadline = Instant::now() + timeout;
         let mut count = 0;
         loop {
@@ -191,16 +191,15 @@ impl Consumer {
                 sys::RD_KAFKA_EVENT_FETCH => {
                     if let Some(message) = event.message() {
                         if message.code() == 0 {
-                            each(Message(message));
                             count += 1;
+                            if !each(Message(message)) {
+                                return Polled::Messages(count);
+                            }
                         } else if let Some(polled) =
                             self.trouble(KafkaError::described(message.code(), &format!("cannot read {}", message.topic())))
                         {
                             return polled;
                         }
-                    }
-                    if count == max {
-                        return Polled::Messages(count);
                     }
                 }
                 sys::RD_KAFKA_EVENT_REBALANCE => return self.rebalance(&event),
@@ -356,7 +355,8 @@ impl Consumer {
         let mut progress = Instant::now();
         while !open.is_empty() {
             let mut done = Vec::new();
-            let polled = self.poll(Duration::from_millis(200), 4096, |message| {
+            let mut left = 4096;
+            let polled = self.poll(Duration::from_millis(200), |message| {
                 let part = TopicPartition::new(message.topic(), message.partition());
                 if let Some(end) = open.get(&part) {
                     if message.offset() < *end {
@@ -366,6 +366,8 @@ impl Consumer {
                         done.push(part);
                     }
                 }
+                left -= 1;
+                left > 0
             });
             match polled {
                 Polled::Messages(_) => progress = Instant::now(),

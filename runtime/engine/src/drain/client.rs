@@ -1,0 +1,193 @@
+//! The producer with what belongs to it: topics made ready before their first record, and what each of them accepts.
+
+use super::DrainOptions;
+use super::reports::Mailbox;
+use crate::{catalog, cursors};
+use millrace_kafka::{Admin, Class, KafkaError, Limits, Producer, Settings, Topic, TopicOutcome, TopicSpec, TransactionError};
+use millrace_schemas::Micros;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long Kafka may take to answer a question about topics.
+const ASK: Duration = Duration::from_secs(10);
+/// How long `init_transactions` may take: another runtime's open transaction under the same id is aborted first.
+const INIT: Duration = Duration::from_secs(30);
+/// What a topic refused stays refused for, before it is asked again.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// Beyond this a transaction is aborted by Kafka itself.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) struct Client {
+    pub producer: Producer,
+    settings: Settings,
+    topics: HashMap<Arc<str>, Ready>,
+}
+
+/// What is known of a topic.
+enum Ready {
+    Yes(Gate),
+    No(KafkaError, Instant),
+}
+
+/// A topic that may be sent to.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub topic: Topic,
+    limits: Limits,
+    /// Avro without a registry: readers find the schema by the fingerprint in a header.
+    pub names_schema: bool,
+}
+
+impl Gate {
+    /// Whether the topic takes a timestamp, by the clock of this machine.
+    pub fn takes(&self, timestamp_ms: i64, now: Micros) -> bool {
+        let now = now.as_millis();
+        self.limits.log_append_time
+            || (timestamp_ms >= 0
+                && timestamp_ms <= now.saturating_add(self.limits.after_max_ms)
+                && timestamp_ms >= now.saturating_sub(self.limits.before_max_ms))
+    }
+}
+
+impl Client {
+    /// Connects: declared topics are made, then the producer. Blocks while Kafka is asked. Also says which topics are not as declared.
+    pub fn open(options: &DrainOptions, mailbox: Arc<Mailbox>) -> Result<(Self, Vec<String>), KafkaError> {
+        let mut specs = options.declared.clone();
+        specs.push(cursors::spec());
+        let (outcomes, limits) = {
+            let admin = Admin::new(&options.settings, ASK)?;
+            let outcomes = admin.ensure(&specs)?;
+            let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+            (outcomes, admin.limits(&names)?)
+        };
+        if let Some(TopicOutcome::Refused(error)) = outcomes.last() {
+            return Err(error.clone());
+        }
+        let settings = sized(&options.settings, &limits);
+        let producer = match &options.transactions {
+            None => Producer::new(&settings, mailbox)?,
+            Some((id, _)) => {
+                let producer = Producer::transactional(&settings, id, TRANSACTION_TIMEOUT, mailbox)?;
+                let deadline = Instant::now() + INIT;
+                loop {
+                    match producer.init_transactions(ASK) {
+                        Ok(()) => break,
+                        Err(TransactionError::Retriable(_)) if Instant::now() < deadline => {}
+                        Err(error) => return Err(error.error().clone()),
+                    }
+                }
+                producer
+            }
+        };
+        let mut client = Self { producer, settings, topics: HashMap::new() };
+        let mut contradictions = Vec::new();
+        for ((spec, outcome), limits) in specs.iter().zip(outcomes).zip(limits) {
+            contradictions.extend(say(spec, &outcome));
+            let ready = match outcome {
+                TopicOutcome::Refused(error) => Ready::No(error, Instant::now()),
+                _ => Ready::Yes(client.gate_of(&spec.name, limits, options)?),
+            };
+            client.topics.insert(spec.name.as_str().into(), ready);
+        }
+        Ok((client, contradictions))
+    }
+
+    fn gate_of(&self, name: &str, limits: Limits, options: &DrainOptions) -> Result<Gate, KafkaError> {
+        let names_schema = options.topics.get(name).format == crate::topics::Format::Avro;
+        Ok(Gate { topic: self.producer.topic(name)?, limits, names_schema })
+    }
+
+    /// The way to a topic. One that nobody declared is made with the defaults before its first record.
+    ///
+    /// Errors: the topic is refused (class `Topic`), or Kafka can't be asked.
+    pub fn gate(&mut self, name: &str, options: &DrainOptions) -> Result<Gate, KafkaError> {
+        match self.topics.get(name) {
+            Some(Ready::Yes(gate)) => return Ok(gate.clone()),
+            Some(Ready::No(error, since)) if since.elapsed() < REFUSED_FOR => return Err(error.clone()),
+            _ => {}
+        }
+        let spec = undeclared(name);
+        let admin = Admin::new(&self.settings, ASK)?;
+        let outcome = admin.ensure(std::slice::from_ref(&spec))?.pop();
+        let ready = match outcome {
+            Some(TopicOutcome::Refused(mut error)) => {
+                // Whatever it is, it is about this topic: nobody else need wait.
+                if error.class != Class::Retry {
+                    error.class = Class::Topic;
+                }
+                Ready::No(error, Instant::now())
+            }
+            _ => {
+                let limits = admin.limits(&[name])?.pop().unwrap_or_default();
+                Ready::Yes(self.gate_of(name, limits, options)?)
+            }
+        };
+        let answer = match &ready {
+            Ready::Yes(gate) => Ok(gate.clone()),
+            Ready::No(error, _) => Err(error.clone()),
+        };
+        self.topics.insert(name.into(), ready);
+        answer
+    }
+
+    /// A topic refused a record or a timestamp: what it accepts is asked again.
+    pub fn forget(&mut self, name: &str) {
+        self.topics.remove(name);
+    }
+}
+
+/// A topic that nobody declared: the cluster's defaults.
+fn undeclared(name: &str) -> TopicSpec {
+    let mut spec = TopicSpec { name: name.to_owned(), ..TopicSpec::default() };
+    if name == catalog::TOPIC {
+        spec.configs.insert("cleanup.policy".into(), "compact".into());
+    }
+    spec
+}
+
+/// Says what became of a declared topic; returned is what is not as declared.
+fn say(spec: &TopicSpec, outcome: &TopicOutcome) -> Option<String> {
+    match outcome {
+        TopicOutcome::Created => {
+            tracing::info!(topic = spec.name, "created");
+            None
+        }
+        TopicOutcome::Exists(contradictions) if contradictions.is_empty() => None,
+        TopicOutcome::Exists(contradictions) => {
+            let list: Vec<String> = contradictions.iter().map(ToString::to_string).collect();
+            let text = format!("topic {}: {}", spec.name, list.join(", "));
+            tracing::warn!("{text}; it is used as it is, change one or the other");
+            Some(text)
+        }
+        TopicOutcome::Refused(error) => {
+            tracing::error!("{error}");
+            Some(error.to_string())
+        }
+    }
+}
+
+/// A batch of librdkafka is refused as a whole, and never split: it stays below what the smallest topic takes; a single record may be
+/// as large as the largest topic takes.
+fn sized(settings: &Settings, limits: &[Limits]) -> Settings {
+    // A tenth is left for what surrounds the records.
+    let smallest = limits.iter().map(|l| l.max_message_bytes / 10 * 9).min().unwrap_or(1_000_000).clamp(1_000, 1_000_000);
+    let largest = limits.iter().map(|l| l.max_message_bytes).max().unwrap_or(1_000_000).clamp(1_000_000, 1_000_000_000);
+    let mut settings = settings.clone();
+    for (name, value) in [("batch.size", smallest), ("message.max.bytes", largest)] {
+        settings.properties.entry(name.into()).or_insert_with(|| value.to_string());
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_fits_the_smallest_topic_and_a_record_the_largest() {
+        let limits = [20_000, 1_048_588, 16_000_000].map(|max_message_bytes| Limits { max_message_bytes, ..Limits::default() });
+        let sized = sized(&Settings::new("b:1").with("linger.ms", "1"), &limits);
+        assert_eq!((sized.properties["batch.size"].as_str(), sized.properties["message.max.bytes"].as_str()), ("18000", "16000000"));
+    }
+}
