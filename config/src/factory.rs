@@ -118,8 +118,8 @@ impl File {
     ];
 }
 
-/// One source or sink, merged from its templates.
-#[derive(Clone, Debug, PartialEq)]
+/// One source or sink, merged from its templates. Two are equal when they say the same, wherever they stand: what a reload need not touch.
+#[derive(Clone, Debug)]
 pub struct Connector {
     pub name: String,
     /// Where its name stands.
@@ -129,6 +129,12 @@ pub struct Connector {
     pub enabled: bool,
     /// All its keys, common ones too; `use` and `with` are gone.
     pub node: Node,
+}
+
+impl PartialEq for Connector {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.node == other.node
+    }
 }
 
 /// The type name of a sink that sends commands through a source's own connection (`source:` instead of `type:`).
