@@ -25,7 +25,7 @@
 //! defaults of `telemetry.avsc`, reads over fields it does not know, and allocates at most nine bytes of heap for each byte of input.
 
 use crate::record::{Array, Batch, Flags, Kind, Micros, Origin, Row, Span, TagId, TimeSource, Value};
-use crate::sample::{DecodeError, Decoded, SampleMeta};
+use crate::sample::{DecodeError, Decoded, SampleMeta, fuzz_sample};
 use crate::scan::{Next, ScanError, Scanner, Text, plain};
 use crate::status::{Quality, StatusCode};
 use base64::Engine;
@@ -262,6 +262,12 @@ pub fn decode(bytes: &[u8], batch: &mut Batch) -> Result<(), DecodeError> {
             Err(error)
         }
     }
+}
+
+/// Entry point of the fuzzer: bytes are refused, or read to a sample that comes back from its own encoding.
+#[doc(hidden)]
+pub fn fuzz_json_sample(bytes: &[u8]) {
+    fuzz_sample(bytes, encode, decode);
 }
 
 const FIELDS: [&str; 12] =

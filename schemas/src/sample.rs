@@ -2,6 +2,7 @@
 
 use crate::record::{Batch, Micros, Row, Span};
 use std::fmt;
+use std::ops::Range;
 
 /// What the engine knows about a row beyond the row itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,4 +68,33 @@ impl Decoded {
         columns.def.push(self.def);
         columns.seq.push(self.seq);
     }
+}
+
+type Encode = fn(&SampleMeta<'_>, &Row, &[u8], &mut Vec<u8>) -> Option<Range<usize>>;
+type Decode = fn(&[u8], &mut Batch) -> Result<(), DecodeError>;
+
+/// What must hold for any bytes: refused with the batch as before, or read, written and read again to the same bytes.
+pub(crate) fn fuzz_sample(bytes: &[u8], encode: Encode, decode: Decode) {
+    let write = |batch: &Batch| {
+        let columns = batch.decoded.as_ref().expect("a decoded batch has columns");
+        let meta = SampleMeta {
+            tag: batch.text_of(columns.tag_path[0]),
+            def: columns.def[0],
+            read_time: columns.read_time[0],
+            device_time: Some(columns.device_time[0]),
+            source: batch.text_of(columns.source[0]),
+            seq: columns.seq[0],
+        };
+        let mut out = Vec::new();
+        encode(&meta, &batch.rows[0], &batch.heap, &mut out);
+        out
+    };
+    let (mut first, mut second) = (Batch::new(), Batch::new());
+    if decode(bytes, &mut first).is_err() {
+        assert!(first.is_empty() && first.heap.is_empty(), "a refused sample leaves the batch as it was");
+        return;
+    }
+    let written = write(&first);
+    decode(&written, &mut second).expect("what we write we can read");
+    assert_eq!(written, write(&second), "a sample comes back from its own encoding");
 }
