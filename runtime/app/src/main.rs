@@ -1,1 +1,88 @@
-fn main() {}
+//! `millrace`: one service per factory, declared in YAML.
+//!
+//! - [`catalog`]: the connectors of this build; the only place that names them.
+//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`]: one command each. [`reference`]: what the documentation is generated from.
+//! - [`voice`]: how the program speaks: log lines for people or machines.
+
+mod browse;
+mod catalog;
+mod check;
+mod reference;
+mod run;
+mod tap;
+mod voice;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Carries a factory's data into Kafka: once acknowledged, never lost.
+#[derive(Parser)]
+#[command(name = "millrace", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The factory's files.
+#[derive(Args, Clone)]
+struct Files {
+    /// The factory's YAML: a file, several, or a folder.
+    #[arg(short, long = "config", required = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the factory until it is told to stop (SIGTERM, Ctrl-C).
+    Run {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Checks the factory's files without any I/O beyond reading them; exit code 1 if anything is wrong.
+    Check {
+        #[command(flatten)]
+        files: Files,
+        /// Prints every problem as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Prints what templates, includes and CSV files made.
+        #[arg(long)]
+        expanded: bool,
+    },
+    /// Says what would be done: connections, subscriptions, topics, and what each source guarantees.
+    Plan {
+        #[command(flatten)]
+        files: Files,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Looks at a device or broker and prints a tree that can be pasted as YAML.
+    Browse(browse::Options),
+    /// Shows live records: of a source, of tags (`*` matches), or of a Kafka topic.
+    Tap(tap::Options),
+    /// Prints the configuration's reference (Markdown) or its JSON Schema, generated from the types that parse it.
+    #[command(subcommand)]
+    Config(reference::Command),
+}
+
+fn main() -> ExitCode {
+    // Two providers end up in the tree; the first thing is to say which.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run { files } => run::run(&files.config),
+        Command::Check { files, json, expanded } => check::check(&files.config, json, expanded),
+        Command::Plan { files, json } => check::plan(&files.config, json),
+        Command::Browse(options) => browse::browse(options),
+        Command::Tap(options) => tap::tap(&options),
+        Command::Config(command) => reference::print(&command),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("millrace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

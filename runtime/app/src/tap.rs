@@ -1,0 +1,181 @@
+//! `millrace tap`: live records in a person's form. Of a running service over its HTTP, of a topic straight from Kafka.
+
+use anyhow::{Context, Result, anyhow, bail};
+use millrace_config::{Load, Problems};
+use millrace_kafka::{Consumer, Settings, TopicPartition};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// A source, a tag's path or a pattern with `*`, or with --topic a Kafka topic. Everything without it.
+    #[arg(default_value = "")]
+    name: String,
+    /// The factory's YAML: says where the service and Kafka are.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// The service's HTTP address, instead of --config.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// NAME is a Kafka topic: its new records are read from Kafka.
+    #[arg(long)]
+    topic: bool,
+    /// One JSON document per line instead of a person's form.
+    #[arg(long)]
+    json: bool,
+    /// Ends after so many records.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+pub fn tap(options: &Options) -> Result<ExitCode> {
+    let factory = if options.config.is_empty() {
+        None
+    } else {
+        let mut problems = Problems::new();
+        let factory = millrace_config::load(&options.config, &Load::to_run(), &mut problems);
+        Some(factory.ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))?)
+    };
+    if options.topic {
+        let factory = factory.context("give the factory's YAML with -c: it says where Kafka is")?;
+        return of_topic(options, &crate::run::settings(&factory));
+    }
+    let address = match (&options.url, &factory) {
+        (Some(url), _) => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
+        (None, Some(factory)) => factory.http.listen.0.to_string(),
+        (None, None) => "127.0.0.1:8080".to_owned(),
+    };
+    of_service(options, &address)
+}
+
+fn of_service(options: &Options, address: &str) -> Result<ExitCode> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("no service answers at {address}; is it running, is --url right"))?;
+    let name: String = options.name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_./*".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect();
+    // HTTP/1.0: the body comes unchunked until the service closes.
+    write!(stream, "GET /tap?name={name} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut lines = BufReader::new(stream).lines();
+    let status = lines.next().transpose()?.unwrap_or_default();
+    if !status.contains(" 200 ") {
+        bail!("{address} answered {status}");
+    }
+    for line in lines.by_ref() {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let mut left = options.count.unwrap_or(u64::MAX);
+    for line in lines {
+        if left == 0 {
+            break;
+        }
+        let line = line?;
+        say(if options.json { line } else { person(&line) })?;
+        left -= 1;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_topic(options: &Options, settings: &Settings) -> Result<ExitCode> {
+    let consumer = Consumer::reader(settings, true)?;
+    let timeout = Duration::from_secs(10);
+    let partitions = consumer.partitions(&options.name, timeout)?;
+    let mut parts = Vec::new();
+    for partition in 0..partitions {
+        let part = TopicPartition::new(options.name.as_str(), i32::try_from(partition)?);
+        let (_, end) = consumer.watermarks(&part, timeout)?;
+        parts.push((part, Some(end)));
+    }
+    consumer.take(&parts)?;
+    let mut left = options.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let mut lines = Vec::new();
+        consumer.poll(Duration::from_millis(500), |message| {
+            let value = readable(message.value(), message.headers().any(|(name, _)| name == "millrace.schema"));
+            lines.push(if options.json {
+                serde_json::json!({
+                    "partition": message.partition(), "offset": message.offset(), "timestamp": message.timestamp_ms(),
+                    "key": message.key().map(String::from_utf8_lossy), "value": value,
+                })
+                .to_string()
+            } else if value.get("tag").is_some() {
+                person(&value.to_string())
+            } else {
+                let key = message.key().map(String::from_utf8_lossy).unwrap_or_default();
+                format!("{} {key} {value}", time_of(message.timestamp_ms() * 1000))
+            });
+            lines.len() < 500
+        });
+        for line in lines.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            say(line)?;
+            left -= 1;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record's value as JSON: a sample in Avro is decoded, JSON is taken as it is, everything else is shown as text.
+pub fn readable(value: Option<&[u8]>, is_avro: bool) -> Value {
+    let Some(bytes) = value else { return Value::Null };
+    if is_avro {
+        let mut batch = millrace_schemas::Batch::new();
+        if millrace_schemas::avro::decode(bytes, &mut batch).is_ok()
+            && let Some(columns) = &batch.decoded
+        {
+            let row = batch.rows[0];
+            let meta = millrace_schemas::SampleMeta {
+                tag: batch.text_of(columns.tag_path[0]),
+                def: columns.def[0],
+                read_time: columns.read_time[0],
+                device_time: Some(columns.device_time[0]).filter(|t| !t.is_none()),
+                source: batch.text_of(columns.source[0]),
+                seq: columns.seq[0],
+            };
+            let mut json = Vec::new();
+            millrace_schemas::json::encode(&meta, &row, &batch.heap, &mut json);
+            return serde_json::from_slice(&json).unwrap_or(Value::Null);
+        }
+    }
+    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+}
+
+/// `12:01:02.123  acme/plant/body/press-1/force  312.5  good  change`
+fn person(line: &str) -> String {
+    let Ok(Value::Object(sample)) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
+    let Some(tag) = sample.get("tag").and_then(Value::as_str) else { return line.to_owned() };
+    let value = sample.get("value").map_or_else(|| "-".to_owned(), Value::to_string);
+    let text = |key: &str| sample.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let status = sample.get("status").and_then(Value::as_u64).filter(|s| *s != 0).map_or(String::new(), |s| format!(" 0x{s:08X}"));
+    let time = sample.get("time").and_then(Value::as_i64).map_or_else(String::new, time_of);
+    format!("{time}  {tag}  {value}  {}{status}  {}", text("quality"), text("origin"))
+}
+
+fn time_of(micros: i64) -> String {
+    let of_day = micros.rem_euclid(86_400_000_000);
+    let (seconds, millis) = (of_day / 1_000_000, of_day / 1000 % 1000);
+    format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// Prints a line; whoever closes the pipe (`head`) ends the program quietly.
+fn say(line: String) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_shown_in_one_line() {
+        let line = r#"{"tag":"a/b/c","value":1.5,"time":3661000123,"status":1083441152,"quality":"uncertain","origin":"change"}"#;
+        assert_eq!(person(line), "01:01:01.000Z  a/b/c  1.5  uncertain 0x40940000  change");
+        assert_eq!(person("not json"), "not json");
+    }
+}

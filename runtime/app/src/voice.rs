@@ -1,0 +1,24 @@
+//! How the program speaks. WARN: something is wrong, nothing is lost. ERROR: something is lost, or a human is needed.
+
+use millrace_config::factory::{Level, MessageFormat, Messages};
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log lines, on stderr: text for people, JSON for machines. `RUST_LOG` overrides the level.
+pub fn start(messages: &Messages) {
+    let level = match messages.level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match messages.format {
+        MessageFormat::Json => builder.json().flatten_event(true).init(),
+        MessageFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(is_terminal).with_target(false).init();
+        }
+    }
+}
