@@ -11,7 +11,7 @@
 
 use crate::node::{Entry, Kind, Node, Short, Shorthand, Spanned, shorten};
 use crate::place::Place;
-use crate::problem::{Problem, Problems, Severity};
+use crate::problem::{Problem, Problems, Severity, WRITTEN_OUT};
 use crate::units::{SECRET, SUCH_AS};
 use crate::{suggest, yaml};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -149,6 +149,12 @@ impl State<'_> {
                 self.stand_in(*at, above)
             }
             What::StandIn => self.stand_in(*at, above),
+            What::WrittenOut => {
+                let mut problem = with_help(problem(node.place, WRITTEN_OUT.into()), WRITTEN_OUT);
+                problem.secret = node.text().cloned();
+                found.push(problem);
+                self.stand_in(*at, above)
+            }
             What::Key(message) => {
                 found.push(with_help(problem(node.place.key(), message.clone()), &message));
                 self.left_out.insert(*at);
@@ -206,7 +212,7 @@ fn find<'n>(root: &'n Node, wanted: Id, trail: &[Id]) -> Option<&'n Node> {
 }
 
 fn problem(place: Place, message: String) -> Problem {
-    Problem { severity: Severity::Error, place, message, help: None, related: Vec::new() }
+    Problem { severity: Severity::Error, place, message, help: None, related: Vec::new(), secret: None }
 }
 
 /// A problem with a value, in the words of the type that refused it. What those words quote may be a secret.
@@ -260,6 +266,8 @@ enum What {
     Key(String),
     /// Problems that were found in a parse of its own.
     Within(Vec<Problem>),
+    /// A secret that is no reference.
+    WrittenOut,
     /// A stand-in was not accepted.
     StandIn,
 }
@@ -333,6 +341,7 @@ impl fmt::Display for Error {
             What::Variant { variant, expected } => write!(f, "`{variant}` is not one of {}", suggest::list(expected)),
             What::Wrong(message) | What::Key(message) => f.write_str(message),
             What::Within(problems) => f.write_str(problems.first().map_or("", |problem| &problem.message)),
+            What::WrittenOut => f.write_str(WRITTEN_OUT),
             What::StandIn => f.write_str("not accepted"),
         }
     }
@@ -543,9 +552,7 @@ impl<'de> Deserializer<'de> for De<'_, '_> {
             }
             SECRET if !self.stands_in() => match self.node.text() {
                 Some(text) if text.reference().is_some() => visitor.visit_str(text.as_str()),
-                Some(_) => Err(Error::new(What::Wrong(
-                    "a secret is written out here; write where it is: `${file:/run/secrets/name}` or `${env:NAME}`".into(),
-                ))),
+                Some(_) => Err(Error::new(What::WrittenOut)),
                 None => self.as_it_is(visitor),
             },
             _ => match name.strip_prefix(SUCH_AS) {

@@ -101,7 +101,8 @@ fn emit_scalar(node: &Node, out: &mut String) {
 /// A text, plain where YAML reads it back as that text, else in double quotes; `${` as it stands.
 fn scalar(text: &str, key: bool, out: &mut String) {
     let text = text.replace("${", "$${");
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '.' | '+' | '(' | ')' | '=' | ';' | '%') || (c == ':' && !key);
+    let plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '.' | '+' | '(' | ')' | '=' | ';' | '%') || (c == ':' && !key);
     let begins = text.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '/'));
     let is_text = matches!(yaml::resolve(text.as_str().into()), Kind::String(_)) && !yaml::is_null(&text);
     // A key is text whatever it spells.

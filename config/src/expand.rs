@@ -35,8 +35,16 @@ pub(crate) fn expand(merged: Node, how: &Load, problems: &mut Problems) -> Node 
     let templates = remove(&mut top, "templates").unwrap_or(Node::null(place));
     let tables = remove(&mut top, "sources_from");
     remove(&mut top, "include");
-    let mut expander =
-        Expander { how, problems, templates: HashMap::new(), tables: HashMap::new(), site: None, nodes: 0, exhausted: false };
+    let mut expander = Expander {
+        how,
+        problems,
+        templates: HashMap::new(),
+        tables: HashMap::new(),
+        site: None,
+        using: Vec::new(),
+        nodes: 0,
+        exhausted: false,
+    };
     let nothing = Scope { name: None, site: None, params: &[], via: None };
     expander.site = top.iter().find(|entry| *entry.key == *"site").map(|entry| expander.fill(&entry.value, "site", &nothing));
     let templates = expander.templates(templates);
@@ -87,6 +95,8 @@ struct Expander<'a> {
     /// Tables by path; `None` for one that can't be read, which is said once.
     tables: HashMap<PathBuf, Option<Arc<Table>>>,
     site: Option<Node>,
+    /// Templates being filled in, the outermost first.
+    using: Vec<String>,
     nodes: usize,
     exhausted: bool,
 }
@@ -207,38 +217,51 @@ impl<'a> Expander<'a> {
     /// Merges the template that a filled-in piece uses.
     fn used(&mut self, own: Node, scope: &Scope, depth: usize) -> Node {
         let Some(wanted) = own.get("use").cloned() else {
-            if let Some(with) = own.get("with") {
-                self.problems.error(with.place.key(), "`with` gives parameters, but no template is used").help("add `use: ..`");
-            }
-            return own;
+            let (with, rest) = own.take(&["with"]);
+            let Some(with) = with.get("with") else { return own };
+            self.problems.error(with.place.key(), "`with` gives parameters, but no template is used").help("add `use: ..`");
+            return rest;
         };
-        let (with, own) = own.take(&["use", "with"]);
+        let (with, mut own) = own.take(&["use", "with"]);
         let with = with.get("with").cloned();
         let Some(name) = wanted.as_str() else {
             self.problems.error(wanted.place, format!("expected the name of a template, found {}", wanted.describe()));
             return own;
         };
+        let own_type = own.get("type").map(|_| ());
         let Some(template) = self.templates.get(name).copied() else {
             let help = suggest::help(name, "templates", self.templates.keys().copied().collect::<Vec<_>>());
             self.problems.error(wanted.place, format!("there is no template `{name}`")).help(help);
+            // With `use` still there, nobody misses what the template would have given.
+            if let (Kind::Map(entries), None) = (&mut own.kind, own_type) {
+                entries.push(Entry { key: "use".into(), value: wanted.clone() });
+            }
             return own;
         };
         if depth >= MAX_USES {
-            self.problems
-                .error(wanted.place, format!("templates use each other more than {MAX_USES} deep"))
-                .help("does one use itself, by way of others?");
+            self.problems.error(wanted.place, format!("templates use each other more than {MAX_USES} deep")).help("write them flatter");
+            return own;
+        }
+        if self.using.iter().any(|using| using == name) {
+            let by_way_of = match self.using.last() {
+                Some(last) if last != name => format!(", by way of `{last}`"),
+                _ => String::new(),
+            };
+            self.problems.error(wanted.place, format!("the template `{name}` uses itself{by_way_of}"));
             return own;
         }
         let via = self.problems.places.add_use(format!("template `{name}`"), template.place, own.place);
-        let params = self.params(name, template, with.as_ref(), own.place, scope);
+        let params = self.params(name, template, with.as_ref(), &mut own, scope);
         let (_, body) = template.take(&["params"]);
         let inner = Scope { params: &params, via: Some(via), ..*scope };
+        self.using.push(name.to_owned());
         let body = self.piece(&body, &inner, depth + 1);
+        self.using.pop();
         self.merge(body, own)
     }
 
     /// The values of a template's parameters: given, or by default.
-    fn params(&mut self, name: &str, template: &Node, with: Option<&Node>, place: Place, scope: &Scope) -> Vec<Entry> {
+    fn params(&mut self, name: &str, template: &Node, with: Option<&Node>, own: &mut Node, scope: &Scope) -> Vec<Entry> {
         let declared = template.get("params").map(Node::entries).unwrap_or_default();
         let given = with.map(Node::entries).unwrap_or_default();
         if let Some(with) = with
@@ -261,9 +284,9 @@ impl<'a> Expander<'a> {
                 Some(entry) => entry.value.clone(),
                 None if param.value.as_str() == Some(REQUIRED) => {
                     let misspelt = given.iter().any(|entry| suggest::nearest(&entry.key, [&*param.key]).is_some());
-                    if !misspelt {
+                    if !misspelt && !self.misspelt_beside(name, &param.key, own) {
                         self.problems
-                            .error(place, format!("the template `{name}` needs `{}`", param.key))
+                            .error(own.place, format!("the template `{name}` needs `{}`", param.key))
                             .help(format!("add `with: {{{}: ..}}`; in a table, a column `{}`", param.key, param.key))
                             .also(param.value.place.key(), "it is required");
                     }
@@ -279,6 +302,17 @@ impl<'a> Expander<'a> {
             params.push(Entry { key: param.key.clone(), value });
         }
         params
+    }
+
+    /// Whether a missing parameter is there among the piece's own keys, misspelt: a column of a table. If so, says it.
+    fn misspelt_beside(&mut self, template: &str, param: &str, own: &mut Node) -> bool {
+        let Kind::Map(entries) = &mut own.kind else { return false };
+        let Some(at) = entries.iter().position(|entry| suggest::nearest(&entry.key, [param]).is_some()) else { return false };
+        let misspelt = entries.remove(at);
+        self.problems
+            .error(misspelt.value.place.key(), format!("unknown key `{}`", misspelt.key))
+            .help(format!("did you mean `{param}`, a parameter of the template `{template}`?"));
+        true
     }
 
     /// Fills in a piece: its devices' texts know the device's name, not the source's.

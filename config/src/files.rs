@@ -136,7 +136,8 @@ impl Reading<'_> {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.problems.error(from, format!("cannot read {}: {}", path.display(), cause(&error)));
-                self.failed = true;
+                // Without a file that is included, the others can still be looked at.
+                self.failed |= from.is_none();
                 return None;
             }
         };

@@ -79,9 +79,6 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
             }
         }
     }
-    if sources.is_empty() && sinks.is_empty() && !problems.has_errors() {
-        problems.warn(head.place, "the factory has neither sources nor sinks").help("add one under `sources`; see config/examples");
-    }
     let factory = Factory {
         site: site(&settled, problems),
         levels: levels(&settled, problems),
@@ -101,6 +98,9 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
     };
     addresses(&factory, problems);
     written_out_passwords(&factory, problems);
+    if factory.sources.is_empty() && factory.sinks.is_empty() && !problems.has_errors() {
+        problems.warn(factory.head.place, "the factory has neither sources nor sinks").help("add one under `sources`; see config/examples");
+    }
     factory
 }
 
@@ -213,8 +213,8 @@ fn connectors(what: &str, node: Option<Node>, problems: &mut Problems) -> Vec<Co
             }
             (Some(type_name), Some(_)) => type_name.parse::<Spanned<String>>(problems),
             (None, _) => {
-                // A template that is not there would have given it.
-                if node.get("use").is_none() && !problems.has_errors_at(place) {
+                // A template that is not there may have given it.
+                if node.get("use").is_none() {
                     problems.error(place, format!("the {what} `{key}` has no `type`")).help(match what {
                         "sink" => "add `type: ..`, or `source: ..` for commands",
                         _ => "add `type: ..`, or `use: ..` for a template that has one",
@@ -261,10 +261,8 @@ fn written_out_passwords(factory: &Factory, problems: &mut Problems) {
     let sinks = factory.sinks.iter().filter_map(|sink| sink.node.get("properties"));
     for entry in head.into_iter().chain(sinks).flat_map(Node::entries) {
         let secret = entry.key.ends_with("password") || entry.key.ends_with("secret") || entry.key.ends_with("key.pem");
-        if secret && entry.value.text().is_some_and(|text| text.reference().is_none()) {
-            problems
-                .error(entry.value.place, "a secret is written out here")
-                .help("write where it is: `${file:/run/secrets/name}` or `${env:NAME}`");
+        if let Some(text) = entry.value.text().filter(|text| secret && text.reference().is_none()) {
+            problems.written_out(entry.value.place, text);
         }
     }
 }

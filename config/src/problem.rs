@@ -1,5 +1,6 @@
 //! Problems of a configuration, each with its places; collected, never thrown.
 
+use crate::node::Text;
 use crate::place::{Location, Place, Places};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -16,7 +17,11 @@ pub struct Problem {
     pub help: Option<String>,
     /// Second places: the template's line, the earlier definition.
     pub related: Vec<(Place, String)>,
+    /// A secret that is written out where the problem is: no rendering shows it.
+    pub(crate) secret: Option<Text>,
 }
+
+pub(crate) const WRITTEN_OUT: &str = "a secret is written out here; write where it is: `${file:/run/secrets/name}` or `${env:NAME}`";
 
 /// All problems found so far, and what their places mean.
 #[derive(Debug, Default)]
@@ -42,10 +47,13 @@ impl Problems {
     }
 
     fn push(&mut self, severity: Severity, place: Place, message: String) -> &mut Problem {
-        self.add(Problem { severity, place, message, help: None, related: Vec::new() })
+        self.add(Problem { severity, place, message, help: None, related: Vec::new(), secret: None })
     }
 
     pub(crate) fn add(&mut self, problem: Problem) -> &mut Problem {
+        if let Some(secret) = &problem.secret {
+            self.places.add_secret(secret.as_str(), "<secret>");
+        }
         let list = if self.places.is_unread(problem.place) { &mut self.unread } else { &mut self.list };
         list.push(problem);
         list.last_mut().expect("just pushed")
@@ -59,9 +67,18 @@ impl Problems {
         }
     }
 
-    /// Whether something at this very place is wrong already.
-    pub(crate) fn has_errors_at(&self, place: Place) -> bool {
-        self.list.iter().any(|problem| problem.place.key() == place.key())
+    /// Refuses a secret that is no reference.
+    pub(crate) fn written_out(&mut self, place: Place, text: &Text) {
+        let what = WRITTEN_OUT.split_once("; ").map_or((WRITTEN_OUT, ""), |parts| parts);
+        let problem = Problem {
+            severity: Severity::Error,
+            place,
+            message: what.0.into(),
+            help: Some(what.1.into()),
+            related: Vec::new(),
+            secret: Some(text.clone()),
+        };
+        self.add(problem);
     }
 
     pub fn has_errors(&self) -> bool {

@@ -155,6 +155,7 @@ fn cut(line: &str, column: usize) -> (String, String) {
     let shown: String = chars[start..].iter().take(WIDTH).collect();
     let quote = chars.get(at).filter(|c| matches!(c, '"' | '\''));
     let word = match quote {
+        None if matches!(chars.get(at), Some('[' | '{')) => 1,
         Some(quote) => chars[at + 1..].iter().position(|c| c == quote).map_or(1, |end| end + 2),
         None => chars[at..].iter().take_while(|c| !matches!(c, ' ' | ',' | ']' | '}' | ';') && **c != ':').count(),
     };

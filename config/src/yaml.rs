@@ -228,10 +228,11 @@ impl Builder<'_> {
             return Err(GiveUp);
         }
         let nodes = self.nodes;
+        let mapping = matches!(frame, Frame::Map { .. });
         let mut place = self.place(at)?;
         if let Some(Level { frame: Frame::Map { key: Some((_, key)), .. }, .. }) = self.stack.last() {
-            // A block under its key: people look for it at the key.
-            if key.0 != at.0 {
+            // A mapping, and a block under its key: people look for them at the key.
+            if key.0 != at.0 || mapping {
                 place = place.key();
             }
         }

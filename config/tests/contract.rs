@@ -71,10 +71,7 @@ fn every_source_and_sink_is_there_with_its_type() {
             "press-3 opcua",
         ]
     );
-    assert_eq!(
-        names(&factory.sinks),
-        ["lake lake", "confirmations erp", "setpoints commands", "archive file", "apps mqtt", "cloud kafka"]
-    );
+    assert_eq!(names(&factory.sinks), ["lake lake", "confirmations erp", "setpoints commands", "archive file", "apps mqtt", "cloud kafka"]);
     assert!(!source(&factory, "load").enabled);
     assert!(!source(&factory, "press-3").enabled);
 }
