@@ -124,7 +124,7 @@ pub struct CursorFiles {
 impl CursorFiles {
     /// Reads the cursors of a log. Corrupt files count as none, and as a problem that the caller reports.
     pub fn load(fs: &dyn Fs, dir: &Path) -> Result<(Self, Cursors, Option<PathBuf>), StoreError> {
-        let (mut best, mut corrupt) = (None::<Cursors>, None);
+        let (mut best, mut corrupt) = (None::<Cursors>, Vec::new());
         for slot in 0..2 {
             let path = slot_path(dir, slot);
             let bytes = match read(fs, &path) {
@@ -135,11 +135,11 @@ impl CursorFiles {
             match Cursors::decode(&bytes) {
                 Ok(cursors) => best = best.filter(|b| b.generation > cursors.generation).or(Some(cursors)),
                 Err(BadCursors::Newer(found)) => return Err(StoreError::Newer { path, found, known: VERSION }),
-                Err(BadCursors::Corrupt) => corrupt = Some(path),
+                Err(BadCursors::Corrupt) => corrupt.push(path),
             }
         }
-        // A torn write of one file is what the other is for.
-        let lost = corrupt.filter(|_| best.is_none());
+        // A torn write of one file is what the other is for; one alone was being written for the first time.
+        let lost = corrupt.pop().filter(|_| best.is_none() && !corrupt.is_empty());
         let cursors = best.unwrap_or_default();
         Ok((Self { dir: dir.to_path_buf(), generation: cursors.generation, distrusted: false }, cursors, lost))
     }

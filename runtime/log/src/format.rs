@@ -51,6 +51,8 @@ pub struct SegmentHeader {
 pub enum BadHeader {
     /// Written by a later release.
     Newer(u32),
+    /// Its end never came to the disk.
+    Torn,
     Corrupt,
 }
 
@@ -69,9 +71,9 @@ impl SegmentHeader {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
-        let Some(bytes) = bytes.first_chunk::<SEGMENT_HEADER>() else { return Err(BadHeader::Corrupt) };
+        let Some(bytes) = bytes.first_chunk::<SEGMENT_HEADER>() else { return Err(BadHeader::Torn) };
         if bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
-            return Err(BadHeader::Corrupt);
+            return Err(if bytes[SEGMENT_HEADER - 1] == 0 { BadHeader::Torn } else { BadHeader::Corrupt });
         }
         match u32_at(bytes, 8) {
             VERSION => Ok(Self {
@@ -87,7 +89,7 @@ impl SegmentHeader {
         }
     }
 
-    /// Reads a file's header; a file too short for one is `Corrupt`.
+    /// Reads a file's header; a file too short for one is `Torn`.
     pub fn read(file: &dyn File) -> io::Result<Result<Self, BadHeader>> {
         let mut bytes = [0; SEGMENT_HEADER];
         let n = file.read_full_at(0, &mut bytes)?;
@@ -266,7 +268,7 @@ mod tests {
         for bit in 0..SEGMENT_HEADER * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::decode(&flipped), Err(BadHeader::Corrupt), "bit {bit}");
+            assert!(matches!(SegmentHeader::decode(&flipped), Err(BadHeader::Corrupt | BadHeader::Torn)), "bit {bit}");
         }
     }
 

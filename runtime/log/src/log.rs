@@ -310,7 +310,10 @@ impl Inner {
             self.request_sync(&mut state);
             return Err(AppendError::Full { bound: Bound::Unsynced, used: state.held_bytes, limit: self.options.unsynced });
         }
-        let full = |segment: &Segment| segment.sealed || segment.batches > 0 && segment.len + bytes > self.segment_bytes;
+        // An empty segment may have been begun for a batch at a higher offset, which then failed.
+        let full = |segment: &Segment| {
+            segment.sealed || first < segment.header.base || segment.batches > 0 && segment.len + bytes > self.segment_bytes
+        };
         if state.roll || state.segments.back().is_none_or(full) {
             self.roll(&mut state, first)?;
         }
@@ -413,7 +416,14 @@ impl Inner {
             state.faults.failed_writes += 1;
             self.write_error(path, source)
         })?;
-        self.seal_last(state);
+        match state.segments.pop_back_if(|last| last.batches == 0 && !last.sealed) {
+            Some(mut empty) => {
+                self.close_segment(&mut empty);
+                self.discount(empty.bytes());
+                let _ = self.shared.fs.remove(&empty.path(&self.dir));
+            }
+            None => self.seal_last(state),
+        }
         state.segments.push_back(segment);
         state.roll = false;
         Ok(())

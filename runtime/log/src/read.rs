@@ -218,7 +218,8 @@ impl Inner {
             Some(hint) if hint.offset <= from && hint.pos <= limit => hint.pos.max(open.seek(from)),
             _ => open.seek(from),
         };
-        Some(Ok(Place { seq, epoch: segment.epoch, salt: segment.header.salt, open, pos, limit, next: segment.next }))
+        let next = if limit < segment.len { state.synced } else { segment.next };
+        Some(Ok(Place { seq, epoch: segment.epoch, salt: segment.header.salt, open, pos, limit, next }))
     }
 
     fn read_file(&self, place: Place, from: u64, max_bytes: usize, buf: &mut ReadBuf) -> Result<usize, Trouble> {
@@ -231,15 +232,16 @@ impl Inner {
             let (mut at, mut taken, mut cut_off) = (0, 0, 0);
             while let Some(header) = buf.data[at..n].first_chunk::<BATCH_HEADER>().map(BatchHeader::decode) {
                 let size = header.size();
-                if !header.plausible((room - at) as u64, 0) || header.is_footer() {
-                    return Err(Trouble::Corrupt);
-                }
-                if at + size > n || taken > 0 && taken + size > max_bytes {
+                let sound = header.plausible((room - at) as u64, 0) && !header.is_footer();
+                if sound && (at + size > n || taken > 0 && taken + size > max_bytes) {
                     cut_off = size;
                     break;
                 }
-                if !header.intact(&buf.data[at..at + size], place.salt) {
-                    return Err(Trouble::Corrupt);
+                if !sound || !header.intact(&buf.data[at..at + size], place.salt) {
+                    if buf.is_empty() {
+                        return Err(Trouble::Corrupt);
+                    }
+                    break; // what stands before it is good; the next read finds it again
                 }
                 place.open.learn(header.first, base + at as u64);
                 if header.next() > from {
@@ -343,6 +345,7 @@ impl Inner {
         };
         tracing::error!(log = self.name, path = %quarantined.path.display(), records = lost, "a corrupt part of the log was set aside");
         let before = segment.bytes();
+        state.dir_unsynced = true;
         self.close_segment(segment);
         self.account(rebuilt.bytes());
         self.discount(before);

@@ -2,6 +2,8 @@
 //!
 //! Cursors are durable before a segment goes, so that after any crash they are in the log or behind it, and the records that were dropped are counted.
 
+use std::time::Instant;
+
 use crate::cursors::Cursor;
 use crate::error::StoreError;
 use crate::format::BatchHeader;
@@ -93,6 +95,8 @@ impl Inner {
         self.close_segment(first);
         let bytes = first.bytes();
         state.segments.pop_front();
+        state.dir_unsynced = true;
+        self.schedule(state, Instant::now() + self.options.sync);
         self.discount(bytes);
         Ok(bytes)
     }

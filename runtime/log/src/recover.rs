@@ -7,13 +7,14 @@
 //! Where nothing proves it, the hole is the torn tail of a crash, and batches behind it go too: they may rest on the lost one, as a
 //! source's position rests on the data before it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cursors::{CursorFiles, Cursors};
 use crate::error::StoreError;
 use crate::format::{BadHeader, FOOTER, Footer, SEGMENT_HEADER, SegmentHeader, VERSION, parse_segment_name, segment_name};
-use crate::fs::{Fs, Mode};
+use crate::fs::{File, Fs, Mode};
 use crate::log::{Quarantined, Recovery};
 use crate::scan::{Run, Survey};
 use crate::segment::{Segment, rebuild, set_aside};
@@ -45,6 +46,8 @@ struct Found {
     file_len: u64,
     /// `None`: its header is corrupt.
     header: Option<SegmentHeader>,
+    /// Its header never came to the disk whole.
+    torn: bool,
     /// A later segment holds all of it.
     void: bool,
     kind: Kind,
@@ -70,7 +73,7 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     let next_seq = found.last().map_or(1, |last| last.seq + 1);
     let proven = read_what_must_be(fs, &mut found, cursors.synced, &mut report)?;
 
-    let mut state = Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unsynced: false, report };
+    let mut state = Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unproven: HashMap::new(), unsynced: false, report };
     let (void, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|file| file.void);
     for file in void {
         state.remove(&file)?;
@@ -85,8 +88,8 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
         }
     }
     state.lose_what_is_missing_at_the_end();
-    let Walk { mut segments, total, end, unsynced, mut report, .. } = state;
-    seal_and_sync(fs, dir, &mut segments, total, proven, unsynced)?;
+    seal_and_sync(&mut state)?;
+    let Walk { segments, total, end, mut report, .. } = state;
     report.scanned_bytes += (segments.len() * (SEGMENT_HEADER + FOOTER)) as u64;
     let newest = segments.iter().rev().find(|s| s.newest > 0).map(|s| Newest { seq: s.header.seq, pos: s.newest });
     let end = end.unwrap_or_else(|| cursors.by_name.values().map(|c| c.offset).chain([start, cursors.synced]).max().unwrap_or(start));
@@ -110,13 +113,14 @@ fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, StoreError> {
     for entry in entries {
         let Some((base, seq)) = parse_segment_name(&entry.name).filter(|_| !entry.is_dir) else { continue };
         let path = dir.join(entry.name);
-        found.push(Found { base, seq, path, file_len: entry.len, header: None, void: false, kind: Kind::Unreadable });
+        found.push(Found { base, seq, path, file_len: entry.len, header: None, torn: false, void: false, kind: Kind::Unreadable });
     }
     found.sort_by_key(|file| file.seq);
     for file in &mut found {
         let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
         match SegmentHeader::read(&*open).map_err(StoreError::io("read", &file.path))? {
             Ok(header) if header.seq == file.seq => file.header = Some(header),
+            Err(BadHeader::Torn) => file.torn = true,
             Ok(_) | Err(BadHeader::Corrupt) => {}
             Err(BadHeader::Newer(found)) => return Err(StoreError::Newer { path: file.path.clone(), found, known: VERSION }),
         }
@@ -161,6 +165,8 @@ struct Walk<'a> {
     end: Option<u64>,
     total: u64,
     segments: VecDeque<Segment>,
+    /// By sequence number, from where on a segment is not proven to be on the disk.
+    unproven: HashMap<u64, u64>,
     unsynced: bool,
     report: Recovery,
 }
@@ -192,7 +198,7 @@ impl Walk<'_> {
             Kind::Read(survey) => survey,
             Kind::Unreadable => unreachable!("a segment with a header was read"),
         };
-        let base_end = end.max(header.follows).max(header.base);
+        let base_end = end.max(header.follows);
         // What the segment once reached, as far as anyone says.
         let reached = follows.map(|(follows, _)| follows).or(survey.footer.map(|f| f.next));
         let (kept, mut cut) = self.keep(&survey, base_end, reached, is_last);
@@ -213,6 +219,7 @@ impl Walk<'_> {
             let missing = if lost_behind && after.is_none() { None } else { (total_after - header.total).checked_sub(records) };
             let (segment, aside) = rebuild(self.fs, self.dir, header, &kept, next, total_after)
                 .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
+            self.unsynced = true;
             self.lost(aside, "batches are corrupt".to_owned(), survey.end.saturating_sub(SEGMENT_HEADER as u64 + used), missing);
             self.end = Some(segment.next);
             self.total = total_after;
@@ -221,6 +228,9 @@ impl Walk<'_> {
         }
         let mut segment = Segment::from_runs(header, &kept);
         segment.next = next;
+        if next > self.proven {
+            self.unproven.insert(header.seq, survey.before(self.proven));
+        }
         if let Some(footer) = footer {
             segment = Segment::from_footer(header, &footer, kept_end + FOOTER as u64);
         }
@@ -265,6 +275,10 @@ impl Walk<'_> {
     /// A segment whose header is corrupt: its batches cannot be checked.
     fn take_unreadable(&mut self, file: Found, follows: Option<(u64, u64)>) -> Result<bool, StoreError> {
         let end = self.end.unwrap_or(file.base);
+        if follows.is_some_and(|(follows, _)| follows <= end) {
+            self.remove(&file)?; // begun, and given up before a batch was in it
+            return Ok(true);
+        }
         if end >= self.proven && file.base >= self.proven {
             self.set_behind_hole_aside(file)?;
             return Ok(false);
@@ -278,6 +292,7 @@ impl Walk<'_> {
             SegmentHeader { salt: salt(file.base, file.seq), seq: file.seq, base: file.base, follows: end, synced: end, total: self.total };
         let next = follows.map_or(end.max(file.base), |(follows, _)| follows);
         let (segment, aside) = rebuild(self.fs, self.dir, header, &[], next, total).map_err(StoreError::io("rewrite", &file.path))?;
+        self.unsynced = true;
         self.lost(aside, "its header is corrupt".to_owned(), file.file_len, records);
         (self.end, self.total) = (Some(next), total);
         self.segments.push_back(segment);
@@ -296,6 +311,7 @@ impl Walk<'_> {
             self.report.truncated_bytes += file.file_len;
             let aside = set_aside(self.fs, &file.path, false).map_err(StoreError::io("set aside", &file.path))?;
             let (reason, records) = match file.header {
+                _ if file.torn => ("its header is torn, and nothing says it was synced", Some(0)),
                 Some(_) => ("it stands behind a torn batch, and nothing says it was synced", Some(0)),
                 None => ("its header is corrupt", None),
             };
@@ -316,15 +332,7 @@ impl Walk<'_> {
         let aside = set_aside(self.fs, path, false).map_err(StoreError::io("set aside", path))?;
         let copied = (|| {
             let (from, to) = (self.fs.open(&aside, Mode::Read)?, self.fs.open(path, Mode::New)?);
-            let (len, mut pos, mut part) = (from.len()?, 0, vec![0; 256 << 10]);
-            while pos < len {
-                let n = from.read_full_at(pos, &mut part)?;
-                if n == 0 {
-                    break;
-                }
-                to.write_all_at(pos, &part[..n])?;
-                pos += n as u64;
-            }
+            copy(&*from, &*to, 0, from.len()?)?;
             to.sync_data()
         })();
         if copied.is_ok() {
@@ -357,20 +365,29 @@ impl Walk<'_> {
     }
 }
 
-/// Gives every segment that is not appended to its footer, and syncs what is not proven to be synced.
-fn seal_and_sync(fs: &dyn Fs, dir: &Path, segments: &mut VecDeque<Segment>, total: u64, proven: u64, cut: bool) -> Result<(), StoreError> {
-    let mut touched = cut;
-    for i in 0..segments.len() {
-        let is_last = i + 1 == segments.len();
-        let total = segments.get(i + 1).map_or(total, |next| next.header.total);
-        let segment = &mut segments[i];
+/// Gives every segment that is not appended to its footer, and makes durable what is not proven to be.
+///
+/// What is not proven is written again in its place before it is synced: an fdatasync that failed before the crash has left pages that
+/// look clean, and another one would pass over them.
+fn seal_and_sync(walk: &mut Walk<'_>) -> Result<(), StoreError> {
+    let (fs, dir) = (walk.fs, walk.dir);
+    let mut touched = walk.unsynced;
+    for i in 0..walk.segments.len() {
+        let is_last = i + 1 == walk.segments.len();
+        let total = walk.segments.get(i + 1).map_or(walk.total, |next| next.header.total);
+        let segment = &mut walk.segments[i];
         segment.sealed |= !is_last;
         let needs_footer = segment.sealed && !segment.footer;
-        if !needs_footer && segment.next <= proven && !(is_last && cut) {
+        let unproven = walk.unproven.get(&segment.header.seq);
+        if !needs_footer && unproven.is_none() && !(is_last && walk.unsynced) {
             continue;
         }
         let path = segment.path(dir);
         let file = fs.open(&path, Mode::Write).map_err(StoreError::io("open", &path))?;
+        if let Some(from) = unproven {
+            file.write_all_at(0, &segment.header.encode()).map_err(StoreError::io("write", &path))?;
+            copy(&*file, &*file, *from, segment.bytes()).map_err(StoreError::io("write", &path))?;
+        }
         if needs_footer {
             // On a full disk it does without: then the segment is read again at the next start.
             let footer = segment.footer(total).encode(segment.header.salt);
@@ -383,6 +400,21 @@ fn seal_and_sync(fs: &dyn Fs, dir: &Path, segments: &mut VecDeque<Segment>, tota
         touched = true;
     }
     if touched { fs.sync_dir(dir).map_err(StoreError::io("sync", dir)) } else { Ok(()) }
+}
+
+/// Copies a piece of one file to the same place of another, or of itself.
+fn copy(from: &dyn File, to: &dyn File, mut pos: u64, end: u64) -> io::Result<()> {
+    let mut part = vec![0; 256 << 10];
+    while pos < end {
+        let len = part.len().min((end - pos) as usize);
+        let n = from.read_full_at(pos, &mut part[..len])?;
+        if n == 0 {
+            break;
+        }
+        to.write_all_at(pos, &part[..n])?;
+        pos += n as u64;
+    }
+    Ok(())
 }
 
 /// A number of a segment's own.

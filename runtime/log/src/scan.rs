@@ -9,6 +9,7 @@ use crate::fs::File;
 
 const WINDOW: usize = 256 << 10;
 const BLOCK: usize = 4096;
+const MARK: u64 = 64 << 10;
 /// How often the bytes of a file may be checksummed while looking for the next batch behind a hole.
 const RESYNC_PASSES: u64 = 8;
 
@@ -213,6 +214,8 @@ pub struct Survey {
     pub end: u64,
     /// Everything below is on the disk: the strongest claim found.
     pub synced: u64,
+    /// `(next, position behind it)` of some batches, [`MARK`] apart.
+    marks: Vec<(u64, u64)>,
     pub read_bytes: u64,
 }
 
@@ -229,6 +232,10 @@ impl Survey {
                 }
                 Found::Batch(pos, batch) => {
                     survey.synced = survey.synced.max(batch.synced());
+                    let behind = pos + batch.size() as u64;
+                    if survey.marks.last().map_or(0, |mark| mark.1) + MARK <= behind {
+                        survey.marks.push((batch.next(), behind));
+                    }
                     match survey.runs.last_mut().filter(|run| run.end() == pos) {
                         Some(run) => run.extend(pos, &batch),
                         None => survey.runs.push(Run::begin(pos, &batch)),
@@ -244,6 +251,12 @@ impl Survey {
         }
         survey.read_bytes = scanner.read_bytes;
         Ok(survey)
+    }
+
+    /// A position before which every batch ends at or below `offset`.
+    pub fn before(&self, offset: u64) -> u64 {
+        let at = self.marks.partition_point(|(next, _)| *next <= offset);
+        if at == 0 { 0 } else { self.marks[at - 1].1 }
     }
 
     /// No hole before, between or behind the batches.

@@ -79,7 +79,7 @@ impl Segment {
     pub fn empty(header: SegmentHeader) -> Self {
         Self {
             header,
-            next: header.base,
+            next: header.follows,
             len: SEGMENT_HEADER as u64,
             records: 0,
             batches: 0,
@@ -165,7 +165,7 @@ impl Segment {
 /// Writes a segment anew without its holes, and sets the old file aside.
 ///
 /// `next` and `total` are what the segment once reached. The new file takes the old one's name when it is durable, so a crash leaves one or the other.
-/// Returns the new segment, sealed, and the name of the file set aside.
+/// Returns the new segment, sealed, and the name of the file set aside; the caller syncs the directory.
 pub fn rebuild(fs: &dyn Fs, dir: &Path, header: SegmentHeader, runs: &[Run], next: u64, total: u64) -> io::Result<(Segment, PathBuf)> {
     let path = dir.join(segment_name(header.base, header.seq));
     let temporary = path.with_extension("seg.tmp");
@@ -204,7 +204,6 @@ pub fn rebuild(fs: &dyn Fs, dir: &Path, header: SegmentHeader, runs: &[Run], nex
     };
     let aside = set_aside(fs, &path, true)?;
     fs.rename(&temporary, &path)?;
-    fs.sync_dir(dir)?;
     Ok((segment, aside))
 }
 
