@@ -146,6 +146,14 @@ impl Intake {
             }
             at = next;
         }
+        // The host's own STATE is a subscription, but no route.
+        if let (0, Some(host)) = (taken, &mut self.host)
+            && host.filters().iter().any(|filter| filter == publish.topic)
+        {
+            let Publish { topic, payload, retain, dup, .. } = *publish;
+            let message = sparkplug::Message { topic, payload, retain, dup };
+            self.outgoing.extend(host.on_message(message, Instant::now(), batch, io));
+        }
         taken
     }
 

@@ -651,6 +651,10 @@ impl<'a> Live<'a> {
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
+        if self.connection.intake.host.is_some() {
+            // What a host finds gone must not overtake its values.
+            self.send().await?;
+        }
         if let Some(host) = self.connection.intake.host.as_mut().filter(|_| self.is_subscribed) {
             let outgoing = host.tick(std::time::Instant::now(), self.io);
             self.connection.intake.outgoing.extend(outgoing);
