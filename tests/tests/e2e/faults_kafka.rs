@@ -107,11 +107,11 @@ fn a_source_whose_topic_is_refused_is_blocked_alone() {
     }
     kafka
         .allow("millrace", &["--operation", "All", "--group", "*", "--operation", "Create", "--operation", "IdempotentWrite", "--cluster"]);
-    let millrace = Factory::on(&kafka).with("secured", kafka.secured_brokers()).with("good", &good).with("bad", &bad).start(
+    let millrace = Factory::on(&kafka).with("secured", kafka.secured_brokers()).with("good", &good).with("bad", &bad).env("KAFKA_PASSWORD", "secret").start(
         "
 kafka:
   brokers: $secured
-  properties: {security.protocol: SASL_PLAINTEXT, sasl.mechanism: SCRAM-SHA-512, sasl.username: millrace, sasl.password: secret}
+  properties: {security.protocol: SASL_PLAINTEXT, sasl.mechanism: SCRAM-SHA-512, sasl.username: millrace, sasl.password: '${env:KAFKA_PASSWORD}'}
 topics: {$good: {format: json}, $bad: {format: json}}
 sources:
   well: {type: generator, at: well, topic: $good, tags: 1, rate: 100/s, shapes: [counter], count: 1000, report: all}

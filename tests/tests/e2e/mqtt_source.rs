@@ -290,13 +290,14 @@ fn tls_with_a_client_certificate_websocket_and_passwords_are_ways_in() {
         .with("cert", leaf.cert.display())
         .with("leaf_key", leaf.key.display())
         .env("MQTT_PASSWORD", "secret")
+        .env("WRONG_PASSWORD", "wrong")
         .start(
             "
 sources:
   by-tls: {type: mqtt, endpoint: $tls_url, tls: {ca: $ca, cert: $cert, key: $leaf_key}, subscribe: [{filter: 'a/#', topic: $topic, key: tls}]}
   by-login: {type: mqtt, endpoint: $login_url, login: {user: millrace, password: '${env:MQTT_PASSWORD}'}, subscribe: [{filter: 'a/#', topic: $topic, key: login}]}
   by-websocket: {type: mqtt, endpoint: $ws_url, subscribe: [{filter: 'a/#', topic: $topic, key: websocket}]}
-  wrong-password: {type: mqtt, endpoint: $login_url, login: {user: millrace, password: wrong}, subscribe: [{filter: 'a/#', topic: $topic, key: wrong}]}
+  wrong-password: {type: mqtt, endpoint: $login_url, login: {user: millrace, password: '${env:WRONG_PASSWORD}'}, subscribe: [{filter: 'a/#', topic: $topic, key: wrong}]}
   nobodys-certificate: {type: mqtt, endpoint: $tls_url, subscribe: [{filter: 'a/#', topic: $topic, key: nobody}]}
 ",
         );
