@@ -16,6 +16,7 @@ pub struct MosquittoOptions {
     tls: Option<(PathBuf, PathBuf, PathBuf)>,
     websocket: bool,
     lines: Vec<String>,
+    quiet: bool,
 }
 
 impl MosquittoOptions {
@@ -40,6 +41,12 @@ impl MosquittoOptions {
     /// Any line of mosquitto.conf that holds for the whole broker.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.into());
+        self
+    }
+
+    /// Logs no packets: for benchmarks.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -73,7 +80,8 @@ impl Mosquitto {
         let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
         // What waits for a kept session is kept, however long its client is away.
         text += user;
-        text += "max_queued_messages 0\nmax_queued_bytes 0\nset_tcp_nodelay true\nlog_dest stderr\nlog_type all\nsys_interval 1\n";
+        text += "max_queued_messages 0\nmax_queued_bytes 0\nset_tcp_nodelay true\nlog_dest stderr\n";
+        text += if options.quiet { "log_type error\nsys_interval 0\n" } else { "log_type all\nsys_interval 1\n" };
         let _ = writeln!(
             text,
             "persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes false",

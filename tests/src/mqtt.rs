@@ -140,6 +140,11 @@ impl Client {
         Ok(())
     }
 
+    /// Works on the acknowledgements that have come, without waiting for more than a moment.
+    pub fn acknowledged(&mut self) -> std::io::Result<()> {
+        if self.in_flight.is_empty() { Ok(()) } else { self.turn() }
+    }
+
     /// Waits until everything published is acknowledged.
     pub fn finish(&mut self) {
         let end = Instant::now() + PATIENCE;

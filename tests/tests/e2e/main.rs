@@ -3,6 +3,7 @@
 //! A module per subject; `millrace_tests` (tests/src) is the harness. Tests share one Kafka (`Kafka::shared()`) and take names of their own for
 //! topics (`kafka.topic("states")`), unless they hurt the broker.
 
+mod drain;
 mod faults_kafka;
 mod faults_runtime;
 mod files;

@@ -1,0 +1,67 @@
+//! The benchmarks that need peers: one table of figures, each with its goal and its ratio from this run. Started by `tests/bench`.
+//!
+//! The runtime under test is the release binary; what it is compared with (a bare rdkafka producer) runs as a process of its own in the same
+//! minute on the same machine, so the ratios mean something where the figures don't travel.
+
+mod bare;
+mod figures;
+mod latency;
+mod publish;
+
+use figures::Row;
+use std::process::ExitCode;
+use std::time::Instant;
+
+const ROWS: [(&str, &str, fn(bool) -> Vec<Row>); 7] = [
+    ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
+    ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
+    ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
+    ("latency", "source time to consumer at 5,000 values/s", figures::latency),
+    ("mqtt", "JSON to samples, QoS 1, Mosquitto to Kafka: messages per CPU-second, p50 and p99", figures::mqtt),
+    ("devices", "100,000 topics at 10,000 messages/s: memory", figures::devices),
+    ("memory", "VmHWM through an outage and the catch-up, 10,000 and 100,000 tags at 1 Hz", figures::memory),
+];
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        // Roles of child processes.
+        Some("stub") => {
+            let port = args[1].parse().expect("a port");
+            millrace_tests::stub::serve(port).unwrap_or_else(|error| panic!("the stub cannot serve on port {port}: {error}"));
+            return ExitCode::SUCCESS;
+        }
+        Some("bare") => {
+            bare::main(&args[1..]);
+            return ExitCode::SUCCESS;
+        }
+        Some("publish") => {
+            publish::main(&args[1..]);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let quick = args.iter().any(|arg| arg == "--quick");
+    args.retain(|arg| arg != "--quick");
+    if args.iter().any(|arg| !ROWS.iter().any(|(name, ..)| name == arg)) {
+        eprintln!("tests/bench [--quick] [ROW...]; the rows:");
+        for (name, what, _) in ROWS {
+            eprintln!("  {name:14} {what}");
+        }
+        return ExitCode::from(2);
+    }
+    let mut table = Vec::new();
+    for (name, what, measure) in ROWS.iter().filter(|(name, ..)| args.is_empty() || args.iter().any(|arg| arg == name)) {
+        eprintln!("==> {name}: {what}");
+        let began = Instant::now();
+        table.extend(measure(quick));
+        eprintln!("    {:.0} s", began.elapsed().as_secs_f64());
+    }
+    let widths = |column: fn(&Row) -> &str| table.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
+    let (what, figure, goal) = (widths(|row| &row.what), widths(|row| &row.figure), widths(|row| &row.goal));
+    println!("{:what$}  {:>figure$}  {:goal$}  ratio", "", "figure", "goal");
+    for row in &table {
+        println!("{:what$}  {:>figure$}  {:goal$}  {}", row.what, row.figure, row.goal, row.ratio);
+    }
+    ExitCode::SUCCESS
+}
