@@ -100,6 +100,24 @@ pub enum Guarantee {
     AtMostOnce(String),
 }
 
+impl Guarantee {
+    /// In a person's words.
+    pub const fn words(&self) -> &'static str {
+        match self {
+            Self::ExactlyOnce(_) => "exactly once into the log",
+            Self::AtLeastOnce(_) => "at least once into the log",
+            Self::AtMostOnce(_) => "at most once into the log",
+        }
+    }
+
+    /// Why it is so.
+    pub fn because(&self) -> &str {
+        match self {
+            Self::ExactlyOnce(why) | Self::AtLeastOnce(why) | Self::AtMostOnce(why) => why,
+        }
+    }
+}
+
 /// What a connector will do, for `millrace plan`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {

@@ -31,7 +31,8 @@ pub struct Options {
 pub fn browse(options: Options) -> Result<ExitCode> {
     let known: Vec<&str> = catalog::of(Role::Source).filter(|e| (e.browse)().is_some()).map(|e| e.type_name).collect();
     let entry = catalog::of(Role::Source).find(|e| e.type_name == options.r#type);
-    let look = entry.and_then(|e| (e.browse)()).ok_or_else(|| anyhow!("cannot browse {}: browse knows {}", options.r#type, known.join(", ")))?;
+    let look =
+        entry.and_then(|e| (e.browse)()).ok_or_else(|| anyhow!("cannot browse {}: browse knows {}", options.r#type, known.join(", ")))?;
     let password = match &options.password_env {
         None => None,
         Some(name) => Some(std::env::var(name).map_err(|_| anyhow!("the environment has no variable {name}"))?),

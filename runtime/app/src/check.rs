@@ -3,7 +3,6 @@
 use crate::catalog::ENTRIES;
 use anyhow::Result;
 use millrace_config::{Factory, Load, Problems};
-use millrace_contract::Guarantee;
 use millrace_engine::compile::{Works, compile};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -75,14 +74,10 @@ fn plan_of(factory: &Factory, works: &Works) -> Value {
             let mut topics: Vec<&str> = model.routes.iter().map(|r| &*r.topic).chain(model.tags.iter().map(|t| &*t.topic)).collect();
             topics.sort_unstable();
             topics.dedup();
-            let (guarantee, why) = match s.compiled.guarantee() {
-                Guarantee::ExactlyOnce(why) => ("exactly once into the log", why),
-                Guarantee::AtLeastOnce(why) => ("at least once into the log", why),
-                Guarantee::AtMostOnce(why) => ("at most once into the log", why),
-            };
+            let guarantee = s.compiled.guarantee();
             json!({
                 "name": s.name, "type": s.type_name, "endpoint": plan.endpoint, "does": plan.lines, "values_per_second": plan.rate,
-                "tags": model.tags.len(), "topics": topics, "guarantee": guarantee, "because": why, "log_bytes": s.log_size,
+                "tags": model.tags.len(), "topics": topics, "guarantee": guarantee.words(), "because": guarantee.because(), "log_bytes": s.log_size,
             })
         })
         .collect();

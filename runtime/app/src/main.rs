@@ -7,6 +7,7 @@
 mod browse;
 mod catalog;
 mod check;
+mod dead;
 mod reference;
 mod run;
 mod tap;
@@ -61,6 +62,9 @@ enum Command {
     Browse(browse::Options),
     /// Shows live records: of a source, of tags (`*` matches), or of a Kafka topic.
     Tap(tap::Options),
+    /// Lists, shows and replays dead letters.
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Prints the configuration's reference (Markdown) or its JSON Schema, generated from the types that parse it.
     #[command(subcommand)]
     Config(reference::Command),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Plan { files, json } => check::plan(&files.config, json),
         Command::Browse(options) => browse::browse(options),
         Command::Tap(options) => tap::tap(&options),
+        Command::Dead(command) => dead::dead(command),
         Command::Config(command) => reference::print(&command),
     };
     match outcome {

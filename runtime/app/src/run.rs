@@ -23,7 +23,8 @@ pub fn run(paths: &[PathBuf]) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     voice::start(&factory.messages);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millrace").build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millrace").build().context("cannot start threads")?;
     runtime.block_on(serve(factory, works))
 }
 

@@ -53,8 +53,13 @@ pub fn tap(options: &Options) -> Result<ExitCode> {
 }
 
 fn of_service(options: &Options, address: &str) -> Result<ExitCode> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("no service answers at {address}; is it running, is --url right"))?;
-    let name: String = options.name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_./*".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect();
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("no service answers at {address}; is it running, is --url right"))?;
+    let name: String = options
+        .name
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() || b"-_./*".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") })
+        .collect();
     // HTTP/1.0: the body comes unchunked until the service closes.
     write!(stream, "GET /tap?name={name} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut lines = BufReader::new(stream).lines();

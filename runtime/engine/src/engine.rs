@@ -88,6 +88,9 @@ pub struct SourceReport {
     pub r#type: String,
     #[serde(flatten)]
     pub state: Report,
+    /// What survives a kill between device and log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<&'static str>,
     pub ledger: Snapshot,
     /// Both equations of the ledger hold.
     pub adds_up: bool,
@@ -225,6 +228,7 @@ impl Engine {
             let report = SourceReport {
                 r#type: source.type_name.clone(),
                 state: source.host.board.report(blocked),
+                guarantee: source.guarantee.as_ref().map(Guarantee::words),
                 adds_up: ledger.adds_up(),
                 ledger,
                 tags: intake.tags_len(),
