@@ -35,6 +35,7 @@ const NODE: &str = "$millrace::Node";
 
 /// Deserialises, adding every problem. `None` if there was any.
 pub(crate) fn parse<T: DeserializeOwned>(node: &Node, problems: &mut Problems) -> Option<T> {
+    STRICT.set(problems.strict);
     attempt(node, &[])
         .map_err(|found| {
             for problem in found {
@@ -49,6 +50,8 @@ thread_local! {
     static CARRIED: RefCell<Option<Node>> = const { RefCell::new(None) };
     /// Problems found by [`parse_within`], on their way to the parse around it.
     static WITHIN: RefCell<Vec<Problem>> = const { RefCell::new(Vec::new()) };
+    /// Whether secrets must be references: in a factory's files, not in a snippet.
+    static STRICT: Cell<bool> = const { Cell::new(false) };
     /// Parses under way in this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
@@ -551,7 +554,7 @@ impl<'de> Deserializer<'de> for De<'_, '_> {
                 visitor.visit_unit()
             }
             SECRET if !self.stands_in() => match self.node.text() {
-                Some(text) if text.reference().is_some() => visitor.visit_str(text.as_str()),
+                Some(text) if text.reference().is_some() || !STRICT.get() => visitor.visit_str(text.as_str()),
                 Some(_) => Err(Error::new(What::WrittenOut)),
                 None => self.as_it_is(visitor),
             },
@@ -1124,6 +1127,7 @@ mod tests {
 
     fn problems_of(text: &str) -> (Option<Plc>, Vec<(u32, String, Option<String>)>) {
         let mut problems = Problems::new();
+        problems.strict = true;
         let node = Node::from_yaml(text, &mut problems).expect("is YAML");
         let plc = node.parse(&mut problems);
         let found = problems.iter().map(|p| (problems.locate(p.place).line, p.message.clone(), p.help.clone())).collect();

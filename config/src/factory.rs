@@ -247,7 +247,7 @@ impl Default for Http {
 pub struct Messages {
     /// The least important messages to show.
     pub level: Level,
-    /// For people, or for a log collector.
+    /// How they are written.
     pub format: MessageFormat,
 }
 
@@ -264,15 +264,20 @@ pub enum Level {
     Error,
     /// Something went wrong; nothing is lost.
     Warn,
+    /// What a person wants to know: what starts, what stops, where things are.
     Info,
+    /// What a developer of a connector wants to know.
     Debug,
+    /// Everything.
     Trace,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageFormat {
+    /// For people.
     Text,
+    /// For a log collector: one object per line.
     Json,
 }
 
@@ -321,7 +326,9 @@ pub enum Full {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogCompression {
+    /// Fast; pays for most data.
     Lz4,
+    /// Not at all.
     None,
 }
 
@@ -436,8 +443,11 @@ impl Default for Topic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
+    /// JSON; with a schema, checked against it.
     Json,
+    /// Avro in binary; the most compact.
     Avro,
+    /// Protobuf.
     Protobuf,
     /// The bytes as they came.
     Raw,
@@ -459,6 +469,7 @@ pub enum Shape {
 pub enum Lane {
     /// Before all others: alarms.
     First,
+    /// In its turn.
     Normal,
     /// After all others: backfill.
     Bulk,

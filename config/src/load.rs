@@ -42,6 +42,7 @@ impl Load {
 /// Every problem found is in `problems`. Where a section is wrong its default stands in, so that the connectors' own problems can be found in the
 /// same go: look at `problems.has_errors()` before anything is run. `None` if a file can't be read, or is not YAML.
 pub fn load(paths: &[PathBuf], how: &Load, problems: &mut Problems) -> Option<Factory> {
+    problems.strict = true;
     if paths.is_empty() {
         problems.error(Place::NONE, "no file is given").help("name one: `-c factory.yaml`, or a folder");
         return None;

@@ -110,7 +110,7 @@ impl Node {
         Self { place, kind: Kind::String(text.into()) }
     }
 
-    /// Reads one YAML text on its own, without `${..}`, includes and templates; for tests, and for snippets.
+    /// Reads one YAML text on its own, without `${..}`, includes and templates; for tests, and for snippets. Secrets may be written out in it.
     pub fn from_yaml(text: &str, problems: &mut Problems) -> Option<Self> {
         yaml::read("config.yaml", text.as_bytes(), problems)
     }

@@ -30,6 +30,8 @@ pub struct Problems {
     /// Problems with a value that is not read now (a secret's file, in `check`): nothing is known of them.
     unread: Vec<Problem>,
     pub(crate) places: Places,
+    /// A factory's files were loaded: a secret that is written out is a problem.
+    pub(crate) strict: bool,
 }
 
 impl Problems {

@@ -306,14 +306,19 @@ impl Parts {
             let resolved = self.resolved(&shape);
             let default = match resolved.get("default").filter(|default| !default.is_null() && !default.is_object()) {
                 Some(Value::Array(items)) if items.is_empty() => String::new(),
+                Some(Value::String(text)) if text.is_empty() => String::new(),
                 Some(Value::String(text)) => format!("`{text}`"),
                 Some(default) => format!("`{default}`"),
                 None if required.contains(&key.as_str()) => "required".into(),
                 None => String::new(),
             };
-            let description = resolved.get("description").and_then(Value::as_str).unwrap_or_default();
-            let cells =
-                [self.type_name(&resolved), default, first_paragraph(description)].map(|cell| cell.replace('|', "\\|").replace('\n', " "));
+            let mut description = first_paragraph(resolved.get("description").and_then(Value::as_str).unwrap_or_default());
+            for choice in resolved.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
+                if let (Some(name), Some(told)) = (choice.get("const"), choice.get("description").and_then(Value::as_str)) {
+                    let _ = write!(description, " {}: {}", said(name), lowercase(&first_paragraph(told)));
+                }
+            }
+            let cells = [self.type_name(&resolved), default, description].map(|cell| cell.replace('|', "\\|").replace('\n', " "));
             let _ = writeln!(text, "| `{prefix}{key}` | {} | {} | {} |", cells[0], cells[1], cells[2]);
             // Below the top level, a key's own keys are told in the same table.
             if depth > 0 && depth < 6 {
@@ -389,6 +394,15 @@ fn said(value: &Value) -> String {
 
 fn first_paragraph(description: &str) -> String {
     description.split("\n\n").next().unwrap_or_default().to_owned()
+}
+
+/// A sentence as it goes on after a colon.
+fn lowercase(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    match (chars.next(), chars.as_str()) {
+        (Some(first), rest) if !rest.starts_with(char::is_uppercase) => first.to_lowercase().chain(rest.chars()).collect(),
+        _ => sentence.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -467,7 +467,7 @@ impl Notation for Listen {
 
 /// A secret: never printed, zeroed when dropped.
 ///
-/// In a factory's file it stands only as a reference, `${file:/run/secrets/name}` or `${env:NAME}`: a secret written out is an error.
+/// In a factory's file it stands only as a reference, `${file:/run/secrets/name}` or `${env:NAME}`: a secret written out is an error there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
