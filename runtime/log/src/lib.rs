@@ -24,8 +24,11 @@ mod error;
 pub mod faulty;
 mod format;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 mod log;
 mod names;
+pub mod offline;
 mod read;
 mod reclaim;
 mod recover;

@@ -144,7 +144,7 @@ pub(crate) struct State {
     pub held_bytes: u64,
     /// The last segment takes no more batches: its file is in an unknown state.
     pub roll: bool,
-    /// A name was created or removed since the directory was synced.
+    /// A name may have been created or removed since the directory was synced.
     pub dir_unsynced: bool,
     /// Sealed segments whose footer is not synced.
     pub unsynced_footers: Vec<Arc<Open>>,
@@ -239,7 +239,8 @@ impl Inner {
             held: VecDeque::new(),
             held_bytes: 0,
             roll: false,
-            dir_unsynced: false,
+            // A name may have been created just before a crash and its segment be in use again now.
+            dir_unsynced: true,
             unsynced_footers: Vec::new(),
             syncing: false,
             wanted: false,

@@ -328,7 +328,7 @@ impl Inner {
             Some(open) => open.clone(),
             None => self.open_segment(segment).map_err(failed)?,
         };
-        let survey = Survey::of(&*open.file, &segment.header, segment.len, u64::MAX).map_err(failed)?;
+        let survey = Survey::of(&open.file, &segment.header, segment.len, u64::MAX).map_err(failed)?;
         if survey.is_whole() {
             return Ok(());
         }

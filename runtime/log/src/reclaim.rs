@@ -148,7 +148,7 @@ impl Inner {
             return 0;
         }
         let Ok(open) = first.open.clone().map_or_else(|| self.open_segment(first), Ok) else { return first.records };
-        let mut scanner = Scanner::new(&*open.file, &first.header, first.len);
+        let mut scanner = Scanner::new(open.file.clone(), &first.header, first.len);
         let mut records = 0;
         while let Ok(Some(found)) = scanner.next() {
             if let Found::Batch(_, header) = found {

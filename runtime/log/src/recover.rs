@@ -73,7 +73,8 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     let next_seq = found.last().map_or(1, |last| last.seq + 1);
     let proven = read_what_must_be(fs, &mut found, cursors.synced, &mut report)?;
 
-    let mut state = Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unproven: HashMap::new(), unsynced: false, report };
+    let mut state =
+        Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unproven: HashMap::new(), unsynced: false, report };
     let (void, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|file| file.void);
     for file in void {
         state.remove(&file)?;
@@ -147,7 +148,7 @@ fn read_what_must_be(fs: &dyn Fs, found: &mut [Found], claimed: u64, report: &mu
         let believed = matches!(&file.kind, Kind::Sealed(footer) if footer.next <= proven && footer.next <= void_from);
         if !believed {
             let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
-            let survey = Survey::of(&*open, &header, file.file_len, void_from).map_err(StoreError::io("read", &file.path))?;
+            let survey = Survey::of(&open, &header, file.file_len, void_from).map_err(StoreError::io("read", &file.path))?;
             report.scanned_bytes += survey.read_bytes;
             proven = proven.max(survey.synced);
             file.kind = Kind::Read(survey);
@@ -228,7 +229,7 @@ impl Walk<'_> {
         }
         let mut segment = Segment::from_runs(header, &kept);
         segment.next = next;
-        if next > self.proven {
+        if next > self.proven || kept.is_empty() {
             self.unproven.insert(header.seq, survey.before(self.proven));
         }
         if let Some(footer) = footer {

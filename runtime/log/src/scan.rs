@@ -3,6 +3,7 @@
 //! Whatever the bytes are, a scan ends, reads each byte a bounded number of times and holds at most one batch in memory.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::format::{BATCH_HEADER, BatchHeader, Footer, SEGMENT_HEADER, SegmentHeader};
 use crate::fs::File;
@@ -23,8 +24,8 @@ pub enum Found {
 }
 
 /// A walk over the batches of one file.
-pub struct Scanner<'a> {
-    file: &'a dyn File,
+pub struct Scanner {
+    file: Arc<dyn File>,
     salt: u32,
     pos: u64,
     limit: u64,
@@ -36,9 +37,9 @@ pub struct Scanner<'a> {
     pub read_bytes: u64,
 }
 
-impl<'a> Scanner<'a> {
+impl Scanner {
     /// Scans a segment's batches up to the position `limit`.
-    pub fn new(file: &'a dyn File, header: &SegmentHeader, limit: u64) -> Self {
+    pub fn new(file: Arc<dyn File>, header: &SegmentHeader, limit: u64) -> Self {
         Self {
             file,
             salt: header.salt,
@@ -221,8 +222,8 @@ pub struct Survey {
 
 impl Survey {
     /// Reads a whole segment. Batches at or above `void_from` are void: they stand in a later segment.
-    pub fn of(file: &dyn File, header: &SegmentHeader, len: u64, void_from: u64) -> io::Result<Self> {
-        let mut scanner = Scanner::new(file, header, len);
+    pub fn of(file: &Arc<dyn File>, header: &SegmentHeader, len: u64, void_from: u64) -> io::Result<Self> {
+        let mut scanner = Scanner::new(file.clone(), header, len);
         let mut survey = Self { end: len.max(SEGMENT_HEADER as u64), synced: header.synced, ..Self::default() };
         while let Some(found) = scanner.next()? {
             match found {
@@ -259,12 +260,16 @@ impl Survey {
         if at == 0 { 0 } else { self.marks[at - 1].1 }
     }
 
+    /// Places between, before and behind the runs: position and length.
+    pub fn holes(&self) -> Vec<(u64, u64)> {
+        let mut pos = SEGMENT_HEADER as u64;
+        let ends = self.runs.iter().map(|run| (run.pos, run.end())).chain([(self.end, self.end)]);
+        let gaps = ends.map(|(start, end)| (std::mem::replace(&mut pos, end), start));
+        gaps.filter(|(from, to)| from < to).map(|(from, to)| (from, to - from)).collect()
+    }
+
     /// No hole before, between or behind the batches.
     pub fn is_whole(&self) -> bool {
-        match self.runs.as_slice() {
-            [] => self.end == SEGMENT_HEADER as u64,
-            [run] => run.pos == SEGMENT_HEADER as u64 && run.end() == self.end,
-            _ => false,
-        }
+        self.holes().is_empty()
     }
 }

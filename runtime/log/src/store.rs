@@ -23,9 +23,8 @@ use crate::log::{Inner, Log, LogOptions, Recovery};
 use crate::names;
 
 const BOOT_MAGIC: &str = "MILLRBOOT 1";
-/// Appends between two looks at the room on the disk, in bytes and time.
+/// Bytes appended between two looks at the room on the disk.
 const LOOK_BYTES: u64 = 1 << 20;
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An open segment that nobody used for so long is closed.
 const IDLE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
@@ -93,7 +92,6 @@ pub(crate) struct Shared {
     spare: Mutex<(Vec<Vec<u8>>, usize)>,
     low: AtomicBool,
     since_look: AtomicU64,
-    look: Mutex<Option<Instant>>,
     /// Open segment files.
     pub open: AtomicUsize,
     started: Instant,
@@ -134,7 +132,6 @@ impl Store {
             spare: Mutex::default(),
             low: AtomicBool::new(false),
             since_look: AtomicU64::new(LOOK_BYTES),
-            look: Mutex::new(None),
             open: AtomicUsize::new(0),
             started: Instant::now(),
             next_id: AtomicU64::new(0),
@@ -325,27 +322,16 @@ impl Shared {
         }
     }
 
-    /// Whether `bytes` more may be written: `Err` with what is free and what is to be kept free.
+    /// Whether `bytes` more may be written: `Err` with what is free and what is to be kept free. Looks at the disk once in a MiB, and always while it is full.
     pub fn check_space(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        let low = self.low.load(Relaxed);
-        if !low && self.since_look.fetch_add(bytes, Relaxed) < LOOK_BYTES {
+        if !self.low.load(Relaxed) && self.since_look.fetch_add(bytes, Relaxed) < LOOK_BYTES {
             return Ok(());
         }
-        let mut look = self.look.lock();
-        let now = Instant::now();
-        // Bytes alone would look at a fast disk too often, time alone at a small one too seldom.
-        let recent = look.is_some_and(|last| now < last + LOOK_EVERY / 50);
-        if recent && !low {
-            return Ok(());
-        }
-        *look = Some(now);
         self.since_look.store(0, Relaxed);
-        drop(look);
         let Ok(space) = self.fs.space(&self.dir) else { return Ok(()) };
         let keep = self.options.keep_free.of(space);
         let enough = space.free >= keep.saturating_add(bytes);
-        if low == enough {
-            self.low.store(!enough, Relaxed);
+        if self.low.swap(!enough, Relaxed) == enough {
             if enough {
                 tracing::info!(free = space.free, "there is room on the disk again");
             } else {
@@ -362,9 +348,11 @@ impl Shared {
         (space.free, self.options.keep_free.of(space))
     }
 
-    /// Looks whether a full disk has room again, and tells those who wait.
+    /// Looks at the disk, which others fill and empty too; tells those who wait when there is room again.
     pub fn look_again(&self) {
-        if self.low.load(Relaxed) && self.check_space(LOOK_BYTES).is_ok() {
+        let was_low = self.low.load(Relaxed);
+        self.since_look.store(LOOK_BYTES, Relaxed);
+        if self.check_space(0).is_ok() && was_low {
             let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
             logs.iter().for_each(|log| log.tell_room());
         }

@@ -305,12 +305,35 @@ fn found_a() {
 fn found_b() {
     let a = |gap, span, len| Op::Append { gap, span, len };
     let f = |writes, syncs, full| Op::Faults { writes, syncs, full };
-    play(15859408504954068, &[a(0, 4, 472), Op::SaveCursors, a(0, 4, 105), a(0, 4, 862), Op::Reclaim, a(2, 1, 902), Op::Reclaim, f(true, true, true), a(0, 4, 619)]);
+    play(
+        15859408504954068,
+        &[
+            a(0, 4, 472),
+            Op::SaveCursors,
+            a(0, 4, 105),
+            a(0, 4, 862),
+            Op::Reclaim,
+            a(2, 1, 902),
+            Op::Reclaim,
+            f(true, true, true),
+            a(0, 4, 619),
+        ],
+    );
 }
 
 #[test]
 fn found_c() {
     let a = |gap, span, len| Op::Append { gap, span, len };
     let f = |writes, syncs, full| Op::Faults { writes, syncs, full };
-    play(4452141477866484078, &[f(false, true, false), a(0, 1, 168), Op::Sync, Op::Flip { file: 0, pos: 8169734200, mask: 1 }, Op::Read { from: 0, max: 1 }, Op::Close]);
+    play(
+        4452141477866484078,
+        &[
+            f(false, true, false),
+            a(0, 1, 168),
+            Op::Sync,
+            Op::Flip { file: 0, pos: 8169734200, mask: 1 },
+            Op::Read { from: 0, max: 1 },
+            Op::Close,
+        ],
+    );
 }
