@@ -705,7 +705,7 @@ impl Event {
                     partition: message.partition,
                     offset: message.offset,
                     code,
-                    text: (code != NO_ERROR).then(|| owned(rd_kafka_message_errstr(message))),
+                    text: (code != NO_ERROR).then(|| produce_text(message, code)),
                 });
             }
         }
@@ -739,6 +739,14 @@ impl Drop for Event {
         // SAFETY: owned.
         unsafe { rd_kafka_event_destroy(self.0.as_ptr()) }
     }
+}
+
+/// Why a message was not delivered: the broker's own words, else those for the code.
+///
+/// SAFETY: `message` comes from a report event. (`rd_kafka_message_errstr` is for consumers: of a report it would be the payload.)
+unsafe fn produce_text(message: &rd_kafka_message_t, code: i32) -> String {
+    let text = unsafe { owned(rd_kafka_message_produce_errstr(message)) };
+    if text.is_empty() { describe(code) } else { text }
 }
 
 /// A fetched message, borrowed from its event.

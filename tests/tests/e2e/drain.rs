@@ -1,12 +1,12 @@
 //! The drain against a real Kafka: every log record once or at least once, whatever is refused, killed or lost.
 
+use millrace_contract::{Model, Route};
 use millrace_engine::drain::{Drain, DrainOptions};
 use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
 use millrace_engine::ledger::Snapshot;
 use millrace_engine::outlet::Positions;
 use millrace_engine::taps::Taps;
 use millrace_engine::topics::{Topic, Topics};
-use millrace_contract::{Model, Route};
 use millrace_kafka::{Settings, TopicSpec};
 use millrace_log::{Full, Store, StoreOptions};
 use millrace_schemas::{Doc, Micros, RouteId, Span};
@@ -72,7 +72,13 @@ impl Site {
         self.send_at(source, docs, moved, None);
     }
 
-    fn send_at<'d>(&self, source: usize, docs: impl IntoIterator<Item = (u32, String, Vec<u8>)>, moved: &[(&'d str, &'d [u8])], time: Option<Micros>) {
+    fn send_at<'d>(
+        &self,
+        source: usize,
+        docs: impl IntoIterator<Item = (u32, String, Vec<u8>)>,
+        moved: &[(&'d str, &'d [u8])],
+        time: Option<Micros>,
+    ) {
         self.tokio.block_on(async {
             let intake = &self.sources[source];
             let mut batch = intake.batch().await;
@@ -250,13 +256,18 @@ fn a_lost_data_dir_begins_a_new_incarnation_with_the_positions_that_kafka_kept()
         let second = site(kafka, dir.path(), commit, &[(&name, &[&topic])], Vec::new());
         let mut from_kafka = second.sources[0].outlet.from_kafka.subscribe();
         let known = second.tokio.block_on(async { from_kafka.wait_for(Option::is_some).await.expect("the drain lives").clone() });
-        assert_eq!(*known.expect("just seen"), Positions::from([("file a".to_owned(), b"17".to_vec()), ("file b".to_owned(), b"4".to_vec())]));
+        assert_eq!(
+            *known.expect("just seen"),
+            Positions::from([("file a".to_owned(), b"17".to_vec()), ("file b".to_owned(), b"4".to_vec())])
+        );
         second.count(0, 502..1_000);
         second.drained(0);
         second.stop();
         every_once(kafka, &topic, 1_000);
         let records = kafka.read(&topic);
-        let incarnation = |range: std::ops::Range<u64>| records.iter().filter(move |r| range.contains(&r.text().parse().unwrap())).map(|r| r.identity().1 as u64);
+        let incarnation = |range: std::ops::Range<u64>| {
+            records.iter().filter(move |r| range.contains(&r.text().parse().unwrap())).map(|r| r.identity().1 as u64)
+        };
         assert!(incarnation(502..1_000).min() > Some(highest), "no identity is used twice");
     }
 }

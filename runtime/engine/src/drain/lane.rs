@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 /// How long a blocked lane waits before it tries again.
 const BLOCKED_FOR: Duration = Duration::from_secs(30);
 /// How long a lane waits after a failure that is nobody's fault.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 /// A dead letter's payload is cut to this when the whole was refused too.
 const STRIPPED: usize = 4096;
 
@@ -58,11 +58,6 @@ pub(super) struct Moved {
 #[derive(Debug, PartialEq)]
 pub(super) enum State {
     Flowing,
-    /// Records up to `until` go in small units; `size` is how many at a time.
-    Careful {
-        until: u64,
-        size: u32,
-    },
     /// A failure was reported; what is still in flight is waited for.
     Failing,
     /// Nothing is sent until then.
@@ -70,6 +65,13 @@ pub(super) enum State {
         until: Instant,
         is_blocked: bool,
     },
+}
+
+/// Records up to `until` go in small units, one at a time; `size` is how many records are in one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Careful {
+    until: u64,
+    size: u32,
 }
 
 /// How one record must go out, after it was refused as it is.
@@ -98,6 +100,7 @@ pub(super) struct Lane {
     /// Counts at `next`.
     head: Note,
     pub state: State,
+    careful: Option<Careful>,
     fix: Option<(u64, Fix)>,
     serial: u32,
     buffer: ReadBuf,
@@ -146,6 +149,7 @@ impl Lane {
             note,
             head: note,
             state: State::Flowing,
+            careful: None,
             fix: None,
             serial: 0,
             buffer: ReadBuf::new(),
@@ -198,15 +202,14 @@ impl Lane {
     pub fn is_ready(&self, now: Instant) -> bool {
         let may = match self.state {
             State::Flowing => true,
-            State::Careful { .. } => self.window.is_empty(),
             State::Failing => false,
             State::Waiting { until, .. } => now >= until,
         };
-        may && self.has_more()
+        may && (self.careful.is_none() || self.window.is_empty()) && self.has_more()
     }
 
     pub fn is_careful(&self) -> bool {
-        matches!(self.state, State::Careful { .. })
+        self.careful.is_some()
     }
 
     /// Whether everything below `offset` is delivered.
@@ -235,7 +238,7 @@ impl Lane {
                 self.wait(PAUSE);
             }
         }
-        if buffer.is_empty() && self.next < self.log.end() && matches!(self.state, State::Flowing | State::Careful { .. }) {
+        if buffer.is_empty() && self.next < self.log.end() && self.state == State::Flowing {
             // Nothing is left between here and the end: it was set aside as corrupt, and the next batch's total will tell how much.
             self.wait(PAUSE);
         }
@@ -251,7 +254,7 @@ impl Lane {
             sent.is_stuck |= outcome.is_stuck;
             sent.is_spent |= outcome.is_spent;
             // A lane that left its course, or a batch that did not go whole, ends the turn.
-            if sent.is_stuck || self.next < next || !matches!(self.state, State::Flowing) || sent.bytes >= room.bytes {
+            if sent.is_stuck || self.next < next || self.state != State::Flowing || self.is_careful() || sent.bytes >= room.bytes {
                 break;
             }
         }
@@ -304,10 +307,7 @@ impl Lane {
                 }
             }
         }
-        let limit = match self.state {
-            State::Careful { size, .. } => size as usize,
-            _ => usize::MAX,
-        };
+        let limit = self.careful.map_or(usize::MAX, |careful| careful.size as usize);
         let opaque = u64::from(self.id) << 32 | u64::from(self.serial);
         let read_time_ms = frame.read_time.as_millis();
         let now = Micros::now();
@@ -495,13 +495,7 @@ impl Lane {
         if self.fix.as_ref().is_some_and(|(at, _)| *at < self.cursor) {
             self.fix = None;
         }
-        if let State::Careful { until, size } = &mut self.state {
-            if self.cursor >= *until {
-                self.state = State::Flowing;
-            } else {
-                *size = size.saturating_mul(2);
-            }
-        }
+        self.careful = self.careful.filter(|c| self.cursor < c.until).map(|c| Careful { size: c.size.saturating_mul(2), ..c });
     }
 
     /// Whether a failure was reported and everything in flight has come back.
@@ -528,7 +522,7 @@ impl Lane {
         match error.class {
             Class::Record(fault) => {
                 if records > 1 || !is_first {
-                    self.state = State::Careful { until, size: (records / 2).max(1) };
+                    self.careful = Some(Careful { until, size: (records / 2).max(1) });
                 } else {
                     let offset = self.first_at(cursor);
                     self.refuse(source, offset, until, fault, &error);
@@ -560,7 +554,7 @@ impl Lane {
             }
         };
         self.fix = Some((offset, fix));
-        self.state = State::Careful { until, size: 1 };
+        self.careful = Some(Careful { until, size: 1 });
     }
 
     /// The client refused a record before it was sent: too large for any topic.
