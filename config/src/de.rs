@@ -52,23 +52,54 @@ thread_local! {
     static WITHIN: RefCell<Vec<Problem>> = const { RefCell::new(Vec::new()) };
     /// Whether secrets must be references: in a factory's files, not in a snippet.
     static STRICT: Cell<bool> = const { Cell::new(false) };
-    /// Parses under way in this thread.
+    /// Of each parse under way: its node, and keys that were taken from it before.
+    static KNOWN: RefCell<Vec<(Place, Vec<&'static str>)>> = const { RefCell::new(Vec::new()) };
+    /// Calls of serde under way in this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Parses a node inside a `Deserialize` of ours: all its problems, with their places, reach the [`Node::parse`] around it.
-/// `also_known` are keys that were taken from the node before, for suggestions.
-pub fn parse_within<T: DeserializeOwned, E: serde::de::Error>(node: &Node, also_known: &[&str]) -> Result<T, E> {
-    attempt(node, also_known).map_err(|found| {
-        let messages = found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
-        if DEPTH.get() > 0 {
-            WITHIN.with_borrow_mut(|within| within.extend(found));
-        }
-        E::custom(messages)
+pub fn parse_within<T: DeserializeOwned, E: serde::de::Error>(node: &Node) -> Result<T, E> {
+    attempt(node, &inherited(node)).map_err(pass_on)
+}
+
+/// Parses the two halves of a mapping that [`Node::take`] made, likewise. Keys of `theirs` are known to `own` for suggestions.
+pub fn parse_halves<A: DeserializeOwned, B: DeserializeOwned, E: serde::de::Error>(
+    own: &Node,
+    theirs: &Node,
+    keys: &[&'static str],
+) -> Result<(A, B), E> {
+    match (attempt(own, keys), attempt(theirs, &[])) {
+        (Ok(own), Ok(theirs)) => Ok((own, theirs)),
+        (own, theirs) => Err(pass_on(own.err().into_iter().chain(theirs.err()).flatten().collect())),
+    }
+}
+
+/// Hands problems to the parse around this one; to another deserializer, their texts.
+fn pass_on<E: serde::de::Error>(found: Vec<Problem>) -> E {
+    let messages = found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
+    if DEPTH.get() > 0 {
+        WITHIN.with_borrow_mut(|within| within.extend(found));
+    }
+    E::custom(messages)
+}
+
+/// Keys that were taken from this very node before.
+fn inherited(node: &Node) -> Vec<&'static str> {
+    KNOWN.with_borrow(|known| match known.last() {
+        Some((place, keys)) if *place == node.place => keys.clone(),
+        _ => Vec::new(),
     })
 }
 
-fn attempt<T: DeserializeOwned>(node: &Node, also_known: &[&str]) -> Result<T, Vec<Problem>> {
+fn attempt<T: DeserializeOwned>(node: &Node, also_known: &[&'static str]) -> Result<T, Vec<Problem>> {
+    KNOWN.with_borrow_mut(|known| known.push((node.place, also_known.to_vec())));
+    let outcome = repeat(node, also_known);
+    KNOWN.with_borrow_mut(|known| known.pop());
+    outcome
+}
+
+fn repeat<T: DeserializeOwned>(node: &Node, also_known: &[&'static str]) -> Result<T, Vec<Problem>> {
     let mut state = State { also_known, ..State::default() };
     let mut found = Vec::new();
     loop {
@@ -93,7 +124,7 @@ type Id = *const Node;
 
 #[derive(Default)]
 struct State<'s> {
-    also_known: &'s [&'s str],
+    also_known: &'s [&'static str],
     /// Values replaced by stand-ins.
     standing_in: HashSet<Id>,
     /// Values left out of their mapping or list.
@@ -1026,7 +1057,7 @@ impl<'de, T: DeserializeOwned + Shorthand> Deserialize<'de> for Short<T> {
             Kind::Map(_) | Kind::Null => node,
             _ => Node::new(node.place, Kind::Map(vec![Entry { key: T::KEY.into(), value: node }])),
         };
-        parse_within(&full, &[]).map(Self)
+        parse_within(&full).map(Self)
     }
 }
 

@@ -33,7 +33,7 @@ mod table;
 pub mod units;
 mod yaml;
 
-pub use de::parse_within;
+pub use de::{parse_halves, parse_within};
 pub use emit::expanded;
 pub use factory::{COMMANDS, Connector, Factory};
 pub use files::{Disk, Files, Given};

@@ -2,7 +2,7 @@
 //!
 //! What the catalog's connectors take is added by whoever holds the catalog: this crate knows none.
 
-use crate::factory::{File, SinkKeys, SourceKeys};
+use crate::factory::{COMMANDS, File, SinkKeys, SourceKeys};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ pub fn schema(catalog: &Catalog) -> Value {
         "description": "A piece of a source or of a device. `${name}`, `${site}` and the parameters stand in its texts.",
         "properties": {
             "params": {"type": ["object", "null"], "description": "Its parameters: `required`, or a default."},
-            "type": {"type": "string"},
+            "type": {"type": "string", "description": "The type of connector, where it is a piece of a source."},
         },
     });
     if let Some(keys) = top.get_mut("properties").and_then(Value::as_object_mut) {
@@ -106,10 +106,16 @@ impl Parts {
         let mut branches = Vec::new();
         let mut types = Vec::new();
         for (_, type_name, own) in self.connectors.iter().filter(|(of, ..)| *of == role) {
-            types.push(json!(type_name));
+            // A sink of commands has the source it goes through instead of a type.
+            let commands = type_name == COMMANDS;
             let mut full = keys.clone();
+            if commands {
+                full.remove("type");
+            } else {
+                full.remove("source");
+                full.insert("type".into(), json!({"const": type_name}));
+            }
             full.extend(properties(own));
-            full.insert("type".into(), json!({"const": type_name}));
             let name = format!("{role}_{type_name}");
             let mut schema = json!({"type": "object", "properties": full, "additionalProperties": false});
             for key in ["required", "description"] {
@@ -118,10 +124,14 @@ impl Parts {
                 }
             }
             self.defs.insert(name.clone(), schema);
-            branches.push(json!({
-                "if": {"properties": {"type": {"const": type_name}}, "required": ["type"], "not": {"required": ["use"]}},
-                "then": {"$ref": format!("#/$defs/{name}")},
-            }));
+            let chosen = match commands {
+                true => json!({"required": ["source"], "not": {"required": ["use"]}}),
+                false => json!({"properties": {"type": {"const": type_name}}, "required": ["type"], "not": {"required": ["use"]}}),
+            };
+            if !commands {
+                types.push(json!(type_name));
+            }
+            branches.push(json!({"if": chosen, "then": {"$ref": format!("#/$defs/{name}")}}));
         }
         let mut type_key = keys.get("type").cloned().unwrap_or_default();
         // A type of a connector that this build doesn't have is reported by `millrace check`.
@@ -246,7 +256,11 @@ pub fn reference(catalog: &Catalog) -> String {
     let _ = writeln!(text, "\n## Every sink\n");
     parts.table(&json!({"properties": parts.common_keys("sink")}), "", 1, &mut text);
     for (role, type_name, own) in &connectors {
-        let _ = writeln!(text, "\n## {}, `type: {type_name}`\n", if *role == "source" { "Source" } else { "Sink" });
+        let _ = match (*role, type_name.as_str()) {
+            (_, COMMANDS) => writeln!(text, "\n## Sink of commands, `source: NAME`\n"),
+            ("source", name) => writeln!(text, "\n## Source, `type: {name}`\n"),
+            (_, name) => writeln!(text, "\n## Sink, `type: {name}`\n"),
+        };
         if let Some(description) = own.get("description").and_then(Value::as_str) {
             let _ = writeln!(text, "{description}\n");
         }

@@ -1,6 +1,6 @@
 //! What a tag is, and the options every tag has, at every level of the YAML.
 
-use millrace_config::{Deadband, Node, Period, parse_within};
+use millrace_config::{Deadband, Node, Period, parse_halves};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
@@ -72,8 +72,9 @@ pub struct TagOptions {
     pub out_of_range: Option<OutOfRange>,
     /// How a structured value is written.
     pub structure: Option<Structure>,
-    /// Engineering limits, in engineering units.
+    /// The lower engineering limit, in engineering units.
     pub min: Option<f64>,
+    /// The upper engineering limit, in engineering units.
     pub max: Option<f64>,
     /// Warning limits: for the catalog only.
     pub warn: Option<[f64; 2]>,
@@ -95,6 +96,7 @@ pub struct TagOptions {
     pub kind: Option<String>,
     /// Free labels: for the catalog.
     pub labels: Option<BTreeMap<String, String>>,
+    /// What it is, for people: for the catalog.
     pub description: Option<String>,
     /// The Kafka topic, where it differs from the source's.
     pub topic: Option<String>,
@@ -177,9 +179,8 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Tagged<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let node = Node::deserialize(deserializer)?;
         let (options, own) = node.take(&TagOptions::KEYS);
-        // Both parts are parsed before either fails, so that all problems come at once.
-        let (own, options) = (parse_within(&own, &TagOptions::KEYS), parse_within(&options, &[]));
-        Ok(Self { own: own?, options: options? })
+        let (own, options) = parse_halves(&own, &options, &TagOptions::KEYS)?;
+        Ok(Self { own, options })
     }
 }
 
@@ -203,5 +204,69 @@ impl<T: JsonSchema> JsonSchema for Tagged<T> {
             }
         }
         own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_config::{Problems, Short, Shorthand};
+
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Register {
+        /// The register.
+        address: String,
+    }
+
+    impl Shorthand for Register {
+        const KEY: &'static str = "address";
+    }
+
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Device {
+        tags: BTreeMap<String, Tagged<Short<Register>>>,
+    }
+
+    fn parse(text: &str) -> (Option<Device>, Vec<(u32, String, Option<String>)>) {
+        let mut problems = Problems::new();
+        let device = Node::from_yaml(text, &mut problems).expect("is YAML").parse(&mut problems);
+        let found = problems.iter().map(|p| (problems.locate(p.place).line, p.message.clone(), p.help.clone())).collect();
+        (device, found)
+    }
+
+    #[test]
+    fn tag_options_stand_beside_a_connectors_own_keys_or_beside_none() {
+        let (device, found) = parse("tags:\n  a: holding:1\n  b: {address: holding:2, unit: V, deadband: 1%, values: {0: off}}\n");
+        assert_eq!(found, []);
+        let tags = device.unwrap().tags;
+        assert_eq!(tags["a"].own.0.address, "holding:1");
+        assert_eq!(tags["a"].options, TagOptions::default());
+        assert_eq!(tags["b"].options.deadband, Some(Deadband::Percent(1.0)));
+        assert_eq!(tags["b"].options.values.as_ref().unwrap()["0"], "off");
+    }
+
+    #[test]
+    fn problems_with_options_and_with_own_keys_come_at_once_with_their_places() {
+        let (_, found) = parse("tags:\n  a: {adress: x,\n    stale_after: 5,\n    dedband: 1}\n  b: {address: y,\n    report: never}\n");
+        let mut told: Vec<_> = found.iter().map(|(line, message, help)| (*line, message.as_str(), help.as_deref().unwrap_or(""))).collect();
+        told.sort();
+        assert_eq!(
+            told,
+            [
+                (2, "unknown key `adress`", "did you mean `address`?"),
+                (3, "`5` has no unit", "write `5s` for seconds or `5ms` for milliseconds"),
+                (4, "unknown key `dedband`", "did you mean `deadband`?"),
+                (6, "`never` is not one of `change`, `all`", ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_schema_has_both_parts_keys() {
+        let schema = schemars::schema_for!(Device).to_value().to_string();
+        assert!(schema.contains("\"address\"") && schema.contains("\"deadband\"") && schema.contains("anyOf"), "{schema}");
+        assert_eq!(TagOptions::KEYS.len(), schemars::schema_for!(TagOptions).get("properties").unwrap().as_object().unwrap().len());
     }
 }
