@@ -3,8 +3,17 @@
 //! `cargo +nightly fuzz run NAME` (in `tests/fuzz`) explores; the ordinary tests replay `corpus/NAME` (`tests/tests/house/corpora.rs`).
 
 /// A target's name and what it does with bytes.
-pub const TARGETS: [(&str, fn(&[u8])); 2] =
-    [("frame", millrace_engine::frame::fuzz_frame), ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet)];
+pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+    ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
+    ("config", millrace_config::fuzz::fuzz_config),
+    ("extract", millrace_kit::extract::fuzz_extract),
+    ("frame", millrace_engine::frame::fuzz_frame),
+    ("json_sample", millrace_schemas::json::fuzz_json_sample),
+    ("log_cursors", millrace_log::fuzz::fuzz_cursors),
+    ("log_segment", millrace_log::fuzz::fuzz_segment),
+    ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),
+    ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),
+];
 
 /// Runs one target; for `fuzz_targets`.
 pub fn run(name: &str, bytes: &[u8]) {

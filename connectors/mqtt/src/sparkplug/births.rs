@@ -2,6 +2,7 @@
 //!
 //! A part is a node (`GROUP/NODE`) or a device (`GROUP/NODE/DEVICE`). Aliases are looked up within their part: the specification wants them
 //! unique within the node, encoders don't. A template is expanded into one tag per leaf (`metric/member`), known under the names on its way.
+//! `is_transient` asks hosts not to keep a value; it changes nothing here: a log keeps what it is told.
 //!
 //! Invariants: a birth replaces everything: what it doesn't name any more is retired. A metric whose path is taken has no tag, and is
 //! counted each time it comes. The number of metrics over all parts is bounded.

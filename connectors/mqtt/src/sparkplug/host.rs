@@ -153,7 +153,7 @@ impl Host {
 
     /// Whether the batch filled so far must be sent before this message is handled: it turns tags bad at once.
     pub fn ends_batch(&self, topic: &str) -> bool {
-        matches!(Address::parse(topic), Ok(Address { verb: Verb::Death, .. }))
+        topic.starts_with(NAMESPACE) && matches!(topic.split('/').nth(2), Some("NDEATH" | "DDEATH"))
     }
 
     /// Handles one message; `batch.read_time` is when it came.
@@ -498,7 +498,9 @@ impl Host {
 
     fn reject(&self, message: Message<'_>, reason: String, batch: &mut Batch) {
         let Some(route) = self.route_of(message.topic) else { return };
-        let headers = batch.push_headers([("mqtt.topic", Some(message.topic.as_bytes()))]);
+        let flags = [("mqtt.retain", message.retain), ("mqtt.dup", message.dup)];
+        let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, Some(&b"true"[..])));
+        let headers = batch.push_headers([("mqtt.topic", Some(message.topic.as_bytes()))].into_iter().chain(flags));
         let payload = batch.push_bytes(message.payload);
         batch.rejects.push(Reject { route: self.routes[route].0.id, key: Span::EMPTY, headers, payload, reason });
     }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Invariants: a length is compared with the bytes that are there before it is used; nested messages stay bytes until someone asks for
-//! them, and whoever does counts the depth. A generated decoder of the same fields takes twice the time (measured: 35 against 65 ns a metric by alias, 60
-//! against 125 ns a metric of a birth), and owns every text.
+//! them, and whoever does counts the depth. A generated decoder of fewer fields takes twice the time (measured: 35 against 65 ns a metric by
+//! alias, 60 against 125 ns a metric of a birth), and owns every text.
 //!
 //! Source: `sparkplug_b.proto` of Eclipse Tahu.
 
