@@ -144,7 +144,7 @@ impl Part {
             }
             key.clear();
             key.push_str(name);
-            let index = self.enter(&mut key, metric, &[], context, &mut shared, Some(&mut before));
+            let index = self.enter(&key, metric, &[], context, &mut shared, Some(&mut before));
             let Some(index) = index else { break };
             if let Some(alias) = metric.alias {
                 let first = *self.known.aliases.entry(alias).or_insert(index);
@@ -187,7 +187,7 @@ impl Part {
                 (None, Some(name)) if datatype != DataType::Unknown => {
                     resolved.undeclared += 1;
                     key.push_str(name);
-                    match self.enter(&mut key, metric, &[], context, &mut shared, None) {
+                    match self.enter(&key, metric, &[], context, &mut shared, None) {
                         Some(index) => index,
                         None => continue,
                     }
@@ -218,20 +218,20 @@ impl Part {
     /// Makes a metric known under `key`: as it was before, or declared anew. `None` when there is no room left.
     fn enter<'m>(
         &mut self,
-        key: &mut String,
+        key: &str,
         metric: &Metric<'m>,
         members: &[&str],
         context: &mut Context<'_>,
         shared: &mut Shared<'m>,
         before: Option<&mut Known>,
     ) -> Option<u32> {
-        if let Some(index) = self.known.names.get(key.as_str()) {
+        if let Some(index) = self.known.names.get(key) {
             return Some(*index);
         }
         let datatype = DataType::of(metric.datatype);
         let properties = if metric.properties.is_empty() { 0 } else { hash_of(metric.properties) };
         let old = before.and_then(|before| {
-            let (key, index) = before.names.remove_entry(key.as_str())?;
+            let (key, index) = before.names.remove_entry(key)?;
             Some((key, &before.metrics[index as usize]))
         });
         let is_expanded = (datatype == DataType::Template || matches!(metric.value, Member::Template(_))) && !is_whole(context);
@@ -248,7 +248,7 @@ impl Part {
                     *context.room -= 1;
                 }
                 let place = if is_expanded { Place::Leaves } else { self.declare(key, metric, datatype, members, context, shared) };
-                (other.map_or_else(|| Arc::from(key.as_str()), |(key, _)| key), place)
+                (other.map_or_else(|| Arc::from(key), |(key, _)| key), place)
             }
         };
         let index = self.known.metrics.len() as u32;

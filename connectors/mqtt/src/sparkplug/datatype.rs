@@ -11,6 +11,7 @@ use millrace_schemas::{Batch, Value};
 macro_rules! datatypes {
     ($($name:ident = $number:literal),* $(,)?) => {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[expect(clippy::upper_case_acronyms, reason = "the specification's names")]
         #[repr(u8)]
         pub enum DataType {
             #[default]

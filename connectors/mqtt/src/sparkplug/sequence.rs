@@ -78,7 +78,7 @@ impl Sequence {
 
     /// Gives up what has been missing for longer than `patience`: returns how many are lost.
     pub fn expire(&mut self, patience: Duration, now: Instant) -> u32 {
-        if !self.since.is_some_and(|since| now.saturating_duration_since(since) >= patience) {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) < patience) {
             return 0;
         }
         self.missing = [0; 4];

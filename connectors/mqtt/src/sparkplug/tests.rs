@@ -672,7 +672,7 @@ fn state_is_published_retained_with_the_wills_timestamp_and_defended() {
     let late = Message { topic: &will.topic, payload: &will.payload, retain: false, dup: false };
     host.on_message(late, now, &mut batch, &io);
     now += Duration::from_secs(5);
-    assert_eq!(host.tick(now, &io), [birth.clone()]);
+    assert_eq!(host.tick(now, &io), std::slice::from_ref(birth));
     assert!(batch.is_empty() && host.tick(now, &io).is_empty());
 
     let older = HostConfig { state: StateStyle::V2, ..config.clone() };
@@ -868,6 +868,11 @@ proptest! {
             prop_assert_eq!(read.value, expected);
         }
     }
+}
+
+proptest! {
+    // Each case is a conversation, or a dozen.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
 
     /// Whatever comes in whatever order: no panic, every row has a declared tag, data is a row or a dead letter, only requests go out,
     /// and the next process takes over what was kept.
