@@ -316,7 +316,14 @@ impl Parts {
     fn rows(&self, schema: &Value, prefix: &str, depth: usize, text: &mut String) {
         let required: Vec<&str> =
             schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        for (key, shape) in properties(schema) {
+        let mut keys = properties(schema);
+        let options = properties(&self.tag_options);
+        // Where a connector takes tag options beside its own keys, they are told once, in their own table.
+        let takes_options = !prefix.is_empty() && !options.is_empty() && options.keys().all(|option| keys.contains_key(option));
+        if takes_options {
+            keys.retain(|key, _| !options.contains_key(key));
+        }
+        for (key, shape) in keys {
             let resolved = self.resolved(&shape);
             let default = match resolved.get("default").filter(|default| !default.is_null() && !default.is_object()) {
                 Some(Value::Array(items)) if items.is_empty() => String::new(),
@@ -341,6 +348,9 @@ impl Parts {
                     self.rows(&below, &format!("{prefix}{key}{step}"), depth + 1, text);
                 }
             }
+        }
+        if takes_options {
+            let _ = writeln!(text, "| `{prefix}`.. | | | [Tag options](#tag-options) may stand here. |");
         }
     }
 

@@ -48,7 +48,9 @@ pub(crate) fn resolve(text: &Text, place: Place, key: &str, scope: &Scope, how: 
         return Some(param.value.map_places(&|place| place.through(via)));
     }
     let mut out = Piece::default();
-    let levels = matches!(key, "at" | "tag" | "name");
+    // A text that is one reference is as it was written elsewhere, levels too.
+    let single = written.starts_with("${") && closing(&written[2..]).is_some_and(|end| end + 3 == written.len());
+    let levels = matches!(key, "at" | "tag" | "name") && !single;
     let mut resolver = Resolver { place, scope, how, problems, levels, unread: false };
     if let Err(Refused) = resolver.text(written, &mut out, 0) {
         // What is wrong here is said; its consequences need not be.
@@ -149,7 +151,7 @@ impl Resolver<'_> {
                 };
                 return Err(self.refuse(format!("the environment variable `{variable}` is not set"), help));
             };
-            out.text.push_str(value);
+            self.push(value, out);
             out.reference.push_str(&format!("${{{}}}", name.reference));
             out.tainted = true;
             self.problems.places.add_secret(value, &format!("${{{}}}", name.reference));
@@ -169,7 +171,7 @@ impl Resolver<'_> {
             }
             let path = path.to_owned();
             let mut secret = self.secret(&path)?;
-            out.text.push_str(&secret);
+            self.push(&secret, out);
             self.problems.places.add_secret(&secret, &reference);
             secret.zeroize();
             return Ok(());
@@ -210,15 +212,26 @@ impl Resolver<'_> {
     }
 
     fn insert(&mut self, value: &Text, out: &mut Piece) {
-        let text = if self.levels { value.as_str().replace('/', "%2F") } else { value.as_str().to_owned() };
+        let from = out.text.len();
+        self.push(value.as_str(), out);
         match value.reference() {
             Some(reference) => {
                 out.reference.push_str(reference);
                 out.tainted = true;
             }
-            None => out.reference.push_str(&text.replace("${", "$${")),
+            None => out.reference.push_str(&out.text[from..].replace("${", "$${")),
         }
-        out.text.push_str(&text);
+    }
+
+    /// A substituted value: a `/` in it is no level.
+    fn push(&self, value: &str, out: &mut Piece) {
+        match self.levels {
+            true => out.text.extend(value.split_inclusive('/').flat_map(|part| match part.strip_suffix('/') {
+                Some(part) => [part, "%2F"],
+                None => [part, ""],
+            })),
+            false => out.text.push_str(value),
+        }
     }
 
     fn secret(&mut self, path: &str) -> Result<String, Refused> {
