@@ -1,0 +1,97 @@
+//! Looking at a log from outside, repairing it, and taking it elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use millrace_log::{KeepFree, LogOptions, Store, StoreError, StoreOptions, offline};
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, StoreOptions { keep_free: KeepFree::Bytes(0), ..StoreOptions::default() }).unwrap()
+}
+
+fn filled(dir: &Path) -> Store {
+    let store = open(dir);
+    let (log, _) = store.log("a/b", LogOptions { segment_bytes: 2000, ..LogOptions::default() }).unwrap();
+    for i in 0..20u64 {
+        log.append(i * 10, i * 10 + 5, 5, &[&[i as u8; 300]]).unwrap();
+    }
+    log.set_cursor("kafka", 42, b"note");
+    log.save_cursors().unwrap();
+    store
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("a%2Fb")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "seg"));
+    files.sort();
+    files
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_log_is_listed_and_verified_beside_the_process_that_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    assert_eq!(offline::logs(dir.path()).unwrap(), ["a/b"]);
+    for listing in [offline::list(dir.path(), "a/b").unwrap(), offline::verify(dir.path(), "a/b").unwrap()] {
+        assert!(listing.is_whole());
+        assert_eq!((listing.start(), listing.end(), listing.records()), (0, 195, 100));
+        assert_eq!(listing.cursors, [("kafka".to_owned(), 42, b"note".to_vec())]);
+    }
+    assert!(matches!(offline::list(dir.path(), "x"), Err(StoreError::NoSuchLog(_))));
+    assert!(matches!(offline::repair(dir.path(), "a/b"), Err(StoreError::Locked { pid, .. }) if pid == std::process::id()));
+    drop(store);
+}
+
+#[test]
+fn verify_finds_what_repair_sets_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    flip(&segments(dir.path())[1], 64 + 344 + 100);
+    let listing = offline::verify(dir.path(), "a/b").unwrap();
+    assert!(!listing.is_whole());
+    assert_eq!(listing.segments[1].holes, [(64 + 344, 344)]);
+    let report = offline::repair(dir.path(), "a/b").unwrap();
+    assert_eq!((report.quarantined.len(), report.records_lost), (1, Some(5)));
+    let listing = offline::verify(dir.path(), "a/b").unwrap();
+    assert!(listing.is_whole() && listing.quarantined.len() == 1);
+    assert_eq!((listing.end(), listing.records()), (195, 95));
+    assert!(offline::repair(dir.path(), "a/b").unwrap().quarantined.is_empty(), "once is enough");
+    let store = open(dir.path());
+    let (_, recovery) = store.log("a/b", LogOptions::default()).unwrap();
+    assert!(recovery.quarantined.is_empty(), "{recovery:?}");
+}
+
+#[test]
+fn a_torn_tail_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    let last = segments(dir.path()).pop().unwrap();
+    let bytes = std::fs::read(&last).unwrap();
+    std::fs::write(&last, [&bytes[..], &bytes[64..200]].concat()).unwrap();
+    assert!(!offline::verify(dir.path(), "a/b").unwrap().is_whole());
+    let report = offline::repair(dir.path(), "a/b").unwrap();
+    assert_eq!((report.truncated_bytes, report.records_lost), (136, Some(0)));
+    assert!(offline::verify(dir.path(), "a/b").unwrap().is_whole());
+}
+
+#[test]
+fn what_is_exported_can_be_imported() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(filled(from.path()));
+    let store = open(to.path());
+    let (log, _) = store.log("copy", LogOptions::default()).unwrap();
+    for batch in offline::batches(from.path(), "a/b").unwrap() {
+        let batch = batch.unwrap();
+        log.append(batch.first, batch.next, batch.records, &[&batch.payload]).unwrap();
+    }
+    store.close().unwrap();
+    let copied: Vec<_> = offline::batches(to.path(), "copy").unwrap().map(|batch| batch.unwrap()).collect();
+    let original: Vec<_> = offline::batches(from.path(), "a/b").unwrap().map(|batch| batch.unwrap()).collect();
+    assert_eq!(original.len(), 20);
+    assert!(original.iter().zip(&copied).all(|(a, b)| (a.first, a.next, a.records, &a.payload) == (b.first, b.next, b.records, &b.payload)));
+}
