@@ -461,6 +461,13 @@ fn read_array<'a>(items: Scanner<'a>, of: Option<(Scanner<'a>, Text<'a>)>, dims:
         Some((_, of)) if of.is("bytes") => Kind::Bytes,
         Some((at, of)) => return Err(at.error(format!("`{}`, expected boolean, long, double, string or bytes", cut(&of.cow())))),
     };
+    read_items(items, kind, dims, batch)
+}
+
+/// Reads an array of items of one type into the heap. A double may stand as `"NaN"`, `"Infinity"` or `"-Infinity"`.
+///
+/// Errors: an item is not of the type.
+pub fn read_items(items: Scanner<'_>, kind: Kind, dims: &[i32], batch: &mut Batch) -> Result<Value, ScanError> {
     let start = batch.begin_array(&[]);
     let heap = &mut batch.heap;
     let mut scanner = items;

@@ -374,7 +374,7 @@ pub(crate) fn plain(bytes: &[u8]) -> usize {
     for (n, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let hit = (control | zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\'))) & (ONES << 7);
+        let hit = (control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))) & (ONES << 7);
         if hit != 0 {
             return n * 8 + hit.trailing_zeros() as usize / 8; // borrows spoil only bytes behind the first hit
         }

@@ -1,8 +1,10 @@
-//! What several connectors need and none should write twice: TLS and logins.
+//! What several connectors need and none should write twice: TLS, logins, samples out of records, times.
 //!
 //! Invariants: nothing here knows a protocol; nothing here does I/O before a session asks for it.
 
+pub mod extract;
 pub mod login;
+pub mod time;
 pub mod tls;
 
 pub use login::Login;
