@@ -73,13 +73,13 @@ pub struct Documents {
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// This share comes without a value, status BadDeviceFailure.
-    pub bad: Option<Spanned<Percent>>,
+    pub bad: Option<Percent>,
     /// This share of the floating-point values is NaN.
-    pub nan: Option<Spanned<Percent>>,
+    pub nan: Option<Percent>,
     /// This share carries a time outside the clock's window: ten days ago or in a year, in turn.
-    pub out_of_window: Option<Spanned<Percent>>,
+    pub out_of_window: Option<Percent>,
     /// This share comes twice.
-    pub duplicates: Option<Spanned<Percent>>,
+    pub duplicates: Option<Percent>,
     /// So many values at once, now and then, besides the rate.
     pub bursts: Option<Bursts>,
     /// The device hangs up this often.
@@ -139,16 +139,6 @@ impl GeneratorConfig {
         for (key, period) in periods.into_iter().chain([burst_every]).flatten() {
             if period.value.0.is_zero() {
                 problems.error(period.place, format!("`{key}` must be more than 0"));
-            }
-        }
-        let faults = &self.faults;
-        for (key, share) in
-            [("bad", &faults.bad), ("nan", &faults.nan), ("out_of_window", &faults.out_of_window), ("duplicates", &faults.duplicates)]
-        {
-            if let Some(share) = share
-                && !(0.0..=100.0).contains(&share.0)
-            {
-                problems.error(share.place, format!("`{key}` is a share of the values: 0% to 100%, not {}%", share.0));
             }
         }
         if let Some(documents) = &self.documents
@@ -216,16 +206,16 @@ impl Load {
 
         // Rounds (one value of each tag) in a period: how far a sine moves from one value of its tag to the next.
         let rounds = per_s.unwrap_or(1000.0) * config.period.as_secs_f64() / f64::from(*config.tags);
-        let share = |share: &Option<Spanned<Percent>>| share.as_ref().map_or(0.0, |share| share.0 / 100.0);
+        let share = |share: Option<Percent>| share.map_or(0.0, |share| share.0 / 100.0);
         let recipe = Recipe {
             seed: config.seed,
             tags: *config.tags,
             shapes: config.shapes.value.clone(),
             rounds_per_period: rounds.max(2.0),
-            bad: share(&config.faults.bad),
-            nan: share(&config.faults.nan),
-            out_of_window: share(&config.faults.out_of_window),
-            duplicates: share(&config.faults.duplicates),
+            bad: share(config.faults.bad),
+            nan: share(config.faults.nan),
+            out_of_window: share(config.faults.out_of_window),
+            duplicates: share(config.faults.duplicates),
         };
         let job = Job {
             tags: model.tags.clone(),

@@ -38,7 +38,7 @@ impl Pace {
             self.burst_left += values;
             self.next_burst = now + every;
         }
-        let behind = now.saturating_duration_since(self.from + self.at(self.taken));
+        let behind = now.saturating_duration_since(self.from + self.at(self.taken + 1));
         if behind > MAKE_UP {
             self.from += behind - MAKE_UP;
         }
@@ -105,7 +105,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(Some(1000.0), None, start);
         let due = pace.due(after(start, 60_000));
-        assert!((999..=1000).contains(&due), "{due}");
+        assert!((1000..=1001).contains(&due), "{due}");
         pace.take(due);
         let due = pace.due(after(start, 60_100));
         assert!((99..=101).contains(&due), "{due}");
