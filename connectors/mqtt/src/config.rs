@@ -1,15 +1,16 @@
 //! The keys of an MQTT source in the YAML, checked and compiled without I/O.
 
 use crate::packet::{Qos, Version};
-use crate::json::{Clock, Pointer, TimeConfig};
 use crate::payload::{Check, Decode, Document, Missing, Sample, Samples, Scalar, Single};
 use crate::routes::{Route, check_kafka_topic};
 use crate::session::KEPT_OF_OVERSIZED;
 use crate::sparkplug;
 use crate::topic::{Filter, Template, Variable};
 use crate::transport::Endpoint;
-use millrace_config::{ByteSize, Period, Place, Problems, Short, Shorthand, Spanned};
-use millrace_contract::{Context, Model, TagDef, TagOptions, Tagged};
+use millrace_config::{ByteSize, Period, Place, Problems, Short, Spanned};
+use millrace_contract::{Context, Model, Structure, TagDef, TagOptions, Tagged};
+use millrace_kit::extract::{Extraction, Pointer, SampleConfig};
+use millrace_kit::time::{Clock, TimeConfig};
 use millrace_kit::{Login, Tls};
 use millrace_schemas::RouteId;
 use schemars::JsonSchema;
@@ -96,7 +97,7 @@ pub struct SubscriptionConfig {
     /// The JSON Pointer of the status: `good`, `uncertain`, `bad`, true, false or an OPC UA status code.
     #[serde(default)]
     pub status: Option<Spanned<String>>,
-    /// What a pointer that isn't in a payload means: `bad` (default), a sample without value, status BadNoData, after `bad_after`; or `skip`.
+    /// What a pointer that isn't in a payload means: `bad` (default), a sample without value, status BadNotFound, after `bad_after`; or `skip`.
     #[serde(default)]
     pub missing: Missing,
 }
@@ -115,18 +116,6 @@ pub enum PayloadConfig {
     Bytes,
     /// Sparkplug B.
     Sparkplug,
-}
-
-/// One tag out of a JSON payload.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SampleConfig {
-    /// The JSON Pointer of its value.
-    pub at: Spanned<String>,
-}
-
-impl Shorthand for SampleConfig {
-    const KEY: &'static str = "at";
 }
 
 /// How to reach a broker: what source and sink have in common.
@@ -314,7 +303,8 @@ impl SourceConfig {
         }
         for (index, route) in routes.iter().enumerate() {
             for (earlier, other) in routes[..index].iter().enumerate() {
-                let place = |index: usize| self.subscribe.get(index).map_or(self.endpoint.place, |subscription| subscription.own.filter.place);
+                let place =
+                    |index: usize| self.subscribe.get(index).map_or(self.endpoint.place, |subscription| subscription.own.filter.place);
                 if route.filter == other.filter {
                     problems
                         .error(place(index), format!("the filter `{}` is there twice: a broker holds each filter once", route.filter))
@@ -323,7 +313,10 @@ impl SourceConfig {
                     problems
                         .warn(
                             place(index),
-                            format!("`{}` and `{}` can match the same topic; a broker may send a copy for each", route.filter, other.filter),
+                            format!(
+                                "`{}` and `{}` can match the same topic; a broker may send a copy for each",
+                                route.filter, other.filter
+                            ),
                         )
                         .also(place(earlier), "the other filter")
                         .help("with `version: 5` copies are told apart");
@@ -350,7 +343,9 @@ impl Compiling<'_> {
         let place = self.subscription.place;
         let said = self.subscription.options.topic.as_deref().or(self.context.topic.as_deref());
         if said.is_none() {
-            problems.error(place, format!("no `topic` for the messages of `{}`", self.own().filter.value)).help("add `topic: NAME`, here or at the source");
+            problems
+                .error(place, format!("no `topic` for the messages of `{}`", self.own().filter.value))
+                .help("add `topic: NAME`, here or at the source");
         }
         Some(Spanned { value: said?.to_owned(), place })
     }
@@ -382,12 +377,11 @@ impl Compiling<'_> {
                 Decode::Sparkplug
             }
             (PayloadConfig::Json, Some(samples)) => Decode::Samples(self.samples(samples, &filter, &topic, problems)?),
-            (PayloadConfig::Json, None) => Decode::Document(self.document(Check::Json, &filter, problems)?),
+            (PayloadConfig::Json, None) => Decode::Document(self.document(&filter, problems)?),
             (PayloadConfig::Number, _) => Decode::Value(self.single(Scalar::Number, &filter, problems)?),
             (PayloadConfig::Text, _) if own.tag.is_some() => Decode::Value(self.single(Scalar::Text, &filter, problems)?),
             (PayloadConfig::Bytes, _) if own.tag.is_some() => Decode::Value(self.single(Scalar::Bytes, &filter, problems)?),
-            (PayloadConfig::Text, _) => Decode::Document(self.document(Check::Text, &filter, problems)?),
-            (PayloadConfig::Bytes, _) => Decode::Document(self.document(Check::Nothing, &filter, problems)?),
+            (PayloadConfig::Text | PayloadConfig::Bytes, _) => Decode::Document(self.document(&filter, problems)?),
         };
         let subscription_id = subscription_id(filter.as_str());
         Some((Route { id, filter, qos, subscription_id, topic, decode }, sparkplug))
@@ -417,7 +411,11 @@ impl Compiling<'_> {
         }
         let tag = own.tag.as_ref().map(|tag| tag.place);
         if is_json {
-            let why = if samples.is_some() { "samples have names; put the levels into `at`" } else { "a document has no tag; add `samples`, or give its `payload`" };
+            let why = if samples.is_some() {
+                "samples have names; put the levels into `at`"
+            } else {
+                "a document has no tag; add `samples`, or give its `payload`"
+            };
             refuse(tag, "tag", why);
         }
         if is_json && samples.is_none() || !is_json && !has_tag {
@@ -465,26 +463,37 @@ impl Compiling<'_> {
         self.template(&path, filter, false, problems)
     }
 
-    fn document(&self, check: Check, filter: &Filter, problems: &mut Problems) -> Option<Document> {
+    fn document(&self, filter: &Filter, problems: &mut Problems) -> Option<Document> {
+        let is_json = self.payload() == PayloadConfig::Json;
         let key = match &self.own().key {
             None => None,
-            Some(key) => Some(self.template(key, filter, check == Check::Json, problems)?),
+            Some(key) => Some(self.template(key, filter, is_json, problems)?),
         };
-        let key_in_payload = key.iter().flat_map(Template::variables).any(|variable| matches!(variable, Variable::Pointer(_)));
-        Some(Document { check, key, key_in_payload, time: self.clock(problems)? })
+        let pointers: Vec<_> = key
+            .iter()
+            .flat_map(Template::variables)
+            .filter_map(|variable| match variable {
+                Variable::Pointer(pointer) => Pointer::parse(pointer).ok(),
+                _ => None,
+            })
+            .collect();
+        let check = match self.payload() {
+            PayloadConfig::Json => {
+                Check::Json(Extraction::new(pointers.iter().map(|pointer| (pointer, Some(Structure::Json))), self.clock(problems)?, None))
+            }
+            PayloadConfig::Text => Check::Text,
+            _ => Check::Nothing,
+        };
+        Some(Document { check, key, key_in_payload: !pointers.is_empty() })
     }
 
     /// The outer `None`: there is one, and it is wrong.
     #[allow(clippy::option_option)]
-    fn clock(&self, problems: &mut Problems) -> Option<Option<Clock>> {
+    fn clock(&self, problems: &mut Problems) -> Option<Option<(Pointer, Clock)>> {
         let Some(time) = &self.own().time else { return Some(None) };
-        match Clock::compile(time) {
-            Ok(clock) => Some(Some(clock)),
-            Err(error) => {
-                problems.error(time.place, error);
-                None
-            }
-        }
+        let pointer = self.pointer(&time.at, problems);
+        let clock = Clock::compile(time, problems);
+        Some(Some((pointer?, clock?)))
     }
 
     fn pointer(&self, text: &Spanned<String>, problems: &mut Problems) -> Option<Pointer> {
@@ -508,7 +517,7 @@ impl Compiling<'_> {
             problems.error(samples.place, "`samples` is empty").help("name a tag and its JSON pointer: `speed: /v/kmh`");
         }
         let outer = self.subscription.options.over(&self.context.options);
-        let items = samples
+        let items: Vec<_> = samples
             .iter()
             .filter_map(|(name, sample)| {
                 if name.split('/').any(str::is_empty) && !name.is_empty() {
@@ -526,14 +535,18 @@ impl Compiling<'_> {
             None => None,
             Some(status) => Some(self.pointer(status, problems)?),
         };
-        Some(Samples { at: self.path(None, filter, problems)?, items, time: self.clock(problems)?, status, missing: self.own().missing })
+        let wanted = items.iter().map(|item: &Sample| (&item.pointer, item.options.structure));
+        let extraction = Extraction::new(wanted, self.clock(problems)?, status);
+        Some(Samples { at: self.path(None, filter, problems)?, items, extraction, missing: self.own().missing })
     }
 
     fn single(&self, kind: Scalar, filter: &Filter, problems: &mut Problems) -> Option<Single> {
         let Some(tag) = &self.own().tag else {
-            problems
-                .error(self.subscription.place, format!("no `tag` for the values of `{filter}`"))
-                .help(if filter.wildcards() > 0 { "add `tag: \"{1}\"`, or `tag: \"{topic}\"`" } else { "add `tag: NAME`" });
+            problems.error(self.subscription.place, format!("no `tag` for the values of `{filter}`")).help(if filter.wildcards() > 0 {
+                "add `tag: \"{1}\"`, or `tag: \"{topic}\"`"
+            } else {
+                "add `tag: NAME`"
+            });
             return None;
         };
         let path = self.path(Some(tag), filter, problems)?;
@@ -571,7 +584,9 @@ impl Compiling<'_> {
     fn known_tags(&self, route: &Route, tags: &mut Vec<TagDef>, problems: &mut Problems) {
         let mut add = |path: String, address: String, topic: &Template<Variable>, options: &Arc<TagOptions>, place: Place| {
             if let Some(earlier) = tags.iter().find(|tag| tag.path == path) {
-                problems.error(place, format!("two tags have the path `{path}`: {address} and {}", earlier.address)).help("change `at` or the name");
+                problems
+                    .error(place, format!("two tags have the path `{path}`: {address} and {}", earlier.address))
+                    .help("change `at` or the name");
             } else if let Some(topic) = topic.constant() {
                 tags.push(TagDef { path, address, kind: None, topic: topic.into(), part: Arc::from(""), options: options.clone() });
             }
@@ -601,7 +616,10 @@ impl Compiling<'_> {
             Decode::Samples(samples) => {
                 if let Some(path) = constant(&samples.at) {
                     problems
-                        .error(self.subscription.place, format!("the samples of every topic of `{}` would be the same tags, in `{path}`", route.filter))
+                        .error(
+                            self.subscription.place,
+                            format!("the samples of every topic of `{}` would be the same tags, in `{path}`", route.filter),
+                        )
                         .help("put `{1}` or `{topic}` into `at`");
                 }
             }

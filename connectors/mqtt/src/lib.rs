@@ -4,7 +4,7 @@
 //! - [`topic`]: filters, what their wildcards matched, and templates made of that.
 //! - [`transport`]: from an endpoint to a stream of bytes: TCP, TLS, WebSocket.
 //! - [`session`]: one connection: CONNECT, keep-alive, a buffer each way.
-//! - [`payload`] and [`json`]: what a subscription makes of a payload.
+//! - [`payload`]: what a subscription makes of a payload.
 //! - [`routes`]: from a message to rows, documents and rejects.
 //! - [`kept`]: what of a session is part of the source's position.
 //! - [`source`]: connections, batches, and acknowledgements in order of receipt once they are durable.
@@ -18,7 +18,6 @@
 
 pub mod browse;
 pub mod config;
-pub mod json;
 pub mod kept;
 pub mod packet;
 pub mod payload;

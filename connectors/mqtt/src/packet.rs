@@ -106,11 +106,15 @@ pub enum Packet<'a> {
     Publish(Publish<'a>),
     Ack(Ack<'a>),
     Suback(Suback<'a>),
-    Unsuback { id: u16 },
+    Unsuback {
+        id: u16,
+    },
     Pingresp,
     Disconnect(Disconnect),
     /// Enhanced authentication, which we never ask for.
-    Auth { code: u8 },
+    Auth {
+        code: u8,
+    },
 }
 
 /// A message, borrowed from the read buffer. Section 3.3.

@@ -2,9 +2,9 @@
 //!
 //! A payload that is not what was declared is never bent into a value: the message becomes a dead letter with its bytes as they came.
 
-use crate::json::{Clock, Pointer};
 use crate::topic::{Template, Variable};
 use millrace_contract::TagOptions;
+use millrace_kit::extract::{self, Extraction, Pointer};
 use millrace_schemas::{Batch, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,13 +28,13 @@ pub struct Document {
     pub key: Option<Template<Variable>>,
     /// Whether the key has JSON pointers, so that it differs from message to message.
     pub key_in_payload: bool,
-    pub time: Option<Clock>,
 }
 
 /// What a document must be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Check {
-    Json,
+    /// Its time and the pointers of its key, in their order, are extracted.
+    Json(Extraction),
     Text,
     Nothing,
 }
@@ -43,9 +43,9 @@ pub enum Check {
 pub struct Samples {
     /// The path above the samples' names.
     pub at: Template<Variable>,
+    /// In the order of the extraction.
     pub items: Vec<Sample>,
-    pub time: Option<Clock>,
-    pub status: Option<Pointer>,
+    pub extraction: Extraction,
     pub missing: Missing,
 }
 
@@ -76,7 +76,7 @@ pub enum Scalar {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
-    /// A sample without value, status BadNoData.
+    /// A sample without value, status BadNotFound.
     #[default]
     Bad,
     /// No sample: the device sends only what changed.
@@ -98,28 +98,7 @@ pub fn excerpt(payload: &[u8]) -> String {
 pub fn scalar(kind: Scalar, payload: &[u8], batch: &mut Batch) -> Result<Value, String> {
     match kind {
         Scalar::Bytes => Ok(Value::Bytes(batch.push_bytes(payload))),
-        Scalar::Text => match std::str::from_utf8(payload) {
-            Ok(text) => Ok(batch.text(text)),
-            Err(error) => Err(format!("the payload is no UTF-8 text: byte {}; declare `payload: bytes`", error.valid_up_to())),
-        },
-        Scalar::Number => number(payload),
-    }
-}
-
-fn number(payload: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(payload.trim_ascii()).map_err(|_| "the payload is no number: it is not even text".to_owned())?;
-    // Rust's own spellings of NaN and infinity are among those that devices use.
-    if let Ok(int) = text.parse::<i64>() {
-        Ok(Value::Int(int))
-    } else if let Ok(uint) = text.parse::<u64>() {
-        Ok(Value::UInt(uint))
-    } else if let Ok(double) = text.parse::<f64>() {
-        Ok(Value::Double(double))
-    } else if text.is_empty() {
-        Err("the payload is no number: it is empty".into())
-    } else if text.contains(',') {
-        Err(format!("the payload `{}` is no number: a decimal comma or a list", excerpt(payload)))
-    } else {
-        Err(format!("the payload `{}` is no number; declare `payload: text`, or `json`", excerpt(payload)))
+        Scalar::Text => extract::text(payload, batch),
+        Scalar::Number => extract::number(payload),
     }
 }

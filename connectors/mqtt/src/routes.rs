@@ -7,14 +7,13 @@
 //! What is known of a topic takes about a hundred bytes beside its name. Topics with tags are remembered up to `max_tags`, then new ones are
 //! refused with a reason; topics of documents are forgotten when there are too many, and found out again.
 
-use crate::json;
 use crate::packet::{self, Property, Publish, Qos};
 use crate::payload::{self, Check, Decode, Document, Missing, Sample, Samples, Single};
 use crate::sparkplug::{self, Host, Outgoing};
 use crate::topic::{Filter, Template, Variable, push_level};
-use millrace_contract::{SourceIo, Status, Structure, TagDef, TagOptions};
+use millrace_contract::{SourceIo, Status, TagDef, TagOptions};
+use millrace_kit::extract::Extracted;
 use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, RouteId, Row, Span, StatusCode, TagId, TimeSource, Value};
-use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::Write;
@@ -55,6 +54,9 @@ pub struct Intake {
     pub host: Option<Host>,
     /// What Sparkplug wants published.
     pub outgoing: Vec<Outgoing>,
+    /// Scratch space of one message.
+    extracted: Extracted,
+    text: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -112,6 +114,8 @@ impl Intake {
             declared: 0,
             host,
             outgoing: Vec::new(),
+            extracted: Extracted::default(),
+            text: Vec::new(),
         }
     }
 
@@ -179,9 +183,9 @@ impl Intake {
         for (index, route, captures) in wanting.into_iter().rev() {
             let found = match &route.decode {
                 Decode::Sparkplug => Found::Sparkplug,
-                _ if refused && has_tags(route) => {
-                    Found::Refused(Box::new(format!("{max_tags} tags are discovered, and topic {topic} would be another; raise `max_tags`")))
-                }
+                _ if refused && has_tags(route) => Found::Refused(Box::new(format!(
+                    "{max_tags} tags are discovered, and topic {topic} would be another; raise `max_tags`"
+                ))),
                 Decode::Document(document) => match rendered(route, document, topic, &captures) {
                     Ok(rendered) => Found::Document(rendered.map(Box::new)),
                     Err(reason) => Found::Refused(Box::new(reason)),
@@ -205,13 +209,17 @@ impl Intake {
         batch: &mut Batch,
     ) -> Result<(), Unfit> {
         if let Some(len) = oversized {
-            return Err(format!("the message has {len} bytes, more than `max_packet`; its first {} are here", taking.publish.payload.len()));
+            return Err(format!(
+                "the message has {len} bytes, more than `max_packet`; its first {} are here",
+                taking.publish.payload.len()
+            ));
         }
-        let tags = match &self.topics(is_tagged).targets[at as usize].found {
+        let topics = if is_tagged { &self.tagged } else { &self.untagged };
+        let tags = match &topics.targets[at as usize].found {
             Found::Refused(reason) => return Err((**reason).clone()),
             Found::Document(rendered) => {
                 let Decode::Document(document) = &taking.route.decode else { return Ok(()) };
-                return take_document(taking, document, rendered.as_deref(), batch);
+                return take_document(taking, document, rendered.as_deref(), &mut self.extracted, &mut self.text, batch);
             }
             Found::Sparkplug => {
                 if let Some(host) = &mut self.host {
@@ -250,47 +258,29 @@ impl Intake {
     }
 
     fn take_samples(&mut self, taking: &Taking<'_>, samples: &Samples, start: usize, batch: &mut Batch) -> Result<(), Unfit> {
-        let payload = json::parse(taking.publish.payload)?;
-        let (time, time_source) = match &samples.time {
-            Some(clock) => (clock.read(&payload)?, TimeSource::Device),
+        samples.extraction.read(taking.publish.payload, batch, &mut self.extracted)?;
+        let extracted = std::mem::take(&mut self.extracted);
+        let (time, time_source) = match extracted.time {
+            Some(stamp) => (stamp.time, TimeSource::Device),
             None => (batch.read_time, TimeSource::Gateway),
         };
-        let status = match &samples.status {
-            None => StatusCode::GOOD,
-            Some(pointer) => match pointer.get(&payload) {
-                Some(found) => json::status(found)?,
-                None => StatusCode::UNCERTAIN,
-            },
-        };
-        let row = Row {
-            time,
-            server_time: Micros::NONE,
-            value: Value::Null,
-            tag: UNDECLARED,
-            status,
-            flags: Flags::new(origin(taking.publish), time_source),
-        };
+        let flags = Flags::new(origin(taking.publish), time_source);
         let mut unfit = None;
-        for (index, item) in samples.items.iter().enumerate() {
-            let found = item.pointer.get(&payload);
-            let result = match (found, samples.missing) {
-                (None, Missing::Skip) => Ok(()),
-                (Some(Json::Object(fields)), _) if item.options.structure != Some(Structure::Json) => {
-                    let base = path(&samples.at, Some(&item.name), taking);
-                    base.and_then(|base| self.expand(taking, item, fields, &base, item.pointer.as_str(), row, batch))
-                }
-                (found, _) => self.sample_tag(taking, samples, item, start + index).map(|tag| {
-                    let (value, status) = match found {
-                        None => (Value::Null, StatusCode::BAD_NO_DATA),
-                        Some(found) => (json::value(found, batch), status),
-                    };
-                    batch.rows.push(Row { value, status, tag, ..row });
-                }),
+        for found in extracted.iter() {
+            if found.is_missing() && samples.missing == Missing::Skip {
+                continue;
+            }
+            let item = &samples.items[found.sample];
+            let tag = match found.leaf {
+                "" => self.sample_tag(taking, samples, item, start + found.sample),
+                leaf => self.leaf_tag(taking, samples, item, leaf),
             };
-            if let Err(reason) = result {
-                unfit.get_or_insert(reason);
+            match tag {
+                Ok(tag) => batch.rows.push(Row { time, server_time: Micros::NONE, value: found.value, tag, status: found.status, flags }),
+                Err(reason) => drop(unfit.get_or_insert(reason)),
             }
         }
+        self.extracted = extracted;
         unfit.map_or(Ok(()), Err)
     }
 
@@ -306,43 +296,20 @@ impl Intake {
         Ok(tag)
     }
 
-    /// One sample for each leaf of a structure.
-    #[allow(clippy::too_many_arguments)]
-    fn expand(
-        &mut self,
-        taking: &Taking<'_>,
-        item: &Sample,
-        fields: &serde_json::Map<String, Json>,
-        base: &str,
-        pointer: &str,
-        row: Row,
-        batch: &mut Batch,
-    ) -> Result<(), Unfit> {
-        for (name, field) in fields {
-            let mut path = base.as_bytes().to_vec();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            push_level(&mut path, name.as_bytes());
-            let path = String::from_utf8(path).unwrap_or_default();
-            let pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-            if let Json::Object(fields) = field {
-                self.expand(taking, item, fields, &path, &pointer, row, batch)?;
-                continue;
-            }
-            let tag = match self.leaves.get(&*path) {
-                Some(tag) => *tag,
-                None => {
-                    let address = format!("{}#{pointer}", taking.publish.topic);
-                    let tag = self.declare(taking, path.clone(), address, &item.topic, &item.options)?;
-                    self.leaves.insert(path.into(), tag);
-                    tag
-                }
-            };
-            let value = json::value(field, batch);
-            batch.rows.push(Row { value, tag, ..row });
+    /// The tag of a structure's leaf, `leaf` being its path below the sample.
+    fn leaf_tag(&mut self, taking: &Taking<'_>, samples: &Samples, item: &Sample, leaf: &str) -> Result<TagId, Unfit> {
+        let mut path = path(&samples.at, Some(&item.name), taking)?;
+        if !path.is_empty() {
+            path.push('/');
         }
-        Ok(())
+        path.push_str(leaf);
+        if let Some(tag) = self.leaves.get(&*path) {
+            return Ok(*tag);
+        }
+        let address = format!("{}#{}/{leaf}", taking.publish.topic, item.pointer.as_str());
+        let tag = self.declare(taking, path.clone(), address, &item.topic, &item.options)?;
+        self.leaves.insert(path.into(), tag);
+        Ok(tag)
     }
 
     fn declare(
@@ -361,14 +328,7 @@ impl Intake {
         }
         let captures = taking.captures();
         let topic = kafka_topic(topic, taking.publish.topic, &captures)?;
-        let tag = TagDef {
-            path,
-            address,
-            kind: None,
-            topic: topic.into(),
-            part: Arc::from(""),
-            options: options.clone(),
-        };
+        let tag = TagDef { path, address, kind: None, topic: topic.into(), part: Arc::from(""), options: options.clone() };
         let id = taking.io.declare(tag).map_err(|clash| {
             let reason = format!("{clash}; topic {} comes to the same path, change `at` or `tag`", taking.publish.topic);
             taking.io.status(taking.route.filter.as_str(), Status::Degraded(reason.clone()));
@@ -478,56 +438,66 @@ fn rendered(route: &Route, document: &Document, topic: &str, captures: &[&str]) 
     Ok((!is_empty).then(|| Rendered { topic: kafka.into_bytes().into(), key: key.into() }))
 }
 
-fn render_key(template: &Template<Variable>, topic: &str, captures: &[&str], payload: Option<&Json>, out: &mut Vec<u8>) -> Result<(), Unfit> {
+/// Appends a key. `pointers` are what the key's JSON pointers found, in their order, with the heap their texts lie in.
+fn render_key(
+    template: &Template<Variable>,
+    topic: &str,
+    captures: &[&str],
+    pointers: Option<(&Extracted, &[u8])>,
+    out: &mut Vec<u8>,
+) -> Result<(), Unfit> {
+    let mut found = pointers.iter().flat_map(|(extracted, _)| extracted.iter());
     template.render(out, |variable, out| {
         match variable {
             Variable::Topic => out.extend_from_slice(topic.as_bytes()),
             Variable::Capture(n) => out.extend_from_slice(captures[*n].as_bytes()),
-            Variable::Pointer(pointer) => match payload.and_then(|payload| payload.pointer(pointer)) {
-                Some(Json::String(text)) => out.extend_from_slice(text.as_bytes()),
-                Some(Json::Null) | None => return Err(format!("the key's {pointer} is not in the payload")),
-                Some(Json::Object(_) | Json::Array(_)) => return Err(format!("the key's {pointer} is not one value")),
-                Some(scalar) => drop(write!(out, "{scalar}")),
+            Variable::Pointer(pointer) => match (found.next().map(|found| found.value), pointers) {
+                (Some(Value::Text(span)), Some((_, heap))) => out.extend_from_slice(span.of(heap)),
+                (Some(Value::Int(int)), _) => drop(write!(out, "{int}")),
+                (Some(Value::UInt(uint)), _) => drop(write!(out, "{uint}")),
+                (Some(Value::Double(double)), _) => drop(write!(out, "{double}")),
+                (Some(Value::Bool(flag)), _) => drop(write!(out, "{flag}")),
+                (Some(Value::Array(..) | Value::Struct(_)), _) => return Err(format!("the key's {pointer} is not one value")),
+                _ => return Err(format!("the key's {pointer} is not in the payload")),
             },
         }
         Ok(())
     })
 }
 
-fn take_document(taking: &Taking<'_>, document: &Document, rendered: Option<&Rendered>, batch: &mut Batch) -> Result<(), Unfit> {
+fn take_document(
+    taking: &Taking<'_>,
+    document: &Document,
+    rendered: Option<&Rendered>,
+    extracted: &mut Extracted,
+    key: &mut Vec<u8>,
+    batch: &mut Batch,
+) -> Result<(), Unfit> {
     let Taking { route, publish, .. } = taking;
+    let mut time = batch.read_time;
     // An empty payload is how MQTT clears a retained message: with a key it deletes here, too.
-    let is_tombstone = publish.payload.is_empty() && document.check == Check::Json && document.key.is_some() && !document.key_in_payload;
-    let mut parsed = None;
-    if !is_tombstone {
-        match document.check {
-            Check::Json if document.key_in_payload || document.time.is_some() => parsed = Some(json::parse(publish.payload)?),
-            Check::Json => json::check(publish.payload)?,
-            Check::Text if std::str::from_utf8(publish.payload).is_err() => {
-                return Err("the payload is no UTF-8 text; declare `payload: bytes`".into());
-            }
-            Check::Text | Check::Nothing => {}
+    let is_tombstone =
+        publish.payload.is_empty() && matches!(document.check, Check::Json(_)) && document.key.is_some() && !document.key_in_payload;
+    match &document.check {
+        Check::Json(extraction) if !is_tombstone => {
+            extraction.read(publish.payload, batch, extracted)?;
+            time = extracted.time.map_or(time, |stamp| stamp.time);
         }
+        Check::Text if std::str::from_utf8(publish.payload).is_err() => {
+            return Err("the payload is no UTF-8 text; declare `payload: bytes`".into());
+        }
+        Check::Json(_) | Check::Text | Check::Nothing => {}
     }
-    let time = match (&document.time, &parsed) {
-        (Some(clock), Some(parsed)) => clock.read(parsed)?,
-        _ => batch.read_time,
-    };
-    let start = batch.heap.len();
+    key.clear();
     match (&document.key, rendered) {
         (Some(template), _) if document.key_in_payload => {
-            if let Err(reason) = render_key(template, publish.topic, &taking.captures(), parsed.as_ref(), &mut batch.heap) {
-                batch.heap.truncate(start);
-                return Err(reason);
-            }
+            render_key(template, publish.topic, &taking.captures(), Some((extracted, &batch.heap)), key)?;
         }
-        (Some(template), _) if template.constant().is_some() => {
-            batch.heap.extend_from_slice(template.constant().unwrap_or_default().as_bytes());
-        }
-        (Some(_), Some(rendered)) => batch.heap.extend_from_slice(&rendered.key),
+        (Some(template), _) if template.constant().is_some() => key.extend_from_slice(template.constant().unwrap_or_default().as_bytes()),
+        (Some(_), Some(rendered)) => key.extend_from_slice(&rendered.key),
         _ => {}
     }
-    let key = batch.span_from(start);
+    let key = batch.push_bytes(key);
     let topic = match rendered {
         Some(rendered) if !rendered.topic.is_empty() => batch.push_bytes(&rendered.topic),
         _ => Span::EMPTY,

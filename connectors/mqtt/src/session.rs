@@ -119,6 +119,9 @@ impl Session {
                         }
                         (_, failure) => failure,
                     })?;
+                    if session.inbox.first().is_some_and(|first| first >> 4 != 2 && first >> 4 != 15) {
+                        return Err(Failure::Reconnect(format!("{endpoint} did not begin with CONNACK; is it an mqtt port?")));
+                    }
                 }
             }
         }
@@ -244,9 +247,7 @@ fn refused(opening: &Opening, connack: &Connack) -> Failure {
             Failure::Blocked(format!("{endpoint} does not accept the client id `{}`{said}; set another `client_id`", opening.client_id))
         }
         (Version::V4, 3) | (_, 0x88 | 0x8B) => Failure::Reconnect(format!("{endpoint} is not available now{said}")),
-        (Version::V4, 4) | (_, 0x86) => {
-            Failure::Blocked(format!("{endpoint} refuses {user} or its password{said}; check `login`"))
-        }
+        (Version::V4, 4) | (_, 0x86) => Failure::Blocked(format!("{endpoint} refuses {user} or its password{said}; check `login`")),
         (Version::V4, 5) | (_, 0x87) => {
             Failure::Blocked(format!("{endpoint} does not let {user} in{said}; check `login` and what the broker allows"))
         }
@@ -255,7 +256,9 @@ fn refused(opening: &Opening, connack: &Connack) -> Failure {
             "{endpoint} says to use {}{said}; change `endpoint`",
             connack.server_reference.as_deref().unwrap_or("another server"),
         )),
-        (_, 0x89 | 0x97 | 0x9F) => Failure::RetryAfter(BUSY, format!("{endpoint} refuses the connection: {}{said}", code_name(connack.code))),
+        (_, 0x89 | 0x97 | 0x9F) => {
+            Failure::RetryAfter(BUSY, format!("{endpoint} refuses the connection: {}{said}", code_name(connack.code)))
+        }
         (_, code) if code >= 0x80 => Failure::Blocked(format!("{endpoint} refuses the connection: {}{said}", code_name(code))),
         (_, code) => Failure::Reconnect(format!("{endpoint} refuses the connection with the unknown code {code}{said}")),
     }
@@ -429,12 +432,23 @@ pub struct Inbox {
 pub enum Inbound<'a> {
     Packet(Packet<'a>),
     /// A message longer than allowed: its payload is only the beginning, `len` is the whole packet's length.
-    Oversized { publish: packet::Publish<'a>, len: usize },
+    Oversized {
+        publish: packet::Publish<'a>,
+        len: usize,
+    },
 }
 
 impl Inbox {
     pub fn new(max_packet: usize) -> Self {
-        Self { buf: vec![0; READ_BYTES], start: 0, end: 0, max_packet: max_packet.max(KEPT_OF_OVERSIZED), passing: None, last: 0, brimming: false }
+        Self {
+            buf: vec![0; READ_BYTES],
+            start: 0,
+            end: 0,
+            max_packet: max_packet.max(KEPT_OF_OVERSIZED),
+            passing: None,
+            last: 0,
+            brimming: false,
+        }
     }
 
     /// Takes the next packet; `None` while it is not whole. It is borrowed: handle it before the next call.
@@ -500,6 +514,11 @@ impl Inbox {
             }
         }
         &mut self.buf[self.end..]
+    }
+
+    /// The first byte that waits.
+    fn first(&self) -> Option<u8> {
+        self.buf[self.start..self.end].first().copied()
     }
 
     /// Puts the packet taken last back: `next` takes it again.

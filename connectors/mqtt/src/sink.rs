@@ -235,7 +235,9 @@ impl plugin::Compiled for Publishing {
     fn guarantee(&self) -> Guarantee {
         match self.qos {
             Qos::AtMostOnce => Guarantee::AtMostOnce("QoS 0: offsets are committed when the message is written to the socket".into()),
-            _ => Guarantee::AtLeastOnce("offsets are committed after the broker's acknowledgement; after a failure some are published again".into()),
+            _ => Guarantee::AtLeastOnce(
+                "offsets are committed after the broker's acknowledgement; after a failure some are published again".into(),
+            ),
         }
     }
 
@@ -334,7 +336,8 @@ impl Publisher {
         let value = |variable: &Variable, out: &mut Vec<u8>| value(variable, records, record, out);
         let mut topic = Vec::new();
         publishing.topic.render(&mut topic, value)?;
-        let topic = String::from_utf8(topic).map_err(|_| "the topic would be no UTF-8 text: the key or a header holds other bytes".to_owned())?;
+        let topic =
+            String::from_utf8(topic).map_err(|_| "the topic would be no UTF-8 text: the key or a header holds other bytes".to_owned())?;
         check_topic(&topic).map_err(|error| format!("the topic {error}"))?;
         if let Some(content_type) = &publishing.content_type {
             packet::push_text_property(properties, packet::CONTENT_TYPE, content_type);
@@ -506,7 +509,9 @@ impl Link {
             let ack = match self.session.inbox.next(version) {
                 Ok(None) => return Ok(()),
                 Ok(Some(Inbound::Packet(Packet::Ack(ack)))) => ack,
-                Ok(Some(Inbound::Packet(Packet::Disconnect(disconnect)))) => return Err(self.session.disconnected(&disconnect, "of this sink")),
+                Ok(Some(Inbound::Packet(Packet::Disconnect(disconnect)))) => {
+                    return Err(self.session.disconnected(&disconnect, "of this sink"));
+                }
                 Ok(Some(_)) => continue,
                 Err(error) => return Err(self.session.no_mqtt(error)),
             };

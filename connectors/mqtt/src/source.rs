@@ -65,7 +65,9 @@ impl plugin::Compiled for CompiledSource {
     fn guarantee(&self) -> Guarantee {
         let weakest = self.0.routes.iter().map(|route| route.qos).min().unwrap_or(Qos::AtMostOnce);
         if self.0.session_expiry.is_zero() {
-            return Guarantee::AtMostOnce("no session is kept (`session_expiry: 0s`): what is published while this source is away is gone".into());
+            return Guarantee::AtMostOnce(
+                "no session is kept (`session_expiry: 0s`): what is published while this source is away is gone".into(),
+            );
         }
         match weakest {
             Qos::AtMostOnce => Guarantee::AtMostOnce("QoS 0: the broker sends once and forgets".into()),
@@ -96,7 +98,9 @@ impl plugin::Compiled for CompiledSource {
         if let Some(host) = &compiled.host {
             lines.push(match (host.passive, host.primary) {
                 (true, _) => "Sparkplug host, passive: publishes nothing".into(),
-                (false, true) => format!("Sparkplug primary host {}: publishes STATE and rebirth requests", host.id.as_deref().unwrap_or("")),
+                (false, true) => {
+                    format!("Sparkplug primary host {}: publishes STATE and rebirth requests", host.id.as_deref().unwrap_or(""))
+                }
                 (false, false) => "Sparkplug host: publishes rebirth requests".into(),
             });
         }

@@ -114,7 +114,9 @@ impl<S: Wire> AsyncRead for Messages<S> {
                 Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
                 // Tungstenite answers pings itself; a text is no MQTT.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Text(_))) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a WebSocket text message"))),
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a WebSocket text message")));
+                }
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
             }
@@ -169,8 +171,7 @@ mod tests {
             ("wss://broker:9001", "broker", 9001, true, true, ""),
         ] {
             let endpoint = Endpoint::parse(text).unwrap();
-            let expected =
-                Endpoint { text: text.into(), tls, websocket, host: host.into(), port, path: path.into() };
+            let expected = Endpoint { text: text.into(), tls, websocket, host: host.into(), port, path: path.into() };
             assert_eq!(endpoint, expected);
         }
     }
