@@ -181,10 +181,8 @@ impl Places {
 
     pub fn add_secret(&mut self, text: &str, reference: &str) {
         // Shorter ones can't be told from ordinary text.
-        if text.len() >= 4 {
-            if !self.secrets.iter().any(|(known, _)| known.as_str() == text) {
-                self.secrets.push((Zeroizing::new(text.to_owned()), reference.into()));
-            }
+        if text.len() >= 4 && !self.secrets.iter().any(|(known, _)| known.as_str() == text) {
+            self.secrets.push((Zeroizing::new(text.to_owned()), reference.into()));
         }
     }
 

@@ -286,7 +286,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match SIZES.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0) {
+        match SIZES.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)) {
             Some((unit, factor)) if *factor > 1 => write!(f, "{}{unit}", self.0 / factor),
             _ => write!(f, "{}B", self.0),
         }

@@ -53,9 +53,10 @@ impl Shorthand for Tag {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 enum Order {
-    ABCD,
-    CDAB,
+    Abcd,
+    Cdab,
 }
 
 fn rendered(paths: &[PathBuf], how: &Load) -> String {

@@ -229,7 +229,10 @@ mod tests {
         tags: BTreeMap<String, Tagged<Short<Register>>>,
     }
 
-    fn parse(text: &str) -> (Option<Device>, Vec<(u32, String, Option<String>)>) {
+    /// Line, message, help.
+    type Found = Vec<(u32, String, Option<String>)>;
+
+    fn parse(text: &str) -> (Option<Device>, Found) {
         let mut problems = Problems::new();
         let device = Node::from_yaml(text, &mut problems).expect("is YAML").parse(&mut problems);
         let found = problems.iter().map(|p| (problems.locate(p.place).line, p.message.clone(), p.help.clone())).collect();
