@@ -146,8 +146,6 @@ pub(crate) struct State {
     pub roll: bool,
     /// A name may have been created or removed since the directory was synced.
     pub dir_unsynced: bool,
-    /// Sealed segments whose footer is not synced.
-    pub unsynced_footers: Vec<Arc<Open>>,
     pub syncing: bool,
     pub wanted: bool,
     pub scheduled: Option<Instant>,
@@ -199,12 +197,15 @@ pub(crate) struct Inner {
     pub this: Weak<Self>,
     pub state: Mutex<State>,
     pub sync_lock: Mutex<()>,
+    pub drop_lock: Mutex<()>,
     pub cursor_files: Mutex<CursorFiles>,
     pub end: AtomicU64,
     pub synced: AtomicU64,
     pub bytes: AtomicU64,
     /// As in the state, for those who must not lock it.
     closed: AtomicBool,
+    /// The log's own directory may be new and its name not durable yet.
+    name_unsynced: AtomicBool,
     /// An append was refused for want of room since the observers were told last.
     pub refused: AtomicBool,
     pub on_append: Observers<OnOffset>,
@@ -241,7 +242,6 @@ impl Inner {
             roll: false,
             // A name may have been created just before a crash and its segment be in use again now.
             dir_unsynced: true,
-            unsynced_footers: Vec::new(),
             syncing: false,
             wanted: false,
             scheduled: None,
@@ -265,9 +265,11 @@ impl Inner {
             synced: AtomicU64::new(state.synced),
             bytes: AtomicU64::new(bytes),
             closed: AtomicBool::new(false),
+            name_unsynced: AtomicBool::new(true),
             refused: AtomicBool::new(false),
             state: Mutex::new(state),
             sync_lock: Mutex::new(()),
+            drop_lock: Mutex::new(()),
             cursor_files: Mutex::new(found.cursor_files),
             on_append: Observers::none(),
             on_sync: Observers::none(),
@@ -292,13 +294,10 @@ impl Inner {
         // Bytes of another member may have to go: no log is locked while the budget decides.
         let mut reserved = Reserved { budget: None, bytes };
         if let Some(budget) = &self.options.budget {
-            budget.reserve(bytes).inspect_err(|_| self.refused.store(true, Relaxed))?;
+            self.until_room(|| budget.reserve(bytes))?;
             reserved.budget = Some(budget);
         }
-        if let Err((free, keep)) = self.shared.check_space(bytes) {
-            self.refused.store(true, Relaxed);
-            return Err(AppendError::NoSpace { free, keep });
-        }
+        self.until_room(|| self.shared.check_space(bytes)).map_err(|(free, keep)| AppendError::NoSpace { free, keep })?;
         let mut state = self.state.lock();
         if state.closed || self.shared.is_closed() {
             return Err(AppendError::Closed);
@@ -333,6 +332,14 @@ impl Inner {
         drop(state);
         self.on_append.each(|observer| observer(next));
         Ok(Appended { first, next, bytes })
+    }
+
+    /// Asks for room, and once more after the refusal is known to those who tell about room: none that appears between is missed.
+    fn until_room<E>(&self, ask: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        ask().or_else(|_| {
+            self.refused.store(true, Relaxed);
+            ask()
+        })
     }
 
     /// Encodes a batch into held memory and writes it from there to the last segment.
@@ -417,13 +424,13 @@ impl Inner {
             state.faults.failed_writes += 1;
             self.write_error(path, source)
         })?;
-        match state.segments.pop_back_if(|last| last.batches == 0 && !last.sealed) {
-            Some(mut empty) => {
-                self.close_segment(&mut empty);
-                self.discount(empty.bytes());
-                let _ = self.shared.fs.remove(&empty.path(&self.dir));
-            }
-            None => self.seal_last(state),
+        if state.segments.back().is_some_and(|last| last.batches == 0 && !last.sealed) {
+            let mut empty = state.segments.pop_back().expect("just looked at");
+            self.close_segment(&mut empty);
+            self.discount(empty.bytes());
+            let _ = self.shared.fs.remove(&empty.path(&self.dir));
+        } else {
+            self.seal_last(state);
         }
         state.segments.push_back(segment);
         state.roll = false;
@@ -448,7 +455,7 @@ impl Inner {
         Ok(segment)
     }
 
-    /// Writes the last segment's footer. Where that fails the segment is read again at the next start.
+    /// Writes the last segment's footer. It gets no fdatasync of its own: where it is lost the segment is read at the next start.
     pub fn seal_last(&self, state: &mut State) {
         let total = state.total;
         let torn = state.roll;
@@ -460,7 +467,6 @@ impl Inner {
         }
         if open.file.write_all_at(segment.len, &segment.footer(total).encode(segment.header.salt)).is_ok() {
             segment.footer = true;
-            state.unsynced_footers.push(open);
             self.account(FOOTER as u64);
         } else {
             let _ = open.file.set_len(segment.len);
@@ -498,6 +504,15 @@ impl Inner {
         }
     }
 
+    /// Makes the name of the log's directory durable, once.
+    pub fn sync_name(&self) -> io::Result<()> {
+        if self.name_unsynced.load(Relaxed) {
+            self.shared.fs.sync_dir(self.dir.parent().unwrap_or(Path::new(".")))?;
+            self.name_unsynced.store(false, Relaxed);
+        }
+        Ok(())
+    }
+
     /// Tells those who were refused that it is worth another try.
     pub fn tell_room(&self) {
         if self.refused.swap(false, Relaxed) {
@@ -507,6 +522,15 @@ impl Inner {
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
+    }
+
+    /// Closes what is synced when more files are open than should be.
+    pub fn close_if_crowded(&self, state: &mut State) {
+        if self.shared.is_crowded() {
+            for i in closable(state) {
+                self.close_segment(&mut state.segments[i]);
+            }
+        }
     }
 
     /// When each open segment that could be closed was used last.
@@ -557,6 +581,9 @@ impl Drop for Inner {
         let state = self.state.get_mut();
         let open = state.segments.iter().filter(|segment| segment.open.is_some()).count();
         self.shared.open.fetch_sub(open, Relaxed);
+        if !state.closed && !state.held.is_empty() {
+            self.shared.left_unsynced();
+        }
         if let Some(budget) = self.options.budget.as_ref().filter(|_| !state.closed) {
             budget.release(self.bytes.load(Relaxed));
         }

@@ -36,6 +36,7 @@ impl Inner {
             state.cursors.synced = state.synced;
             state.cursors.clone()
         };
+        self.sync_name().map_err(StoreError::io("sync", &self.dir))?;
         files.save(&*self.shared.fs, &mut cursors)
     }
 
@@ -113,6 +114,7 @@ impl Inner {
 
     /// Drops the oldest segment though cursors may need it: counts its records, moves the cursors past it. False: none can go.
     pub fn drop_oldest_segment(&self) -> bool {
+        let _one = self.drop_lock.lock(); // so that two appends do not count the same segment
         let mut state = self.state.lock();
         if state.closed || Self::behind(&state, u64::MAX).next().is_none() {
             return false;

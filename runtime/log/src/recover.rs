@@ -236,15 +236,10 @@ impl Walk<'_> {
             segment = Segment::from_footer(header, &footer, kept_end + FOOTER as u64);
         }
         if segment.bytes() != file.file_len {
-            if cut && survey.runs.iter().any(|run| run.pos >= kept_end) {
-                if let Some(aside) = self.copy_aside(&file.path)? {
-                    self.lost(
-                        aside,
-                        "batches stand behind a torn one, and nothing says they were synced".to_owned(),
-                        survey.end - kept_end,
-                        Some(0),
-                    );
-                }
+            let behind = cut && survey.runs.iter().any(|run| run.pos >= kept_end);
+            if let Some(aside) = if behind { self.copy_aside(&file.path)? } else { None } {
+                let reason = "batches stand behind a torn one, and nothing says they were synced";
+                self.lost(aside, reason.to_owned(), survey.end - kept_end, Some(0));
             }
             self.report.truncated_bytes += file.file_len.saturating_sub(segment.bytes());
             let open = self.fs.open(&file.path, Mode::Write).map_err(StoreError::io("open", &file.path))?;

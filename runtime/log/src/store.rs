@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     started: Instant,
     next_id: AtomicU64,
     closed: AtomicBool,
+    /// A log was let go of before all of it was synced: no later close makes this run a clean one.
+    unclean: AtomicBool,
     _lock: Box<dyn Lock>,
 }
 
@@ -136,6 +138,7 @@ impl Store {
             started: Instant::now(),
             next_id: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            unclean: AtomicBool::new(false),
             _lock: lock,
         });
         let mut threads = Vec::new();
@@ -191,8 +194,8 @@ impl Store {
             Err(e) => return Err(StoreError::io("list", &dir)(e)),
         };
         if is_new {
+            // Its name is made durable with what is in it.
             shared.fs.create_dir(&dir).map_err(StoreError::io("create", &dir))?;
-            shared.fs.sync_dir(&shared.dir).map_err(StoreError::io("sync", &shared.dir))?;
         }
         let id = shared.next_id.fetch_add(1, Relaxed);
         let (log, recovery) = Inner::open(id, name, dir, options, shared.clone())?;
@@ -241,6 +244,9 @@ impl Store {
             first_failure = first_failure.and(closed);
         }
         first_failure?;
+        if shared.unclean.load(Relaxed) {
+            return Ok(());
+        }
         write_boot(&*shared.fs, &shared.dir, &shared.fs.boot_id(), true)
     }
 }
@@ -269,6 +275,10 @@ impl Shared {
     /// No append is taken any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
+    }
+
+    pub fn left_unsynced(&self) {
+        self.unclean.store(true, Relaxed);
     }
 
     /// Seconds since the store was opened; a clock for what was used last.
@@ -358,9 +368,14 @@ impl Shared {
         }
     }
 
+    /// As many files are open as should be, or more because they hold what is not synced.
+    pub fn is_crowded(&self) -> bool {
+        self.open.load(Relaxed) >= self.options.open_files
+    }
+
     /// Closes segments until few enough are open; called before one more is opened, with no log locked but the caller's.
     pub fn make_room_for_open(&self) {
-        if self.open.load(Relaxed) < self.options.open_files {
+        if !self.is_crowded() {
             return;
         }
         let mut ages: Vec<u64> = Vec::new();

@@ -134,15 +134,14 @@ impl Inner {
     /// What has to be synced now; `None`: nothing.
     fn cover(&self, state: &mut State) -> Option<Covered> {
         let mut files: Vec<(PathBuf, Arc<Open>)> = Vec::new();
-        let footers = std::mem::take(&mut state.unsynced_footers);
-        for segment in state.segments.iter().rev() {
-            let Some(open) = &segment.open else { continue };
-            let holds = state.held.iter().any(|held| held.seq == segment.header.seq);
-            if holds || footers.iter().any(|footer| Arc::ptr_eq(footer, open)) {
-                files.push((segment.path(&self.dir), open.clone()));
+        let from = state.held.front().map_or(u64::MAX, |held| held.seq);
+        let begin = state.segments.partition_point(|segment| segment.header.seq < from);
+        for segment in state.segments.range(begin..) {
+            if state.held.iter().any(|held| held.seq == segment.header.seq) {
+                let open = segment.open.clone().expect("a segment that holds something unsynced stays open");
+                files.push((segment.path(&self.dir), open));
             }
         }
-        files.reverse();
         if files.is_empty() && !state.dir_unsynced {
             return None;
         }
@@ -154,7 +153,10 @@ impl Inner {
         for (path, open) in &covered.files {
             open.file.sync_data().map_err(|e| (path.clone(), e))?;
         }
-        if covered.dir { self.shared.fs.sync_dir(&self.dir).map_err(|e| (self.dir.clone(), e)) } else { Ok(()) }
+        if covered.dir {
+            self.shared.fs.sync_dir(&self.dir).and_then(|()| self.sync_name()).map_err(|e| (self.dir.clone(), e))?;
+        }
+        Ok(())
     }
 
     /// Lets go of what is on the disk now.
@@ -166,6 +168,7 @@ impl Inner {
         }
         state.synced = end;
         self.synced.store(end, std::sync::atomic::Ordering::Relaxed);
+        self.close_if_crowded(state);
         if state.trouble.take().is_some() {
             state.faults.now = None;
             tracing::info!(log = self.name, "the disk syncs again");
@@ -193,7 +196,7 @@ impl Inner {
     /// Writes all that is held into a new segment; the old places of it are void from then on.
     fn write_again(&self, state: &mut State) -> Result<(), (PathBuf, io::Error)> {
         let Some(front) = state.held.front() else {
-            return Ok(()); // a footer or the directory alone failed: nothing of value is at stake
+            return Ok(()); // the directory alone failed: nothing that was appended is at stake
         };
         let (bad_seq, bad_pos, first) = (front.seq, front.pos, front.first);
         let front_header = BatchHeader::decode(front.bytes.first_chunk::<BATCH_HEADER>().expect("a held batch has a header"));
@@ -249,7 +252,6 @@ impl Inner {
 
     /// Cuts off what was written again elsewhere: all behind a position of one segment, and the segments after it.
     fn void(&self, state: &mut State, seq: u64, pos: u64, total: u64, appended: i64) {
-        state.unsynced_footers.clear();
         while let Some(mut last) = state.segments.pop_back() {
             let bytes = last.bytes();
             let rest = last.header.seq == seq && pos > crate::format::SEGMENT_HEADER as u64;

@@ -285,24 +285,24 @@ proptest! {
     }
 }
 
-/// `MILLRACE_TRACE=1` prints the operations of the last case.
+/// `LOG_MODEL_TRACE=1` prints the operations of the last case.
 fn trace() -> bool {
-    std::env::var_os("MILLRACE_TRACE").is_some()
+    std::env::var_os("LOG_MODEL_TRACE").is_some()
 }
 
-/// Operations of a case at most; `MILLRACE_OPS` for a search of other lengths.
+/// Operations of a case at most; `LOG_MODEL_OPS` for a search of other lengths.
 fn longest() -> usize {
-    std::env::var("MILLRACE_OPS").map_or(150, |text| text.parse().expect("a number"))
+    std::env::var("LOG_MODEL_OPS").map_or(150, |text| text.parse().expect("a number"))
 }
 
 #[test]
-fn found_a() {
+fn a_sync_that_failed_before_a_crash_is_not_believed_after_it() {
     let a = |gap, span, len| Op::Append { gap, span, len };
     play(6345872131208761096, &[a(0, 1, 0), Op::Faults { writes: true, syncs: true, full: false }, a(0, 1, 13), Op::Sync, Op::Kill]);
 }
 
 #[test]
-fn found_b() {
+fn a_torn_header_is_no_lost_record() {
     let a = |gap, span, len| Op::Append { gap, span, len };
     let f = |writes, syncs, full| Op::Faults { writes, syncs, full };
     play(
@@ -322,7 +322,7 @@ fn found_b() {
 }
 
 #[test]
-fn found_c() {
+fn a_directory_that_does_not_sync_hides_no_quarantine() {
     let a = |gap, span, len| Op::Append { gap, span, len };
     let f = |writes, syncs, full| Op::Faults { writes, syncs, full };
     play(

@@ -15,6 +15,7 @@ fn filled(dir: &Path) -> Store {
         log.append(i * 10, i * 10 + 5, 5, &[&[i as u8; 300]]).unwrap();
     }
     log.set_cursor("kafka", 42, b"note");
+    log.sync().unwrap();
     log.save_cursors().unwrap();
     store
 }
@@ -93,5 +94,7 @@ fn what_is_exported_can_be_imported() {
     let copied: Vec<_> = offline::batches(to.path(), "copy").unwrap().map(|batch| batch.unwrap()).collect();
     let original: Vec<_> = offline::batches(from.path(), "a/b").unwrap().map(|batch| batch.unwrap()).collect();
     assert_eq!(original.len(), 20);
-    assert!(original.iter().zip(&copied).all(|(a, b)| (a.first, a.next, a.records, &a.payload) == (b.first, b.next, b.records, &b.payload)));
+    assert!(
+        original.iter().zip(&copied).all(|(a, b)| (a.first, a.next, a.records, &a.payload) == (b.first, b.next, b.records, &b.payload))
+    );
 }
