@@ -1,5 +1,6 @@
 //! The factory as the runtime takes it: typed where every factory is the same, nodes where the connectors know better.
 
+use crate::name;
 use crate::node::{Node, Spanned};
 use crate::place::Place;
 use crate::problem::Problems;
@@ -551,17 +552,34 @@ impl SinkKeys {
 impl Connector {
     /// A source's common keys, and its node without them: tag options and the connector's own keys.
     pub fn source_keys(&self, problems: &mut Problems) -> (Option<SourceKeys>, Node) {
-        self.split(&SourceKeys::KEYS, problems)
+        let (mut keys, own) = self.split::<SourceKeys>(&SourceKeys::KEYS, problems);
+        // One with `{..}` is a template: its connector knows what may stand in it.
+        if let Some(topic) = keys.as_mut().and_then(|keys| keys.topic.as_mut()).filter(|topic| !topic.contains('{')) {
+            as_topic(topic, problems);
+        }
+        (keys, own)
     }
 
     /// A sink's common keys, and its node without them.
     pub fn sink_keys(&self, problems: &mut Problems) -> (Option<SinkKeys>, Node) {
-        self.split(&SinkKeys::KEYS, problems)
+        let (mut keys, own) = self.split::<SinkKeys>(&SinkKeys::KEYS, problems);
+        for topic in keys.iter_mut().flat_map(|keys| &mut keys.topics) {
+            as_topic(topic, problems);
+        }
+        (keys, own)
     }
 
     fn split<T: DeserializeOwned>(&self, keys: &[&str], problems: &mut Problems) -> (Option<T>, Node) {
         let (common, own) = self.node.take(keys);
         let (_, common) = common.take(&["type", "enabled"]);
         (common.parse(problems), own)
+    }
+}
+
+/// In a Kafka topic's name `/` is `.`; what Kafka refuses is refused here. In a pattern, `*` stands for anything.
+fn as_topic(topic: &mut Spanned<String>, problems: &mut Problems) {
+    match name::topic(&topic.replace('*', "x")) {
+        Ok(_) => topic.value = topic.replace('/', "."),
+        Err(message) => problems.refused(topic.place, &message),
     }
 }

@@ -166,3 +166,21 @@ fn problems_for_a_program_carry_every_place() {
     assert_eq!(problem["related"][0]["line"], 2);
     assert!(problem["help"].as_str().unwrap().contains("with"), "{problem}");
 }
+
+#[test]
+fn a_slash_in_a_connectors_topic_becomes_a_dot() {
+    let factory = loaded(
+        "site: a/b\nsources: {s: {type: demo, topic: plant/state, scale: 2}}\nsinks: {t: {type: demo, topics: ['plant/*', x], start: latest}}\n",
+        &[],
+        &[],
+    );
+    let mut problems = Problems::new();
+    let (keys, own) = factory.sources[0].source_keys(&mut problems);
+    assert_eq!(keys.unwrap().topic.unwrap().value, "plant.state");
+    assert_eq!(own.entries().len(), 1);
+    let (keys, own) = factory.sinks[0].sink_keys(&mut problems);
+    let keys = keys.unwrap();
+    assert_eq!(keys.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["plant.*", "x"]);
+    assert_eq!(keys.start, Some(factory::Start::Latest));
+    assert!(own.entries().is_empty() && problems.is_empty());
+}
