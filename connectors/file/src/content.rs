@@ -23,8 +23,8 @@ pub enum Encoding {
 
 /// The characters 0x80 to 0x9F of Windows-1252, in which it differs from ISO 8859-1; five are not assigned and stay control characters.
 const WINDOWS_1252: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—',
-    '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', '\u{90}', '‘', '’', '“', '”', '•', '–',
+    '—', '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
 ];
 
 impl Encoding {
@@ -59,10 +59,7 @@ pub struct FieldTypes {
 ///
 /// Errors: too few or too many fields, bytes that are not in the encoding.
 pub fn write_object(columns: &[String], fields: &Fields, encoding: Encoding, types: FieldTypes, out: &mut Vec<u8>) -> Result<(), String> {
-    let surplus_is_empty = (columns.len()..fields.len()).all(|i| fields.get(i).is_some_and(<[u8]>::is_empty));
-    if fields.len() < columns.len() || !surplus_is_empty {
-        return Err(format!("{} fields, but the header has {}", fields.len(), columns.len()));
-    }
+    check_width(columns, fields)?;
     for (index, column) in columns.iter().enumerate() {
         out.push(if index == 0 { b'{' } else { b',' });
         envelope::write_string(column, out);
@@ -80,6 +77,30 @@ pub fn write_object(columns: &[String], fields: &Fields, encoding: Encoding, typ
     }
     out.push(b'}');
     Ok(())
+}
+
+/// Whether a record has the header's fields; empty ones beyond are forgiven.
+pub fn check_width(columns: &[String], fields: &Fields) -> Result<(), String> {
+    let surplus_is_empty = (columns.len()..fields.len()).all(|i| fields.get(i).is_some_and(<[u8]>::is_empty));
+    if fields.len() < columns.len() || !surplus_is_empty {
+        return Err(format!("{} fields, but the header has {}", fields.len(), columns.len()));
+    }
+    Ok(())
+}
+
+/// The fields of a record as UTF-8, decimal commas as points.
+pub fn readable(fields: &Fields, encoding: Encoding, decimal: u8, into: &mut Fields) -> Result<(), String> {
+    fields.rewritten(into, |field, out| {
+        let text = encoding.decode(field)?;
+        let start = out.len();
+        out.extend_from_slice(text.as_bytes());
+        let is_number =
+            text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_whitespace() || matches!(b, b'-' | b'+' | b'e' | b'E') || b == decimal);
+        if decimal != b'.' && is_number {
+            out[start..].iter_mut().filter(|b| **b == decimal).for_each(|b| *b = b'.');
+        }
+        Ok(())
+    })
 }
 
 /// A number only where nothing is lost: `007` and `+1` are texts.

@@ -38,6 +38,16 @@ impl Fields {
         self.len() == 1 && self.bytes.is_empty()
     }
 
+    /// Rewrites each field; `rewrite` appends what the field becomes.
+    pub fn rewritten<E>(&self, into: &mut Self, mut rewrite: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        into.clear();
+        for field in self.iter() {
+            rewrite(field, &mut into.bytes)?;
+            into.end_field();
+        }
+        Ok(())
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();

@@ -202,7 +202,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_bytes_comes_back() {
-        for value in [&b"null"[..], b"", b"plain text", b" 1 ", b"[1,\n2]", b"\"quoted\"", b"\xff\x00", "\u{2028}ä".as_bytes(), b"{\"a\":1}\r"] {
+        for value in
+            [&b"null"[..], b"", b"plain text", b" 1 ", b"[1,\n2]", b"\"quoted\"", b"\xff\x00", "\u{2028}ä".as_bytes(), b"{\"a\":1}\r"]
+        {
             round_trip(Some(value), Some(value), &[("h", Some(value)), ("h", None)]);
         }
     }

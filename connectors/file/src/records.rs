@@ -75,7 +75,8 @@ impl Records {
         is_whole: bool,
         (offset, line): (u64, u64),
     ) -> io::Result<Self> {
-        let bytes = if is_gzip {
+        // An empty file is no gzip, and no damaged one either: it is empty.
+        let bytes = if is_gzip && file.metadata()?.len() > 0 {
             file.seek(SeekFrom::Start(0))?;
             let mut decoder = MultiGzDecoder::new(file);
             let skipped = io::copy(&mut (&mut decoder).take(offset), &mut io::sink())?;

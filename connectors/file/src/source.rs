@@ -9,11 +9,13 @@ use crate::content::{self, Encoding, FieldTypes, Origin};
 use crate::csv::{Dialect, Fields};
 use crate::position::{FileId, Position};
 use crate::records::{Cut, Records};
+use crate::samples::{Declared, Missing, Sampler, Samples, SamplesConfig};
 use crate::template::Template;
 use crate::watch::{Pattern, Scan, Task, Watch, Work};
 use async_trait::async_trait;
 use millrace_config::{ByteSize, Period, Place, Problems, Severity, Spanned};
 use millrace_contract::{AckId, Compiled, Context, Failure, Guarantee, Model, Plan, Plugin, Role, Route, Source, SourceIo, Status};
+use millrace_kit::time::TimeConfig;
 use millrace_schemas::{Batch, Doc, Micros, Reject, RouteId, Span};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,6 +61,18 @@ pub struct FileSourceConfig {
     /// The key of a document: a text with `{column}`, `{/json/pointer}` or `{file}` (the file's name up to its first dot).
     #[serde(default)]
     pub key: Option<Spanned<String>>,
+    /// Tags out of each record, instead of documents: the tag's name, and the column or the JSON Pointer of its value.
+    #[serde(default)]
+    pub samples: Option<Spanned<SamplesConfig>>,
+    /// Where a record's own time stands. Left out: the time when it is read.
+    #[serde(default)]
+    pub time: Option<TimeConfig>,
+    /// Where a record's status stands, the column or the JSON Pointer: `good`, `uncertain`, `bad`, or an OPC UA status code.
+    #[serde(default)]
+    pub status: Option<Spanned<String>>,
+    /// What a record that lacks a sample's column or pointer means.
+    #[serde(default)]
+    pub missing: Missing,
     /// The longest record; a longer one becomes a dead letter with its first bytes.
     #[serde(default = "max_record")]
     pub max_record: ByteSize,
@@ -140,7 +154,7 @@ impl Plugin for FileSourcePlugin {
         if problems.iter().skip(before).any(|problem| problem.severity == Severity::Error) {
             return None;
         }
-        Some(Box::new(Reader::new(Arc::new(setup?), context)))
+        Some(Box::new(Reader::new(Arc::new(setup?))))
     }
 }
 
@@ -162,6 +176,7 @@ struct Setup {
     move_to: Option<PathBuf>,
     key: Option<Template>,
     max_record_bytes: usize,
+    samples: Option<Arc<Samples>>,
     topic: Arc<str>,
     /// The route's topic is `{topic}`: the envelope's own.
     takes_topic: bool,
@@ -189,7 +204,9 @@ impl Setup {
             problems.error(config.every.place, "`every` must be more than 0");
         }
         if is_tail && config.when_done != WhenDone::Keep {
-            problems.error(config.path.place, "`when_done` is for folders: a tailed file is never done").help("add `mode: folder`, or leave `when_done` out");
+            problems
+                .error(config.path.place, "`when_done` is for folders: a tailed file is never done")
+                .help("add `mode: folder`, or leave `when_done` out");
         }
         if is_tail && config.path.ends_with(".gz") {
             problems.error(config.path.place, "a compressed file cannot be tailed").help("add `mode: folder`");
@@ -198,7 +215,9 @@ impl Setup {
             (None, WhenDone::Move) => {
                 problems.error(config.path.place, "`when_done: move` wants `move_to`, the folder to move to");
             }
-            (Some(folder), WhenDone::Move) if pattern.as_ref().is_some_and(|p| p.matches(&folder.join("x")) || p.matches(&folder.join("x.csv"))) => {
+            (Some(folder), WhenDone::Move)
+                if pattern.as_ref().is_some_and(|p| p.matches(&folder.join("x")) || p.matches(&folder.join("x.csv"))) =>
+            {
                 problems.error(folder.place, format!("files moved to {} would be read again: `path` matches there too", folder.display()));
             }
             (Some(folder), WhenDone::Keep | WhenDone::Delete) => {
@@ -220,13 +239,40 @@ impl Setup {
         }
         let topic = context.options.topic.as_deref().map(Arc::from).or_else(|| context.topic.clone());
         if topic.is_none() {
-            problems.error(context.place, format!("source `{}` has no topic", context.name)).help("add `topic:`, the Kafka topic of its records");
+            problems
+                .error(context.place, format!("source `{}` has no topic", context.name))
+                .help("add `topic:`, the Kafka topic of its records");
         }
         let topic = topic.unwrap_or_else(|| Arc::from(""));
         let takes_topic = &*topic == "{topic}";
         if topic.contains(['{', '}']) && !(takes_topic && format == Some(Format::Envelope)) {
-            problems.error(context.place, format!("topic `{topic}` is no name of a topic")).help("`{topic}` alone, with `format: envelope`, takes each record's own topic");
+            problems
+                .error(context.place, format!("topic `{topic}` is no name of a topic"))
+                .help("`{topic}` alone, with `format: envelope`, takes each record's own topic");
         }
+        let samples = match &config.samples {
+            None => {
+                let alone = [config.time.as_ref().map(|time| time.at.place), config.status.as_ref().map(|status| status.place)];
+                for place in alone.into_iter().flatten() {
+                    problems.error(place, "`time` and `status` are for `samples`: a document is passed on as it is");
+                }
+                None
+            }
+            Some(samples) if samples.is_empty() => {
+                problems.error(samples.place, "`samples` is empty").help("name a tag and its column: `torque: torque_nm`");
+                None
+            }
+            Some(samples) => {
+                if let Some(key) = &config.key {
+                    problems.error(key.place, "`key` is for documents: the key of a sample is its tag");
+                }
+                if format == Some(Format::Envelope) {
+                    problems.error(samples.place, "`samples` has no place here: an envelope is passed on as it is");
+                }
+                let how = (&samples.value, config.time.as_ref(), config.status.as_ref(), config.missing);
+                Samples::compile(how, format == Some(Format::Csv), &topic, context, problems).map(Arc::new)
+            }
+        };
         let decimal = one_byte(&csv.decimal, "decimal", b'.', problems);
         Some(Self {
             pattern: pattern?,
@@ -244,13 +290,14 @@ impl Setup {
             move_to: config.move_to.as_ref().map(|folder| folder.value.clone()),
             key,
             max_record_bytes: usize::try_from(config.max_record.0).unwrap_or(usize::MAX).clamp(1, u32::MAX as usize / 4),
+            samples,
             topic,
             takes_topic,
         })
     }
 }
 
-fn one_byte(text: &Option<Spanned<String>>, key: &str, default: u8, problems: &mut Problems) -> u8 {
+pub(crate) fn one_byte(text: &Option<Spanned<String>>, key: &str, default: u8, problems: &mut Problems) -> u8 {
     let Some(text) = text else { return default };
     match text.as_bytes() {
         [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r') => *byte,
@@ -278,9 +325,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(setup: Arc<Setup>, _context: &Context) -> Self {
-        let route = Route { topic: setup.topic.clone(), name: setup.path.clone(), samples: false };
-        Self { model: Model { tags: Vec::new(), routes: vec![route] }, setup }
+    fn new(setup: Arc<Setup>) -> Self {
+        let route = Route { topic: setup.topic.clone(), name: setup.path.clone(), samples: setup.samples.is_some() };
+        let tags = setup.samples.as_ref().map_or_else(Vec::new, |samples| samples.tags().to_vec());
+        Self { model: Model { tags, routes: vec![route] }, setup }
     }
 }
 
@@ -306,6 +354,9 @@ impl Compiled for Reader {
         };
         let how = if setup.is_tail { "tails the file through its rotations" } else { "reads each file once" };
         let mut lines = vec![format!("{how}: {format}, looks every {:?}", setup.every)];
+        if let Some(samples) = &setup.samples {
+            lines.push(format!("{} tags out of each record", samples.tags().len()));
+        }
         match (setup.when_done, &setup.move_to) {
             (WhenDone::Delete, _) => lines.push("deletes a file when it is durable".into()),
             (WhenDone::Move, Some(folder)) => lines.push(format!("moves a file to {} when it is durable", folder.display())),
@@ -332,6 +383,11 @@ struct Reading {
     is_whole: bool,
     is_gzip: bool,
     columns: Vec<String>,
+    sampler: Option<Sampler>,
+    /// A record's fields as text, used again.
+    readable: Fields,
+    /// A record as text, used again.
+    record: Vec<u8>,
     position: Position,
     /// Something in it that a person should look at.
     trouble: Option<String>,
@@ -343,8 +399,7 @@ impl Reading {
     fn open(setup: Arc<Setup>, work: Work) -> io::Result<Option<Self>> {
         let Work { file, position, is_whole, is_gzip, .. } = work;
         let mut start = (position.offset, position.line);
-        let records =
-            |dialect, start| Records::open(file.try_clone()?, is_gzip, dialect, setup.max_record_bytes, is_whole, start);
+        let records = |dialect, start| Records::open(file.try_clone()?, is_gzip, dialect, setup.max_record_bytes, is_whole, start);
         let mut columns = setup.columns.clone().unwrap_or_default();
         if setup.dialect.is_some() && (setup.skip_lines > 0 || setup.columns.is_none()) {
             let mut top = records(None, (0, 0))?;
@@ -365,11 +420,13 @@ impl Reading {
             }
         }
         let records = records(setup.dialect, start)?;
-        Ok(Some(Self { setup, records, file, is_whole, is_gzip, columns, position, trouble: None, at_end: false }))
+        let sampler = setup.samples.as_ref().map(|samples| Sampler::new(samples, &columns)).transpose().map_err(io::Error::other)?;
+        let (readable, record, trouble) = (Fields::default(), Vec::new(), None);
+        Ok(Some(Self { setup, records, file, is_whole, is_gzip, columns, sampler, readable, record, position, trouble, at_end: false }))
     }
 
     /// Fills the batch with what comes next. Returns whether the position moved.
-    fn fill(&mut self, batch: &mut Batch) -> bool {
+    fn fill(&mut self, declared: &mut Declared, batch: &mut Batch) -> bool {
         while batch.len() < BATCH_RECORDS && batch.heap.len() < BATCH_BYTES {
             let line = self.records.line + 1;
             let mut reject = None;
@@ -383,7 +440,7 @@ impl Reading {
                         continue;
                     }
                     let payload = batch.push_bytes(record);
-                    if let Err(reason) = self.push(payload, batch) {
+                    if let Err(reason) = self.push(payload, declared, batch) {
                         reject = Some((payload, reason));
                     }
                 }
@@ -439,8 +496,22 @@ impl Reading {
     }
 
     /// One record into the batch. `payload` is the record as it came.
-    fn push(&mut self, payload: Span, batch: &mut Batch) -> Result<(), String> {
+    fn push(&mut self, payload: Span, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
         let setup = &self.setup;
+        if let Some(sampler) = &mut self.sampler {
+            if setup.format == Format::Csv {
+                let fields = &self.records.fields;
+                if fields.is_blank() {
+                    return Ok(());
+                }
+                content::check_width(&self.columns, fields)?;
+                content::readable(fields, setup.encoding, setup.types.decimal, &mut self.readable)?;
+                return sampler.row(&self.readable, &self.position.path, declared, batch);
+            }
+            self.record.clear();
+            self.record.extend_from_slice(setup.encoding.decode(batch.bytes_of(payload))?.trim().as_bytes());
+            return if self.record.is_empty() { Ok(()) } else { sampler.json(&self.record, declared, batch) };
+        }
         match setup.format {
             Format::Envelope => {
                 let line = batch.bytes_of(payload).to_vec();
@@ -518,11 +589,9 @@ struct Finished {
 impl Source for FileSource {
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
         let setup = self.setup.clone();
-        let positions: BTreeMap<_, _> = io
-            .positions("")
-            .iter()
-            .filter_map(|(key, value)| Some((FileId::from_key(key)?, Position::decode(value)?)))
-            .collect();
+        let mut declared = Declared::new(&io, setup.samples.as_deref())?;
+        let positions: BTreeMap<_, _> =
+            io.positions("").iter().filter_map(|(key, value)| Some((FileId::from_key(key)?, Position::decode(value)?))).collect();
         let mut watch = Watch::new(setup.pattern.clone(), setup.is_tail, setup.settle, positions);
         let finishes = setup.when_done != WhenDone::Keep;
         let mut finished: BTreeMap<FileId, Finished> = BTreeMap::new();
@@ -576,10 +645,10 @@ impl Source for FileSource {
                         },
                     };
                     let moved;
-                    (reading, batch, moved) = off_the_runtime(move || {
+                    (reading, declared, batch, moved) = off_the_runtime(move || {
                         batch.read_time = Micros::now();
-                        let moved = reading.fill(&mut batch);
-                        (reading, batch, moved)
+                        let moved = reading.fill(&mut declared, &mut batch);
+                        (reading, declared, batch, moved)
                     })
                     .await?;
                     if batch.is_empty() && !moved {

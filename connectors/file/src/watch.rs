@@ -63,7 +63,9 @@ impl Pattern {
         if self.matcher.is_none() {
             match fs::metadata(&self.base) {
                 Ok(metadata) if metadata.is_file() => found.push((self.base.clone(), metadata)),
-                Ok(_) => *trouble = Some(format!("{} is a folder; add a pattern such as {}/*.csv", self.base.display(), self.base.display())),
+                Ok(_) => {
+                    *trouble = Some(format!("{} is a folder; add a pattern such as {}/*.csv", self.base.display(), self.base.display()))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -127,11 +129,18 @@ pub struct Work {
 /// A file still to be opened: opening all at once would take a handle each.
 #[derive(Debug)]
 pub enum Task {
-    Read { id: FileId, path: PathBuf, is_whole: bool },
+    Read {
+        id: FileId,
+        path: PathBuf,
+        is_whole: bool,
+    },
     /// Rotated away, perhaps deleted: only this handle has it.
     Rest(Work),
     /// Done before, and still to be deleted or moved.
-    Finish { id: FileId, path: PathBuf },
+    Finish {
+        id: FileId,
+        path: PathBuf,
+    },
 }
 
 /// What a look at the files found.
@@ -261,9 +270,10 @@ impl Watch {
         };
         if !is_same {
             // What was read at this path before, if anything, is another file by now: rotated, truncated, or only moved to another inode.
-            let before = self.held.remove(path).map(|(id, file)| (id, Some(file))).or_else(|| {
-                self.positions.iter().find(|(_, position)| position.path == path && !position.done).map(|(id, _)| (*id, None))
-            });
+            let before =
+                self.held.remove(path).map(|(id, file)| (id, Some(file))).or_else(|| {
+                    self.positions.iter().find(|(_, position)| position.path == path && !position.done).map(|(id, _)| (*id, None))
+                });
             let mut adopted = None;
             if let Some((old, held)) = before
                 && let Some(position) = self.positions.get(&old).cloned()
@@ -310,7 +320,7 @@ impl Watch {
                 scan.tasks.push(Task::Rest(Work { id: old_id, file, position: position.clone(), is_whole: true, is_gzip: false }));
                 if let Some((_, found_id, found_changed)) = found {
                     for (path, id, changed) in &siblings {
-                        if changed > found_changed && id != found_id && *id != now && !self.positions.contains_key(id) && !is_gzip(path) {
+                        if changed >= found_changed && id != found_id && *id != now && !self.positions.contains_key(id) && !is_gzip(path) {
                             scan.tasks.push(Task::Read { id: *id, path: path.clone(), is_whole: true });
                         }
                     }

@@ -5,7 +5,8 @@ use millrace_contract::{Entry, Role};
 /// Every type of source and sink.
 pub const ENTRIES: &[Entry] = &[
     Entry::of::<millrace_generator::GeneratorPlugin>(),
-    Entry::of::<millrace_file::source::FileSourcePlugin>(),
+    Entry::of::<millrace_file::FileSourcePlugin>(),
+    Entry::of::<millrace_file::FileSinkPlugin>(),
     Entry::of::<millrace_mqtt::MqttSource>(),
     Entry::of::<millrace_mqtt::MqttSink>(),
 ];

@@ -10,6 +10,7 @@ fn lines_of_a_file_go_through_kafka_into_another_file() {
     let factory = Factory::on(kafka).exactly_once().with("topic", &topic);
     let folder = factory.dir().join("in");
     std::fs::create_dir_all(&folder).expect("a folder can be made");
+    std::fs::create_dir_all(factory.dir().join("out")).expect("a folder can be made");
     let line = |i: usize| format!("{{\"number\":{i},\"text\":\"line {i}\"}}");
     let mut text = String::new();
     for i in 0..5_000 {
