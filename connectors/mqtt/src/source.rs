@@ -152,6 +152,8 @@ impl Source for Mqtt {
 
 /// How long the last acknowledgements may take when the engine stops.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
+/// A connection that ends sooner is young.
+const YOUNG: Duration = Duration::from_secs(60);
 /// A refused filter is asked for again this often.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// A batch is sent when its heap or its records reach this, even if more is there.
@@ -172,13 +174,15 @@ struct Connection {
     filters: Option<Filters>,
     /// Filters the broker does not grant.
     refused: BTreeSet<String>,
+    /// How often in a row the broker closed a young connection without a word.
+    closed_young: u32,
 }
 
 impl Connection {
     fn new(compiled: Arc<Compiled>, index: usize) -> Self {
         let host = compiled.host.as_ref().map(|config| Host::new(config.clone(), compiled.sparkplug_routes.clone()));
         let intake = Intake::new(compiled.routes.clone(), compiled.max_tags, host);
-        Self { compiled, index, intake, unreleased: None, filters: None, refused: BTreeSet::new() }
+        Self { compiled, index, intake, unreleased: None, filters: None, refused: BTreeSet::new(), closed_young: 0 }
     }
 
     /// The filters to hold, as the broker sees them.
@@ -213,6 +217,7 @@ impl Connection {
             Ok(session) => session,
             Err(failure) => return failure,
         };
+        let begun = Instant::now();
         let mut live = Live::new(self, session, io, up);
         let ended = live.run(stop).await;
         live.roll_back();
@@ -225,8 +230,23 @@ impl Connection {
                 session.close(0, None).await;
                 Failure::Stopped
             }
-            Err(failure) => failure,
+            Err(failure) => self.hint(failure, begun),
         }
+    }
+
+    /// Not every broker says that another client took a session over: two of one id then throw each other out again and again.
+    fn hint(&mut self, failure: Failure, begun: Instant) -> Failure {
+        let Failure::Reconnect(cause) = failure else { return failure };
+        let is_young = begun.elapsed() < YOUNG && cause.ends_with("closed the connection");
+        self.closed_young = if is_young { self.closed_young + 1 } else { 0 };
+        if self.closed_young < 3 {
+            return Failure::Reconnect(cause);
+        }
+        let client_id = &self.compiled.client_ids[self.index];
+        Failure::Reconnect(format!(
+            "{cause}, {} times soon after it was opened; does another client use the id `{client_id}`?",
+            self.closed_young
+        ))
     }
 
     fn opening(&self, will: Option<Outgoing>) -> Opening {

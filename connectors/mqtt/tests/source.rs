@@ -393,6 +393,72 @@ async fn several_connections_share_the_messages() {
 }
 
 #[tokio::test]
+async fn it_speaks_tls_with_a_client_certificate_and_says_whom_it_does_not_trust() {
+    let ours = Authority::new("ours");
+    let (server, client) = (ours.leaf("server"), ours.leaf("client"));
+    let tls = format!("cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true", ours.ca(), server.0, server.1);
+    let mosquitto = Mosquitto::with_listener("allow_anonymous true\nmax_queued_messages 0\n", &tls).await;
+    let yaml = |host: &str, tls: &str| {
+        let port = mosquitto.other_port;
+        format!("{{endpoint: 'mqtts://{host}:{port}', {tls} subscribe: [{{filter: 'n/+', payload: number, tag: '{{1}}'}}]}}")
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let compiled = compile::<MqttSource>(&yaml(host, &format!("tls: {{ca: {}, cert: {}, key: {}}},", ours.ca(), client.0, client.1)));
+        let run = Run::with(&*compiled, TestHost::of(&*compiled)).await;
+        let messages = (0..500).map(|n| (format!("n/{}", n % 3), n.to_string().into_bytes()));
+        mosquitto.client("device").await.publish_all(messages, 1, false, &[]).await;
+        run.host.until("all", |host| host.count() == 500).await;
+        run.stop().await;
+    }
+    let stranger = Authority::new("stranger");
+    for (tls, part) in [
+        (format!("tls: {{ca: {}}},", stranger.ca()), "nobody trusted here has signed its certificate"),
+        (format!("tls: {{ca: {}}},", ours.ca()), "it wants a client certificate"),
+        ("tls: {ca: /nowhere/ca.pem},".into(), "cannot read /nowhere/ca.pem"),
+    ] {
+        let compiled = compile::<MqttSource>(&yaml("127.0.0.1", &tls));
+        let ended = soon("the refusal", start(&*compiled, &TestHost::of(&*compiled))).await.unwrap();
+        let Err(Failure::Blocked(cause)) = ended else { panic!("{tls}: {ended:?}") };
+        assert!(cause.contains(part), "{cause}");
+    }
+}
+
+/// A certificate authority with leaves for this machine; its files live as long as it does.
+struct Authority {
+    dir: tempfile::TempDir,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { dir, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    fn ca(&self) -> String {
+        self.dir.path().join("ca.pem").display().to_string()
+    }
+
+    /// The files of a certificate and its key.
+    fn leaf(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let file = |kind: &str, text: String| {
+            let path = self.dir.path().join(format!("{name}.{kind}.pem"));
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        (file("cert", params.signed_by(&key, &self.issuer).unwrap().pem()), file("key", key.serialize_pem()))
+    }
+}
+
+#[tokio::test]
 async fn it_speaks_over_websockets() {
     let mosquitto = Mosquitto::with_listener("allow_anonymous true\nmax_queued_messages 0\n", "protocol websockets").await;
     let endpoint = format!("ws://127.0.0.1:{}/mqtt", mosquitto.other_port);
