@@ -12,7 +12,7 @@ use millrace_log::{KeepFree, Log, LogOptions, ReadBuf, Store, StoreOptions};
 pub const HEADER: usize = 44;
 
 pub fn store(dir: &Path) -> Store {
-    Store::open(dir, StoreOptions { keep_free: KeepFree::Bytes(0), syncers: 0, ..StoreOptions::default() }).unwrap()
+    Store::open(dir, StoreOptions { keep_free: KeepFree::Bytes(0), syncers: 0, unsynced: 1 << 30, ..StoreOptions::default() }).unwrap()
 }
 
 pub fn options() -> LogOptions {

@@ -298,6 +298,7 @@ impl Inner {
             reserved.budget = Some(budget);
         }
         self.until_room(|| self.shared.check_space(bytes)).map_err(|(free, keep)| AppendError::NoSpace { free, keep })?;
+        self.until_room(|| self.shared.check_held()).map_err(|(used, limit)| AppendError::Full { bound: Bound::Unsynced, used, limit })?;
         let mut state = self.state.lock();
         if state.closed || self.shared.is_closed() {
             return Err(AppendError::Closed);
@@ -388,11 +389,12 @@ impl Inner {
         segment.batches += 1;
         state.newest = Some(Newest { seq, pos });
         state.held_bytes += size;
+        let held_by_all = self.shared.held.fetch_add(size, Relaxed);
         state.end = header.next();
         state.total += u64::from(header.records);
         self.end.store(state.end, Relaxed);
         self.bytes.fetch_add(size, Relaxed);
-        if state.held_bytes >= self.options.unsynced / 2 {
+        if state.held_bytes >= self.options.unsynced / 2 || self.shared.is_half_full(held_by_all) {
             self.request_sync(state);
         } else {
             self.schedule(state, Instant::now() + self.options.sync);
@@ -581,6 +583,7 @@ impl Drop for Inner {
         let state = self.state.get_mut();
         let open = state.segments.iter().filter(|segment| segment.open.is_some()).count();
         self.shared.open.fetch_sub(open, Relaxed);
+        self.shared.held.fetch_sub(state.held_bytes, Relaxed);
         if !state.closed && !state.held.is_empty() {
             self.shared.left_unsynced();
         }

@@ -57,12 +57,14 @@ pub struct StoreOptions {
     pub syncers: usize,
     /// Segments kept open at once; default 256.
     pub open_files: usize,
+    /// Bytes of all logs together held in memory until synced; beyond it appends are refused. Default 64 MiB.
+    pub unsynced: u64,
     pub fs: Arc<dyn Fs>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { keep_free: KeepFree::Percent(5.0), syncers: 2, open_files: 256, fs: Arc::new(RealFs) }
+        Self { keep_free: KeepFree::Percent(5.0), syncers: 2, open_files: 256, unsynced: 64 << 20, fs: Arc::new(RealFs) }
     }
 }
 
@@ -94,6 +96,10 @@ pub(crate) struct Shared {
     since_look: AtomicU64,
     /// Open segment files.
     pub open: AtomicUsize,
+    /// Bytes held in memory until synced.
+    pub held: AtomicU64,
+    /// An append was refused because of them.
+    held_refused: AtomicBool,
     started: Instant,
     next_id: AtomicU64,
     closed: AtomicBool,
@@ -135,6 +141,8 @@ impl Store {
             low: AtomicBool::new(false),
             since_look: AtomicU64::new(LOOK_BYTES),
             open: AtomicUsize::new(0),
+            held: AtomicU64::new(0),
+            held_refused: AtomicBool::new(false),
             started: Instant::now(),
             next_id: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -363,9 +371,34 @@ impl Shared {
         let was_low = self.low.load(Relaxed);
         self.since_look.store(LOOK_BYTES, Relaxed);
         if self.check_space(0).is_ok() && was_low {
-            let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
-            logs.iter().for_each(|log| log.tell_room());
+            self.tell_room();
         }
+    }
+
+    /// Whether all logs together hold as much as they may: used and limit. Who is refused is told after the next sync of any log.
+    pub fn check_held(&self) -> Result<(), (u64, u64)> {
+        let (held, limit) = (self.held.load(Relaxed), self.options.unsynced);
+        if held < limit {
+            return Ok(());
+        }
+        self.held_refused.store(true, Relaxed);
+        Err((held, limit))
+    }
+
+    /// Time for those who append to ask for a sync.
+    pub fn is_half_full(&self, held: u64) -> bool {
+        held >= self.options.unsynced / 2
+    }
+
+    pub fn tell_if_held_was_refused(&self) {
+        if self.held_refused.swap(false, Relaxed) {
+            self.tell_room();
+        }
+    }
+
+    fn tell_room(&self) {
+        let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
+        logs.iter().for_each(|log| log.tell_room());
     }
 
     /// As many files are open as should be, or more because they hold what is not synced.

@@ -84,6 +84,7 @@ impl Inner {
     fn tell_synced(&self, end: u64) {
         self.on_sync.each(|observer| observer(end));
         self.tell_room();
+        self.shared.tell_if_held_was_refused();
     }
 
     /// One sync; the caller holds `sync_lock`. Returns what it reached, `None` if there was nothing to do.
@@ -164,6 +165,7 @@ impl Inner {
         while state.held.front().is_some_and(|held| held.next <= end) {
             let held = state.held.pop_front().expect("there is a first one");
             state.held_bytes -= held.bytes.len() as u64;
+            self.shared.held.fetch_sub(held.bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
             self.shared.recycle(held.bytes);
         }
         state.synced = end;

@@ -207,6 +207,22 @@ fn what_is_not_synced_is_bounded_while_the_disk_does_not_sync() {
 }
 
 #[test]
+fn what_all_logs_hold_unsynced_is_bounded_together() {
+    let fs = FaultyFs::new(13);
+    let store = Store::open("/s", StoreOptions { unsynced: 100_000, ..in_memory(&fs, 1) }).unwrap();
+    let [a, b] = ["a", "b"].map(|name| store.log(name, LogOptions::default()).unwrap().0);
+    fs.plan(Plan { failed_sync: 1.0, ..Plan::default() });
+    while push(&a, 1000).is_ok() {}
+    let (tell, told) = mpsc::channel();
+    b.on_room(move || tell.send(()).unwrap_or_default());
+    let refused = push(&b, 1000).unwrap_err();
+    assert!(matches!(refused, AppendError::Full { bound: Bound::Unsynced, limit: 100_000, .. }), "{refused}");
+    fs.plan(Plan::default());
+    told.recv_timeout(PATIENCE).unwrap();
+    push(&b, 1000).unwrap();
+}
+
+#[test]
 fn a_full_disk_refuses_and_recovers_by_itself() {
     let fs = FaultyFs::new(5);
     let store = Store::open("/s", in_memory(&fs, 1)).unwrap();

@@ -87,7 +87,13 @@ impl World {
     }
 
     fn open(&mut self) -> Recovery {
-        let options = StoreOptions { keep_free: KeepFree::Bytes(0), syncers: 0, open_files: 4, fs: Arc::new(self.fs.clone()) };
+        let options = StoreOptions {
+            keep_free: KeepFree::Bytes(0),
+            syncers: 0,
+            open_files: 4,
+            fs: Arc::new(self.fs.clone()),
+            ..StoreOptions::default()
+        };
         let store = Store::open("/data", options).expect("the disk works while a store is opened");
         let options = LogOptions { segment_bytes: 4000, unsynced: 20_000, ..LogOptions::default() };
         let (log, recovery) = store.log("a/b", options).expect("the disk works while a log is opened");
