@@ -137,6 +137,7 @@ pub struct Extracted {
     /// Why the status is uncertain, where it could not be read.
     pub note: Option<String>,
     time_error: Option<String>,
+    has_status: bool,
     slots: Vec<Slot>,
     leaves: Vec<Leaf>,
     paths: Vec<u8>,
@@ -189,7 +190,7 @@ pub struct Found<'a> {
 impl Found<'_> {
     /// The record has nothing at the sample's place.
     pub fn is_missing(&self) -> bool {
-        self.status == StatusCode::BAD_NOT_FOUND
+        self.value == Value::Null && self.status == StatusCode::BAD_NOT_FOUND
     }
 }
 
@@ -249,7 +250,9 @@ impl Extraction {
                 return Err(format!("the time is missing: nothing is at {pointer}"));
             }
         }
-        if let (Some(pointer), StatusCode::BAD_NOT_FOUND) = (&self.status, into.status) {
+        if let Some(pointer) = &self.status
+            && !into.has_status
+        {
             into.status = StatusCode::UNCERTAIN;
             into.note = Some(format!("the status is missing: nothing is at {pointer}"));
         }
@@ -296,6 +299,7 @@ impl Extracted {
         self.time = None;
         self.time_error = None;
         self.status = StatusCode::GOOD;
+        self.has_status = false;
         self.note = None;
         self.slots.clear();
         self.slots.resize_with(samples, || Slot { state: State::Missing, generation: 0 });
@@ -360,6 +364,7 @@ impl Extracted {
     }
 
     fn set_status(&mut self, read: Result<StatusCode, String>) {
+        self.has_status = true;
         (self.status, self.note) = match read {
             Ok(status) => (status, None),
             Err(note) => (StatusCode::UNCERTAIN, Some(note)),
@@ -1073,7 +1078,7 @@ mod tests {
     proptest! {
         #[test]
         fn finds_what_a_tree_of_the_payload_holds(
-            a in "-?[1-9][0-9]{0,18}(\\.[0-9]{1,3})?|true|null|\"[a-z\u{e4}]{0,5}\"", b in "-?[1-9][0-9]{0,17}|\"\\\\n\"", skipped in "\\[\\]|\\{\\}|\"\\{\"|\\[1,\\{\"v\":\\{\"a\":7\\}\\}\\]"
+            a in "-?[1-9][0-9]{0,17}|-?[1-9][0-9]{0,5}\\.[0-9]{1,3}|true|null|\"[a-z\u{e4}]{0,5}\"", b in "-?[1-9][0-9]{0,17}|\"\\\\n\"", skipped in "\\[\\]|\\{\\}|\"\\{\"|\\[1,\\{\"v\":\\{\"a\":7\\}\\}\\]"
         ) {
             let payload = format!("{{\"s\": {skipped}, \"v\": {{\"x\": {skipped}, \"a\": {a}}}, \"b\":{b}}}");
             let tree: Json = serde_json::from_str(&payload).unwrap();
