@@ -191,9 +191,12 @@ impl Walk<'_> {
         }
         let survey = match file.kind {
             Kind::Sealed(footer) => {
-                self.end = Some(footer.next);
+                let mut segment = Segment::from_footer(header, &footer, file.file_len);
+                // Reads find their segment by its end: ends never go back, whatever was lost before.
+                segment.next = segment.next.max(end);
+                self.end = Some(segment.next);
                 self.total = footer.total;
-                self.segments.push_back(Segment::from_footer(header, &footer, file.file_len));
+                self.segments.push_back(segment);
                 return Ok(true);
             }
             Kind::Read(survey) => survey,
@@ -207,7 +210,7 @@ impl Walk<'_> {
             kept.windows(2).any(|pair| pair[0].end() != pair[1].pos) || kept.first().is_some_and(|run| run.pos != SEGMENT_HEADER as u64);
         let kept_end = kept.last().map_or(SEGMENT_HEADER as u64, Run::end);
         let footer = survey.footer.filter(|_| kept_end == survey.end && !cut);
-        let next = kept.last().map_or(base_end, |run| run.next).max(footer.map_or(0, |footer| footer.next));
+        let next = kept.last().map_or(base_end, |run| run.next).max(footer.map_or(0, |footer| footer.next)).max(end);
         let total = kept.last().map_or(header.total, |run| run.total);
         // Batches lost at the end, though they were synced.
         let lost_behind = !cut && next < self.proven && reached.is_none_or(|reached| next < reached);
@@ -222,7 +225,7 @@ impl Walk<'_> {
                 .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
             self.unsynced = true;
             self.lost(aside, "batches are corrupt".to_owned(), survey.end.saturating_sub(SEGMENT_HEADER as u64 + used), missing);
-            self.end = Some(segment.next);
+            self.end = Some(segment.next.max(end));
             self.total = total_after;
             self.segments.push_back(segment);
             return Ok(!cut);
@@ -234,6 +237,7 @@ impl Walk<'_> {
         }
         if let Some(footer) = footer {
             segment = Segment::from_footer(header, &footer, kept_end + FOOTER as u64);
+            segment.next = next;
         }
         if segment.bytes() != file.file_len {
             let behind = cut && survey.runs.iter().any(|run| run.pos >= kept_end);
