@@ -8,6 +8,7 @@ mod browse;
 mod catalog;
 mod check;
 mod dead;
+mod logs;
 mod reference;
 mod run;
 mod tap;
@@ -65,6 +66,9 @@ enum Command {
     /// Lists, shows and replays dead letters.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Looks at the logs on disk, repairs and moves them.
+    #[command(subcommand)]
+    Log(logs::Command),
     /// Prints the configuration's reference (Markdown) or its JSON Schema, generated from the types that parse it.
     #[command(subcommand)]
     Config(reference::Command),
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Browse(options) => browse::browse(options),
         Command::Tap(options) => tap::tap(&options),
         Command::Dead(command) => dead::dead(command),
+        Command::Log(command) => logs::log(command),
         Command::Config(command) => reference::print(&command),
     };
     match outcome {
