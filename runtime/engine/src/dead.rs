@@ -14,7 +14,10 @@
 //! A replay sends it to the topic where it belongs, without the headers of its death. Command topics are refused: a command is never run
 //! a second time.
 
-use millrace_kafka::{Consumer, Deliveries, KafkaError, Outgoing, Producer, Report, SendError, Settings, TopicPartition};
+use millrace_kafka::{
+    Admin, Consumer, Deliveries, KafkaError, Outgoing, Producer, Report, SendError, Settings, Topic, TopicOutcome, TopicPartition,
+    TopicSpec,
+};
 use millrace_schemas::{headers, push_header};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -53,6 +56,8 @@ pub struct Letter<'a> {
 pub struct Letters {
     settings: Settings,
     producer: Option<Producer>,
+    /// By name; each was there, or was made, before its first letter.
+    topics: HashMap<String, Topic>,
     failures: Arc<Failures>,
     buffer: Vec<u8>,
 }
@@ -71,7 +76,7 @@ impl Deliveries for Failures {
 
 impl Letters {
     pub fn new(settings: &Settings) -> Self {
-        Self { settings: settings.clone(), producer: None, failures: Arc::default(), buffer: Vec::new() }
+        Self { settings: settings.clone(), producer: None, topics: HashMap::new(), failures: Arc::default(), buffer: Vec::new() }
     }
 
     /// Hands a letter over; it is in Kafka after [`Letters::flush`].
@@ -93,7 +98,18 @@ impl Letters {
             Some(producer) => producer,
             none => none.insert(Producer::new(&self.settings, self.failures.clone())?),
         };
-        let topic = producer.topic(topic)?;
+        let topic = match self.topics.get(topic) {
+            Some(known) => known.clone(),
+            None => {
+                let spec = TopicSpec { name: topic.to_owned(), ..TopicSpec::default() };
+                if let Some(TopicOutcome::Refused(error)) = Admin::new(&self.settings, PATIENCE)?.ensure(&[spec])?.pop() {
+                    return Err(error);
+                }
+                let handle = producer.topic(topic)?;
+                self.topics.insert(topic.to_owned(), handle.clone());
+                handle
+            }
+        };
         let deadline = Instant::now() + PATIENCE;
         loop {
             match producer.send(&topic, message, headers(&self.buffer)) {
@@ -111,6 +127,7 @@ impl Letters {
         let Some(producer) = &self.producer else { return Ok(()) };
         let outcome = producer.flush(timeout);
         if let Some(error) = self.failures.0.lock().take() {
+            self.topics.clear();
             self.producer = None; // whatever else waits in it belongs to the same failed flush
             return Err(error);
         }

@@ -37,6 +37,9 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 const BLOCKED_FOR: Duration = Duration::from_secs(60);
 /// How often an ailing consumer asks whether Kafka is back.
 const PROBE: Duration = Duration::from_secs(5);
+/// How often the commit before partitions go is tried, and how long it rests between.
+const COMMIT_TRIES: u32 = 10;
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 /// How long Kafka may take for dead letters and for a single record.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -190,6 +193,8 @@ struct Part {
     seen: i64,
     /// The offset behind the last record handed to the sink.
     given: i64,
+    /// Below it everything is durable, says the sink; a commit may have failed since.
+    durable: i64,
     /// Committed, or where it began.
     committed: i64,
 }
@@ -381,11 +386,11 @@ impl<'r> Session<'r> {
 
     fn flush(&mut self, why: Flush, commits: bool) -> Result<(), Failure> {
         let flushed = self.runner.tokio.block_on(self.sink.flush(why))?;
-        self.settle(flushed, commits)
+        self.settle(flushed, commits, why != Flush::Tick)
     }
 
-    /// Dead letters first, then the commit.
-    fn settle(&mut self, flushed: Flushed, commits: bool) -> Result<(), Failure> {
+    /// Dead letters first, then the commit. `is_last`: there is no next flush that could say the same.
+    fn settle(&mut self, flushed: Flushed, commits: bool, is_last: bool) -> Result<(), Failure> {
         for refused in &flushed.refused {
             self.late_letter(refused)?;
             // It was counted as written when the sink took it.
@@ -394,16 +399,18 @@ impl<'r> Session<'r> {
         if std::mem::take(&mut self.letters_open) {
             self.letters.flush(PATIENCE).map_err(|e| failure("cannot write dead letters", &e))?;
         }
+        for (part, offset) in flushed.below {
+            if let Some(part) = self.parts.get_mut(&TopicPartition::new(part.topic, part.partition)) {
+                part.durable = part.durable.max(offset);
+            }
+        }
         if !commits {
             return Ok(());
         }
-        let mut below: HashMap<TopicPartition, i64> =
-            flushed.below.into_iter().map(|(p, offset)| (TopicPartition::new(p.topic, p.partition), offset)).collect();
         let mut offsets = Vec::new();
         for (name, part) in &self.parts {
-            let durable = below.remove(name).unwrap_or(part.committed);
             // Nothing of the partition waits in the sink: what was passed over or became a dead letter is done, too.
-            let next = if durable >= part.given { durable.max(part.seen) } else { durable };
+            let next = if part.durable >= part.given { part.durable.max(part.seen) } else { part.durable };
             if next > part.committed {
                 offsets.push((name.clone(), next));
             }
@@ -411,19 +418,26 @@ impl<'r> Session<'r> {
         if offsets.is_empty() {
             return Ok(());
         }
-        match self.consumer.commit(&offsets) {
-            Ok(()) => {
-                for (name, offset) in offsets {
-                    if let Some(part) = self.parts.get_mut(&name) {
-                        part.committed = offset;
-                    }
+        let mut tries = COMMIT_TRIES;
+        loop {
+            tries -= 1;
+            match self.consumer.commit(&offsets) {
+                Ok(()) => break,
+                Err(error) if matches!(error.class, Class::Fatal | Class::Fenced | Class::Denied) => {
+                    return Err(failure("cannot commit offsets", &error));
                 }
+                // A coordinator that moves, a rebalance: before partitions go it is worth another try, otherwise the next flush says the same.
+                Err(error) if tries == 0 || !is_last => {
+                    tracing::debug!(sink = self.runner.options.name, "offsets were not committed: {error}");
+                    return Ok(());
+                }
+                Err(_) => std::thread::sleep(COMMIT_PAUSE),
             }
-            Err(error) => match error.class {
-                Class::Fatal | Class::Fenced | Class::Denied => return Err(failure("cannot commit offsets", &error)),
-                // A rebalance or a coordinator that moves: the next commit says the same and more.
-                _ => tracing::debug!(sink = self.runner.options.name, "offsets were not committed: {error}"),
-            },
+        }
+        for (name, offset) in offsets {
+            if let Some(part) = self.parts.get_mut(&name) {
+                part.committed = offset;
+            }
         }
         self.measure_lag();
         Ok(())
@@ -443,7 +457,7 @@ impl<'r> Session<'r> {
             parts.into_iter().enumerate().map(|(i, part)| (part, held.get(i).copied().flatten())).collect();
         for (name, held) in &placed {
             let at = held.unwrap_or(0);
-            self.parts.insert(name.clone(), Part { seen: at, given: at, committed: at });
+            self.parts.insert(name.clone(), Part { seen: at, given: at, durable: at, committed: at });
         }
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
@@ -469,7 +483,7 @@ impl<'r> Session<'r> {
         let bound = *self.runner.shared.bound.lock();
         let flush = async { tokio::time::timeout(bound, self.sink.flush(Flush::Stop)).await };
         let outcome = match self.runner.tokio.block_on(flush) {
-            Ok(Ok(flushed)) => self.settle(flushed, true),
+            Ok(Ok(flushed)) => self.settle(flushed, true, true),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::Reconnect(format!("not flushed within {} s", bound.as_secs()))),
         };

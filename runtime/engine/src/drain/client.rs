@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long Kafka may take to answer a question about topics.
-const ASK: Duration = Duration::from_secs(10);
+const ASK: Duration = Duration::from_secs(5);
 /// How long `init_transactions` may take: another runtime's open transaction under the same id is aborted first.
 const INIT: Duration = Duration::from_secs(30);
 /// What a topic refused stays refused for, before it is asked again.
