@@ -50,5 +50,5 @@ pub use mqtt::{Client, Message};
 pub use process::Process;
 pub use sparkplug::EdgeNode;
 pub use tls::Authority;
-pub use topic::{Follow, Record};
+pub use topic::{Follow, Record, below_site};
 pub use wait::{eventually, free_port, scratch};

@@ -2,19 +2,19 @@
 //!
 //! The binary is `$MILLRACE_BIN`, else the one beside the test binary's `deps` folder, built once per test run if need be.
 
-use crate::wait::within;
 use crate::{Kafka, Process, eventually, free_port, http, scratch};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A factory being written: its YAML and what to put into it.
 ///
-/// `site`, `data_dir`, `http`, `kafka` and `schemas: {registry: none}` are written in front unless the text has them.
+/// `site` (one of its own), `data_dir`, `http`, `kafka` and `schemas: {registry: none}` are written in front unless the text has them.
 /// `$name` in the text is replaced by the value of `with("name", ...)`; `$dir` is the runtime's own folder.
 pub struct Factory {
     dir: tempfile::TempDir,
+    site: String,
     brokers: String,
     delivery: &'static str,
     values: Vec<(String, String)>,
@@ -30,7 +30,10 @@ impl Factory {
     /// A factory that sends to these `bootstrap.servers`: a proxy's, a secured listener's, nobody's.
     pub fn at(brokers: &str) -> Self {
         let dir = scratch("millrace");
-        let mut factory = Self { dir, brokers: brokers.into(), delivery: "at_least_once", values: Vec::new(), environment: Vec::new() };
+        // Cursors, positions and transactions are named after the site: one of its own keeps tests on a shared Kafka apart.
+        let site = format!("acme/t{:08x}", fastrand::u32(..));
+        let mut factory =
+            Self { dir, site, brokers: brokers.into(), delivery: "at_least_once", values: Vec::new(), environment: Vec::new() };
         factory = factory.with("kafka", brokers);
         let own = factory.dir().display().to_string();
         factory.with("dir", own)
@@ -42,6 +45,11 @@ impl Factory {
         // The longest name first: `$topic` must not eat the beginning of `$topics`.
         self.values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         self
+    }
+
+    /// `enterprise/site`, no other test's.
+    pub fn site(&self) -> &str {
+        &self.site
     }
 
     pub fn exactly_once(mut self) -> Self {
@@ -85,7 +93,7 @@ impl Factory {
         let mut whole = String::new();
         let says = |key: &str| text.lines().any(|line| line.starts_with(key));
         if !says("site:") {
-            whole += "site: acme/test\n";
+            whole += &format!("site: {}\n", self.site);
         }
         if !says("data_dir:") {
             whole += &format!("data_dir: {}\n", self.dir().join("data").display());
@@ -116,6 +124,11 @@ pub struct Millrace {
 }
 
 impl Millrace {
+    /// `enterprise/site`, no other test's.
+    pub fn site(&self) -> &str {
+        self.factory.site()
+    }
+
     /// The folder of the YAML; its data lies in `data` below.
     pub fn dir(&self) -> &Path {
         self.factory.dir()
@@ -222,7 +235,11 @@ impl Millrace {
     }
 
     pub fn wait_word(&self, name: &str, word: &str) {
-        eventually(&format!("{name} is {word}; it is {}", self.connector(name)), || (self.word(name) == word).then_some(()));
+        let deadline = Instant::now() + crate::wait::PATIENCE;
+        while self.word(name) != word {
+            assert!(Instant::now() < deadline, "{name} does not become {word}: {:#}", self.connector(name));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn wait_running(&self, name: &str) {
@@ -236,16 +253,24 @@ impl Millrace {
     }
 
     /// Waits for a moment in the ledger of a source.
-    pub fn wait_ledger(&self, source: &str, what: &str, ready: impl Fn(&Ledger) -> bool) -> Ledger {
+    pub fn wait_ledger(&self, source: &str, what: &str, ready: impl FnMut(&Ledger) -> bool) -> Ledger {
+        self.wait_ledger_within(crate::wait::PATIENCE, source, what, ready)
+    }
+
+    /// As [`Millrace::wait_ledger`]; the deadline counts from the last change of the ledger.
+    fn wait_ledger_within(&self, patience: Duration, source: &str, what: &str, mut ready: impl FnMut(&Ledger) -> bool) -> Ledger {
         let mut last = None;
-        let deadline = std::time::Instant::now() + crate::wait::PATIENCE;
+        let mut deadline = Instant::now() + patience;
         loop {
             let ledger = self.ledger(source);
             if ready(&ledger) {
                 return ledger;
             }
-            assert!(std::time::Instant::now() < deadline, "{what}: did not happen; the ledger of {source}: {last:?}, then {ledger:?}");
-            last = Some(ledger);
+            assert!(Instant::now() < deadline, "{what}: did not happen; the ledger of {source} stays {ledger:?}");
+            if last.as_ref() != Some(&ledger) {
+                deadline = Instant::now() + patience;
+                last = Some(ledger);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -258,11 +283,10 @@ impl Millrace {
     /// As [`Millrace::drained`], once the ledger also satisfies `ready`: all that was sent has been received, say.
     pub fn drained_when(&self, source: &str, ready: impl Fn(&Ledger) -> bool) -> Ledger {
         let mut last = None;
-        let ledger = within(Duration::from_secs(180), &format!("{source} has nothing waiting"), || {
-            let ledger = self.ledger(source);
-            let before = last.replace(ledger.clone());
+        let ledger = self.wait_ledger_within(Duration::from_secs(180), source, "nothing waits", |ledger| {
             // Twice the same: nothing is on its way between two counts.
-            (ledger.waiting == 0 && ready(&ledger) && before.as_ref() == Some(&ledger)).then_some(ledger)
+            let is_still = last.replace(ledger.clone()).as_ref() == Some(ledger);
+            ledger.waiting == 0 && is_still && ready(ledger)
         });
         ledger.adds_up();
         ledger

@@ -54,6 +54,11 @@ impl Record {
     }
 }
 
+/// A tag's path without the site, which every test has of its own: `fleet/7/speed`.
+pub fn below_site(path: &str) -> &str {
+    path.splitn(3, '/').nth(2).unwrap_or_default()
+}
+
 /// A reader of one topic from its beginning.
 pub struct Follow {
     consumer: BaseConsumer,

@@ -43,7 +43,7 @@ fn json_documents_come_through_to_the_byte_in_both_versions() {
         let records = kafka.read(&topic);
         let texts: BTreeSet<String> = records.iter().map(Record::text).collect();
         assert_eq!(texts, (0..300).map(payload).collect());
-        assert!(records.iter().all(|record| record.header("millrace.source").as_deref() == Some("acme/test/cells")));
+        assert!(records.iter().all(|record| record.header("millrace.source") == Some(format!("{}/cells", millrace.site()))));
         let keys: BTreeSet<String> = records.iter().map(Record::key_text).collect();
         assert_eq!(keys, ["a0/b", "a1/b", "a2/b"].map(String::from).into());
         seqs_grow(&records);
@@ -76,7 +76,7 @@ sources:
     let mut follow = kafka.follow(&topic);
     let records = follow.until("name, twice, and the bad ones", |records| records.len() >= 5);
     let find = |tag: &str, nth: usize| {
-        let tag = format!("acme/test/fleet/7/{tag}");
+        let tag = format!("{}/fleet/7/{tag}", millrace.site());
         records.iter().map(Record::json).filter(|sample| sample["tag"] == tag.as_str()).nth(nth).unwrap_or_else(|| panic!("no {tag} {nth}"))
     };
     let speed = find("speed", 0);
@@ -87,7 +87,7 @@ sources:
     let name = find("name", 1);
     assert_eq!((name["value"].as_str(), name["quality"].as_str()), (Some("red \"8\""), Some("uncertain")), "{name}");
     assert!(name["status"].as_u64().is_some_and(|status| status >> 30 == 1), "{name}");
-    assert!(records.iter().all(|record| record.key_text().starts_with("acme/test/fleet/7/")));
+    assert!(records.iter().all(|record| below_site(&record.key_text()).starts_with("fleet/7/")));
 }
 
 #[test]
@@ -123,8 +123,9 @@ sources:
     publisher.finish();
     millrace.drained_when("cells", |ledger| ledger.received >= 7);
     let samples_read: Vec<_> = kafka.read(&samples).iter().map(Record::json).collect();
-    let value =
-        |tag: &str| samples_read.iter().find(|sample| sample["tag"] == format!("acme/test/{tag}")).map(|sample| sample["value"].clone());
+    let value = |tag: &str| {
+        samples_read.iter().find(|sample| sample["tag"] == format!("{}/{tag}", millrace.site())).map(|sample| sample["value"].clone())
+    };
     assert_eq!(value("line/temp"), Some(json!(21.5)));
     assert_eq!(value("line/low"), Some(json!(i64::MIN)));
     assert!(value("line/count").is_some_and(|count| count.to_string().contains("18446744073709551615")), "{samples_read:?}");
@@ -262,7 +263,7 @@ sources:
     publisher.finish();
     millrace.drained_when("cells", |ledger| ledger.received >= 4);
     let samples: Vec<_> = kafka.read(&topic).iter().map(Record::json).collect();
-    let find = |device: &str| samples.iter().find(|sample| sample["tag"] == format!("acme/test/{device}/v"));
+    let find = |device: &str| samples.iter().find(|sample| sample["tag"] == format!("{}/{device}/v", millrace.site()));
     for (device, claim) in [("1601", -11_644_473_600_000_000i64), ("2200", 7_258_118_400_000_000)] {
         let sample = find(device).unwrap_or_else(|| panic!("no {device} in {samples:?}"));
         assert_eq!((&sample["time_source"], &sample["device_time"]), (&json!("gateway"), &json!(claim)), "{sample}");

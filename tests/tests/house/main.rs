@@ -1,5 +1,6 @@
 //! Tests of the house itself: floors, layout, words, licences, corpora. They read the workspace, start nothing.
 
+mod corpora;
 mod floors;
 mod licences;
 mod words;

@@ -137,7 +137,8 @@ pub fn catch_up(quick: bool) -> Vec<Row> {
     let count = (bytes / size) as u64;
 
     let port = stub_port();
-    let factory = Factory::at(&format!("127.0.0.1:{port}")).with("topic", &topic).with("tags", 1_000).with("pace", format!("count: {count},"));
+    let factory =
+        Factory::at(&format!("127.0.0.1:{port}")).with("topic", &topic).with("tags", 1_000).with("pace", format!("count: {count},"));
     let mut millrace = factory.start(AVRO);
     let filling = Instant::now();
     within(LONG, "the backlog is in the log", || (millrace.ledger("load").received >= count).then_some(()));
@@ -147,7 +148,9 @@ pub fn catch_up(quick: bool) -> Vec<Row> {
     within(LONG, "the catch-up begins", || (stub::counts(port).ok()?.0 > 10_000).then_some(()));
     let (began, first, cpu) = (Instant::now(), stub::counts(port).unwrap().0, millrace.process().cpu_seconds());
     // Ledgers are behind by a moment; the receiver isn't.
-    let last = within(LONG, "the backlog is delivered", || stub::counts(port).ok().filter(|(records, _)| *records >= count).map(|(records, _)| records));
+    let last = within(LONG, "the backlog is delivered", || {
+        stub::counts(port).ok().filter(|(records, _)| *records >= count).map(|(records, _)| records)
+    });
     let ours = (last - first) as f64 / began.elapsed().as_secs_f64();
     let our_cpu = (millrace.process().cpu_seconds() - cpu) / (last - first) as f64 * 1e6;
     let hwm = millrace.process().memory_kib("VmHWM") / 1024;
@@ -155,7 +158,9 @@ pub fn catch_up(quick: bool) -> Vec<Row> {
     drop(stub);
 
     let stub = start_stub(port);
-    let output = me(&["bare", &format!("127.0.0.1:{port}"), &topic, &file.display().to_string(), "0", &count.to_string()]).output().expect("it starts");
+    let output = me(&["bare", &format!("127.0.0.1:{port}"), &topic, &file.display().to_string(), "0", &count.to_string()])
+        .output()
+        .expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seconds: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("seconds");
     let yardstick = count as f64 / seconds;
@@ -164,7 +169,13 @@ pub fn catch_up(quick: bool) -> Vec<Row> {
     vec![
         row(
             format!("catch-up of {:.0} MiB ({count} records) into a stub", bytes / (1 << 20) as f64),
-            format!("{:.0} MiB/s ({:.0} k/s), bare rdkafka {:.0} MiB/s ({:.0} k/s)", mib(ours), ours / 1e3, mib(yardstick), yardstick / 1e3),
+            format!(
+                "{:.0} MiB/s ({:.0} k/s), bare rdkafka {:.0} MiB/s ({:.0} k/s)",
+                mib(ours),
+                ours / 1e3,
+                mib(yardstick),
+                yardstick / 1e3
+            ),
             ">= 0.8 x",
             format!("{:.2}", ours / yardstick),
         ),
@@ -196,7 +207,10 @@ pub fn exactly_once(quick: bool) -> Vec<Row> {
         let cable = Cable::between(kafka.proxy_port(), kafka.behind_proxy());
         cable.cut();
         let topic = kafka.topic("drain");
-        let mut factory = Factory::at(&format!("127.0.0.1:{}", cable.port())).with("topic", &topic).with("tags", 1_000).with("pace", format!("count: {count},"));
+        let mut factory = Factory::at(&format!("127.0.0.1:{}", cable.port()))
+            .with("topic", &topic)
+            .with("tags", 1_000)
+            .with("pace", format!("count: {count},"));
         if exactly {
             factory = factory.exactly_once();
         }
@@ -218,7 +232,12 @@ pub fn exactly_once(quick: bool) -> Vec<Row> {
             ">= 0.7 x",
             format!("{:.2}", exactly / at_least),
         ),
-        row("  age at a read_committed reader, 5,000/s", format!("p50 {:.0} ms, p99 {:.0} ms", ages.quantile(0.5), ages.quantile(0.99)), "stated", ""),
+        row(
+            "  age at a read_committed reader, 5,000/s",
+            format!("p50 {:.0} ms, p99 {:.0} ms", ages.quantile(0.5), ages.quantile(0.99)),
+            "stated",
+            "",
+        ),
     ]
 }
 
@@ -312,7 +331,10 @@ pub fn memory(quick: bool) -> Vec<Row> {
         .map(|(tags, goal)| {
             let port = stub_port();
             let stub = start_stub(port);
-            let factory = Factory::at(&format!("127.0.0.1:{port}")).with("topic", "memory").with("tags", tags).with("pace", format!("rate: {tags}/s,"));
+            let factory = Factory::at(&format!("127.0.0.1:{port}"))
+                .with("topic", "memory")
+                .with("tags", tags)
+                .with("pace", format!("rate: {tags}/s,"));
             let mut millrace = factory.start(AVRO);
             wait_produced(&millrace, "load", tags * 5);
             drop(stub);

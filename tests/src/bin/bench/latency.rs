@@ -13,7 +13,11 @@ impl Ages {
     /// Reads what arrives in a JSON topic during `window`, read_committed.
     pub fn of(kafka: &Kafka, topic: &str, partitions: i32, window: Duration) -> Self {
         let mut config = kafka.client();
-        config.set("group.id", "bench").set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100").set("enable.auto.commit", "false");
+        config
+            .set("group.id", "bench")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "100")
+            .set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().expect("a consumer can be made");
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
