@@ -213,7 +213,7 @@ impl Walk<'_> {
         let next = kept.last().map_or(base_end, |run| run.next).max(footer.map_or(0, |footer| footer.next)).max(end);
         let total = kept.last().map_or(header.total, |run| run.total);
         // Batches lost at the end, though they were synced.
-        let lost_behind = !cut && next < self.proven && reached.is_none_or(|reached| next < reached);
+        let lost_behind = !cut && next < self.proven && reached.map_or(is_last, |reached| next < reached);
         if lost_inside || lost_behind {
             let next = if cut { next } else { reached.unwrap_or(if lost_behind { self.proven } else { next }).max(next) };
             let after = follows.map(|(_, total)| total).or(survey.footer.map(|footer| footer.total)).filter(|_| !cut);
