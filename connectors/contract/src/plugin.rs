@@ -50,6 +50,8 @@ pub struct Context {
     pub options: TagOptions,
     /// Topics a sink reads (patterns with `*` allowed); empty for a source.
     pub topics: Vec<String>,
+    /// Whether every topic a sink reads is declared to carry samples, so that `Input::Samples` can decode it.
+    pub carries_samples: bool,
     /// `floor: {writes: allowed}`, and where it stands (or would).
     pub writes_allowed: bool,
 }

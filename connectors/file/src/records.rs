@@ -95,7 +95,7 @@ impl Records {
     /// The next record; `None` where the file ends, or its last record is not finished.
     ///
     /// After an error the offset is that of the record that could not be read.
-    pub fn next(&mut self) -> io::Result<Option<Cut<'_>>> {
+    pub fn next_record(&mut self) -> io::Result<Option<Cut<'_>>> {
         if self.offset == 0 && self.start == 0 {
             self.skip_byte_order_mark()?;
         }
@@ -253,7 +253,7 @@ mod tests {
         file.write_all(content).unwrap();
         let mut records = Records::open(file, gzip, dialect, bound, whole, (0, 0)).unwrap();
         let mut found = Vec::new();
-        while let Some(cut) = records.next().unwrap() {
+        while let Some(cut) = records.next_record().unwrap() {
             let (kind, bytes) = match cut {
                 Cut::Record(bytes) => ("", bytes),
                 Cut::TooLong(bytes) => ("too long: ", bytes),
@@ -326,7 +326,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"a\nb\nc\n").unwrap();
         let mut records = Records::open(file, false, None, 100, false, (2, 1)).unwrap();
-        assert_eq!(records.next().unwrap(), Some(Cut::Record(b"b")));
+        assert_eq!(records.next_record().unwrap(), Some(Cut::Record(b"b")));
         assert_eq!((records.offset, records.line), (4, 2));
     }
 }

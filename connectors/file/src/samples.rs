@@ -8,7 +8,7 @@ use millrace_kit::time::{Clock, TimeConfig};
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -129,6 +129,8 @@ pub struct Declared {
     ids: Vec<TagId>,
     /// Leaves of structures, as they were met.
     leaves: HashMap<(usize, String), Result<TagId, String>>,
+    /// Samples whose column the last file lacked: said once.
+    absent: HashSet<usize>,
 }
 
 impl Declared {
@@ -137,7 +139,7 @@ impl Declared {
         for tag in samples.into_iter().flat_map(Samples::tags) {
             ids.push(io.declare(tag.clone()).map_err(|clash| Failure::Blocked(format!("{clash}; give one of them another name")))?);
         }
-        Ok(Self { io: io.clone(), ids, leaves: HashMap::new() })
+        Ok(Self { io: io.clone(), ids, leaves: HashMap::new(), absent: HashSet::new() })
     }
 
     fn leaf(&mut self, samples: &Samples, sample: usize, leaf: &str) -> Result<TagId, String> {
@@ -165,7 +167,7 @@ enum How {
         extraction: RowExtraction,
         /// Which samples the file has columns for.
         present: Vec<usize>,
-        /// Which it has none for; said once per file.
+        /// Which it has none for.
         absent: Vec<usize>,
     },
 }
@@ -197,10 +199,16 @@ impl Sampler {
 
     /// Appends the samples of a CSV record, its fields readable text.
     pub fn row(&mut self, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
-        if let How::Row { extraction, absent, .. } = &mut self.how {
+        if let How::Row { extraction, present, absent } = &self.how {
             let cell = |index| fields.get(index).and_then(|field| std::str::from_utf8(field).ok());
             extraction.read(cell, batch, &mut self.extracted)?;
-            for sample in std::mem::take(absent) {
+            if !declared.absent.is_empty() {
+                declared.absent.retain(|sample| !present.contains(sample));
+            }
+            for &sample in absent {
+                if !declared.absent.insert(sample) {
+                    continue;
+                }
                 tracing::warn!(path = %path.display(), column = self.samples.cells[sample].0, "the file has no such column; its tag is bad");
                 let time = self.extracted.time.map_or(batch.read_time, |stamp| stamp.time);
                 batch.rows.push(row(declared.ids[sample], time, Value::Null, StatusCode::BAD_NOT_FOUND, Origin::Status, false));

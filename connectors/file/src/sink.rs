@@ -34,7 +34,7 @@ pub struct FileSinkConfig {
     /// What the files hold. Left out: as the file's name says.
     #[serde(default)]
     pub format: Option<Spanned<FileFormat>>,
-    /// What a line is. Left out: `records` for NDJSON, `samples` for CSV.
+    /// What a line is. Left out: `samples` where every topic is declared with `schema: telemetry`, else `records`.
     #[serde(default)]
     pub lines: Option<Lines>,
     /// When a file is finished and the next one begins. A file under its own name is finished; until then it ends in `.part`.
@@ -163,10 +163,7 @@ impl Writer {
             problems.error(place, "`delimiter` is the quote");
         }
         let (template, format) = (template?, format?);
-        let lines = config.lines.unwrap_or(match format {
-            FileFormat::Ndjson => Lines::Records,
-            FileFormat::Csv => Lines::Samples,
-        });
+        let lines = config.lines.unwrap_or(if context.carries_samples { Lines::Samples } else { Lines::Records });
         let mut header = Vec::new();
         if format == FileFormat::Csv {
             let columns: &[&str] = if lines == Lines::Samples { &SAMPLE_COLUMNS } else { &RECORD_COLUMNS };

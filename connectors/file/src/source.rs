@@ -404,13 +404,13 @@ impl Reading {
         if setup.dialect.is_some() && (setup.skip_lines > 0 || setup.columns.is_none()) {
             let mut top = records(None, (0, 0))?;
             for _ in 0..setup.skip_lines {
-                if top.next()?.is_none() {
+                if top.next_record()?.is_none() {
                     return Ok(None);
                 }
             }
             let mut top = records(setup.dialect, (top.offset, top.line))?;
             if setup.columns.is_none() {
-                if !matches!(top.next()?, Some(Cut::Record(_))) {
+                if !matches!(top.next_record()?, Some(Cut::Record(_))) {
                     return Ok(None);
                 }
                 columns = header(&top.fields, setup.encoding).map_err(io::Error::other)?;
@@ -430,7 +430,7 @@ impl Reading {
         while batch.len() < BATCH_RECORDS && batch.heap.len() < BATCH_BYTES {
             let line = self.records.line + 1;
             let mut reject = None;
-            match self.records.next() {
+            match self.records.next_record() {
                 Ok(None) => {
                     self.at_end = true;
                     break;
@@ -670,7 +670,11 @@ impl Source for FileSource {
             }
             for id in scan.forgotten {
                 watch.forget(id);
-                forget(&io, id).await;
+                tokio::select! {
+                    biased;
+                    () = &mut stopping => return Ok(()),
+                    () = forget(&io, id) => {}
+                }
             }
 
             let status = trouble.map_or(Status::Running, Status::Degraded);
@@ -694,8 +698,8 @@ impl Source for FileSource {
                     durable = safe => durable,
                     () = &mut next_look => break,
                 };
-                let done: Vec<_> = finished.extract_if(.., |_, file| file.ack <= durable).map(|(_, file)| file).collect();
-                for file in done {
+                let done: Vec<_> = finished.iter().filter(|(_, file)| file.ack <= durable).map(|(id, _)| *id).collect();
+                for file in done.iter().filter_map(|id| finished.remove(id)).collect::<Vec<_>>() {
                     if let Err(error) = finish(&setup, &file).await? {
                         let status = Status::Degraded(error);
                         io.status("", status.clone());
@@ -703,7 +707,11 @@ impl Source for FileSource {
                         continue;
                     }
                     watch.forget(file.id);
-                    forget(&io, file.id).await;
+                    tokio::select! {
+                        biased;
+                        () = &mut stopping => return Ok(()),
+                        () = forget(&io, file.id) => {}
+                    }
                 }
             }
         }

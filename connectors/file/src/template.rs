@@ -93,7 +93,11 @@ mod tests {
     fn names_are_filled_in_and_doubled_braces_stay() {
         let template = parse("a{b}c{{d}}{b}").unwrap();
         let mut out = Vec::new();
-        template.render(&mut out, |name, out| -> Result<(), ()> { Ok(out.extend_from_slice(format!("<{name}>").as_bytes())) }).unwrap();
+        let fill = |name: &str, out: &mut Vec<u8>| -> Result<(), ()> {
+            out.extend_from_slice(format!("<{name}>").as_bytes());
+            Ok(())
+        };
+        template.render(&mut out, fill).unwrap();
         assert_eq!(out, b"a<b>c{d}<b>");
         assert_eq!(template.prefix(), "a");
         assert_eq!(template.names().collect::<Vec<_>>(), ["b", "b"]);

@@ -219,7 +219,7 @@ impl Watch {
             self.looks.insert(id, (look, since));
             let is_whole = now.duration_since(since) >= self.settle;
             let is_done = self.positions.get(&id).is_some_and(|position| position.is_done(path, metadata));
-            if (is_new && !is_done) || (is_whole && !is_done) {
+            if !is_done && (is_new || is_whole) {
                 scan.tasks.push(Task::Read { id, path: path.clone(), is_whole });
             } else if is_done && finishes {
                 scan.tasks.push(Task::Finish { id, path: path.clone() });
@@ -270,10 +270,10 @@ impl Watch {
         };
         if !is_same {
             // What was read at this path before, if anything, is another file by now: rotated, truncated, or only moved to another inode.
-            let before =
-                self.held.remove(path).map(|(id, file)| (id, Some(file))).or_else(|| {
-                    self.positions.iter().find(|(_, position)| position.path == path && !position.done).map(|(id, _)| (*id, None))
-                });
+            let before = self.held.remove(path).map(|(id, file)| (id, Some(file))).or_else(|| {
+                let of_path = self.positions.iter().filter(|(_, position)| position.path == path && !position.done);
+                of_path.max_by_key(|(_, position)| position.changed).map(|(id, _)| (*id, None))
+            });
             let mut adopted = None;
             if let Some((old, held)) = before
                 && let Some(position) = self.positions.get(&old).cloned()
@@ -302,26 +302,27 @@ impl Watch {
         let (old_id, position) = old;
         let siblings = siblings(path)?;
         let shows_it = |file: &File| position.matches(file, position.offset).unwrap_or(false);
-        let by_inode = siblings.iter().find(|(_, id, _)| *id == old_id && *id != now);
+        let by_inode = siblings.iter().find(|sibling| sibling.id == old_id && sibling.id != now);
         let found = by_inode.or_else(|| {
-            let is_copy = |(path, id, _): &&(PathBuf, FileId, (i64, i64))| {
-                *id != now && position.offset > 0 && File::open(path).is_ok_and(|file| shows_it(&file))
+            let is_copy = |sibling: &&Sibling| {
+                position.offset > 0 && sibling.id != now && File::open(&sibling.path).is_ok_and(|file| shows_it(&file))
             };
             siblings.iter().find(is_copy)
         });
         // The held handle is the file itself; a sibling is found by its inode, or as a copy by what it shows.
         let rest = match (held, found) {
             (Some(file), _) if shows_it(&file) => Some(file),
-            (_, Some((path, _, _))) => File::open(path).ok().filter(shows_it),
+            (_, Some(sibling)) => File::open(&sibling.path).ok().filter(shows_it),
             _ => None,
         };
         match rest {
             Some(file) => {
                 scan.tasks.push(Task::Rest(Work { id: old_id, file, position: position.clone(), is_whole: true, is_gzip: false }));
-                if let Some((_, found_id, found_changed)) = found {
-                    for (path, id, changed) in &siblings {
-                        if changed >= found_changed && id != found_id && *id != now && !self.positions.contains_key(id) && !is_gzip(path) {
-                            scan.tasks.push(Task::Read { id: *id, path: path.clone(), is_whole: true });
+                if let Some(old) = found {
+                    let is_between = |other: &&Sibling| other.changed >= old.changed && other.id != old.id && other.id != now;
+                    for sibling in siblings.iter().filter(is_between) {
+                        if !self.positions.contains_key(&sibling.id) && !is_gzip(&sibling.path) {
+                            scan.tasks.push(Task::Read { id: sibling.id, path: sibling.path.clone(), is_whole: true });
                         }
                     }
                 }
@@ -384,8 +385,15 @@ pub fn is_gzip(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz")
 }
 
+/// A file beside a tailed one that may once have been it.
+struct Sibling {
+    path: PathBuf,
+    id: FileId,
+    changed: (i64, i64),
+}
+
 /// Files of the same folder whose names go on after this one's, the oldest first.
-fn siblings(path: &Path) -> io::Result<Vec<(PathBuf, FileId, (i64, i64))>> {
+fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
@@ -396,9 +404,9 @@ fn siblings(path: &Path) -> io::Result<Vec<(PathBuf, FileId, (i64, i64))>> {
             && let Ok(metadata) = entry.metadata()
             && metadata.is_file()
         {
-            found.push((entry.path(), FileId::of(&metadata), (metadata.mtime(), metadata.mtime_nsec())));
+            found.push(Sibling { path: entry.path(), id: FileId::of(&metadata), changed: (metadata.mtime(), metadata.mtime_nsec()) });
         }
     }
-    found.sort_by_key(|(_, _, changed)| *changed);
+    found.sort_by_key(|sibling| sibling.changed);
     Ok(found)
 }

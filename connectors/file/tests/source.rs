@@ -2,7 +2,7 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use millrace_contract::{Compiled, Failure, Source, Status};
+use millrace_contract::{Compiled, Failure, Status};
 use millrace_file::FileSourcePlugin;
 use millrace_testkit::{Owned, TestHost, soon, yaml};
 use std::fs::{self, OpenOptions};
@@ -15,7 +15,7 @@ struct Stand {
     folder: TempDir,
     host: TestHost,
     compiled: Box<dyn Compiled>,
-    session: Option<JoinHandle<(Result<(), Failure>, Box<dyn Source>)>>,
+    session: Option<JoinHandle<Result<(), Failure>>>,
 }
 
 impl Stand {
@@ -41,12 +41,12 @@ impl Stand {
     fn start(&mut self) {
         self.host.restart();
         let (mut source, io) = (self.compiled.source().unwrap(), self.host.io());
-        self.session = Some(tokio::spawn(async move { (source.session(io).await, source) }));
+        self.session = Some(tokio::spawn(async move { source.session(io).await }));
     }
 
     async fn stop(&mut self) {
         self.host.stop();
-        assert_eq!(soon("the session ends", self.session.take().unwrap()).await.unwrap().0, Ok(()));
+        assert_eq!(soon("the session ends", self.session.take().unwrap()).await.unwrap(), Ok(()));
     }
 
     async fn until_documents(&self, count: usize) -> Vec<String> {

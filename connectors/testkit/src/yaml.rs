@@ -14,6 +14,7 @@ pub fn context(name: &str, topics: &[&str]) -> Context {
         topic: Some(Arc::from("telemetry")),
         options: TagOptions::default(),
         topics: topics.iter().map(ToString::to_string).collect(),
+        carries_samples: false,
         writes_allowed: true,
     }
 }

@@ -91,6 +91,7 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         let Some(entry) = entry(connector, entries, Role::Sink, problems) else { continue };
         let mut context = context(factory, connector, &SourceKeys::default(), TagOptions::default());
         context.topics = keys.topics.iter().map(|t| t.value.clone()).collect();
+        context.carries_samples = context.topics.iter().all(|name| factory.topics.get(name).is_some_and(|topic| carries_samples(topic)));
         let Some(compiled) = (entry.compile)(&own, &context, problems) else { continue };
         if connector.enabled {
             works.sinks.push(SinkSpec {
@@ -114,6 +115,11 @@ pub(crate) fn group(factory: &Factory, connector: &Connector, keys: &SinkKeys) -
     )
 }
 
+/// Whether a topic is declared to hold one sample per record.
+fn carries_samples(topic: &factory::Topic) -> bool {
+    topic.shape == Shape::Sample && topic.schema.as_ref().is_some_and(|schema| schema.value == "telemetry")
+}
+
 fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options: TagOptions) -> Context {
     Context {
         name: connector.name.clone(),
@@ -123,6 +129,7 @@ fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options:
         topic: keys.topic.as_ref().map(|t| t.value.as_str().into()),
         options,
         topics: Vec::new(),
+        carries_samples: false,
         writes_allowed: factory.floor.writes.value == factory::Writes::Allowed,
     }
 }
