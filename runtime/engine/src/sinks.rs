@@ -43,6 +43,9 @@ const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 /// How long Kafka may take for dead letters and for a single record.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Names the dead-letter topic of a topic.
+pub type DeadLetterOf = Box<dyn Fn(&str) -> Arc<str> + Send + Sync>;
+
 /// What one sink runs with.
 pub struct SinkOptions {
     pub name: String,
@@ -54,7 +57,7 @@ pub struct SinkOptions {
     /// `enterprise/site/name`, for the dead letters' headers.
     pub connector: String,
     /// The dead-letter topic of a topic.
-    pub dead_letter: Box<dyn Fn(&str) -> Arc<str> + Send + Sync>,
+    pub dead_letter: DeadLetterOf,
     /// Makes a new instance: at start, and after a failure.
     pub make: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     pub board: Arc<Board>,
