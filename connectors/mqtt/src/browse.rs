@@ -187,12 +187,15 @@ struct Group<'a> {
     topics: Vec<(&'a str, &'a Topic)>,
 }
 
+/// What topics have in common that may go together: class of payload, first level, number of levels.
+type Likeness<'a> = (u8, &'a str, usize);
+
 /// Topics of one kind, one length and one first level go together; by their last level where that names what they are (`state`, `value`).
 fn groups(seen: &Seen) -> Vec<Group<'_>> {
-    let mut alike: BTreeMap<(u8, &str, usize), Vec<(&str, &Topic)>> = BTreeMap::new();
+    let mut alike: BTreeMap<Likeness<'_>, Vec<_>> = BTreeMap::new();
     for (name, topic) in seen.topics.iter().filter(|(_, topic)| topic.kind != Kind::Sparkplug) {
         let first = name.split('/').next().unwrap_or("");
-        alike.entry((topic.kind.class(), first, name.split('/').count())).or_default().push((name, topic));
+        alike.entry((topic.kind.class(), first, name.split('/').count())).or_default().push((name.as_str(), topic));
     }
     let mut groups = Vec::new();
     for topics in alike.into_values() {

@@ -90,7 +90,7 @@ pub struct SubscriptionConfig {
     pub key: Option<Spanned<String>>,
     /// Tags out of a JSON payload, each by its JSON Pointer: `speed: /v/kmh`.
     #[serde(default)]
-    pub samples: Option<Spanned<BTreeMap<String, Spanned<Tagged<Short<SampleConfig>>>>>>,
+    pub samples: Option<Spanned<SamplesConfig>>,
     /// The time in a JSON payload. Without it, samples have the time they were read.
     #[serde(default)]
     pub time: Option<Spanned<TimeConfig>>,
@@ -101,6 +101,9 @@ pub struct SubscriptionConfig {
     #[serde(default)]
     pub missing: Missing,
 }
+
+/// Tags by name, each by its pointer alone or with options of its own.
+pub type SamplesConfig = BTreeMap<String, Spanned<Tagged<Short<SampleConfig>>>>;
 
 /// What the payload of a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
@@ -508,7 +511,7 @@ impl Compiling<'_> {
 
     fn samples(
         &self,
-        samples: &Spanned<BTreeMap<String, Spanned<Tagged<Short<SampleConfig>>>>>,
+        samples: &Spanned<SamplesConfig>,
         filter: &Filter,
         topic: &Template<Variable>,
         problems: &mut Problems,

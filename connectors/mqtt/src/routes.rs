@@ -64,6 +64,7 @@ struct Topics {
     known: HashMap<Box<str>, u32>,
     targets: Vec<Target>,
     tags: Vec<TagId>,
+    reasons: Vec<String>,
 }
 
 /// What one route makes of one topic.
@@ -80,8 +81,8 @@ enum Found {
     /// The Kafka topic and the key, as far as they depend on the topic alone.
     Document(Option<Box<Rendered>>),
     Sparkplug,
-    /// Nothing can be made of messages of this topic: why.
-    Refused(Box<String>),
+    /// Nothing can be made of messages of this topic: the index of the reason.
+    Refused(u32),
 }
 
 #[derive(Default)]
@@ -183,12 +184,12 @@ impl Intake {
         for (index, route, captures) in wanting.into_iter().rev() {
             let found = match &route.decode {
                 Decode::Sparkplug => Found::Sparkplug,
-                _ if refused && has_tags(route) => Found::Refused(Box::new(format!(
-                    "{max_tags} tags are discovered, and topic {topic} would be another; raise `max_tags`"
-                ))),
+                _ if refused && has_tags(route) => {
+                    topics.refuse(format!("{max_tags} tags are discovered, and topic {topic} would be another; raise `max_tags`"))
+                }
                 Decode::Document(document) => match rendered(route, document, topic, &captures) {
                     Ok(rendered) => Found::Document(rendered.map(Box::new)),
-                    Err(reason) => Found::Refused(Box::new(reason)),
+                    Err(reason) => topics.refuse(reason),
                 },
                 Decode::Samples(samples) => topics.reserve_tags(samples.items.len()),
                 Decode::Value(_) => topics.reserve_tags(1),
@@ -216,7 +217,7 @@ impl Intake {
         }
         let topics = if is_tagged { &self.tagged } else { &self.untagged };
         let tags = match &topics.targets[at as usize].found {
-            Found::Refused(reason) => return Err((**reason).clone()),
+            Found::Refused(reason) => return Err(topics.reasons[*reason as usize].clone()),
             Found::Document(rendered) => {
                 let Decode::Document(document) = &taking.route.decode else { return Ok(()) };
                 return take_document(taking, document, rendered.as_deref(), &mut self.extracted, &mut self.text, batch);
@@ -340,6 +341,11 @@ impl Intake {
 }
 
 impl Topics {
+    fn refuse(&mut self, reason: String) -> Found {
+        self.reasons.push(reason);
+        Found::Refused(self.reasons.len() as u32 - 1)
+    }
+
     fn reserve_tags(&mut self, count: usize) -> Found {
         let start = self.tags.len() as u32;
         self.tags.resize(self.tags.len() + count, UNDECLARED);

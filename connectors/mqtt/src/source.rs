@@ -59,7 +59,7 @@ impl plugin::Compiled for CompiledSource {
     }
 
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(Mqtt { compiled: self.0.clone(), connections: Vec::new() }))
+        Some(Box::new(Mqtt { compiled: self.0.clone(), connections: Vec::new(), has_looked_back: false }))
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -112,11 +112,32 @@ struct Mqtt {
     compiled: Arc<Compiled>,
     /// What each connection keeps from session to session; `None` while its task has it.
     connections: Vec<Option<Connection>>,
+    has_looked_back: bool,
+}
+
+impl Mqtt {
+    /// Says once which sessions of earlier configurations the broker may still keep: with a changed `client_id` or fewer `connections`.
+    fn look_back(&mut self, io: &SourceIo) {
+        if std::mem::replace(&mut self.has_looked_back, true) {
+            return;
+        }
+        for (key, _) in io.positions(FILTERS) {
+            let client_id = &key[FILTERS.len()..];
+            if !self.compiled.client_ids.iter().any(|id| id == client_id) {
+                tracing::warn!(
+                    endpoint = %self.compiled.broker.endpoint,
+                    client_id,
+                    "the broker may still keep a session of an earlier client id, and messages for it, until it expires"
+                );
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Source for Mqtt {
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
+        self.look_back(&io);
         let count = self.compiled.client_ids.len();
         self.connections.resize_with(count, || None);
         let up = Arc::new(AtomicUsize::new(0));
@@ -347,6 +368,7 @@ struct Live<'a> {
     paced: Option<Instant>,
 }
 
+#[allow(clippy::large_enum_variant)] // it lives on the stack, for a moment
 enum Event {
     Ending,
     Durable(AckId),
@@ -717,8 +739,12 @@ impl<'a> Live<'a> {
     /// A batch that was never sent never happened.
     fn roll_back(&mut self) {
         if let Some(unreleased) = &mut self.connection.unreleased {
-            self.added.drain(..).for_each(|id| drop(unreleased.remove(id)));
-            self.removed.drain(..).for_each(|id| unreleased.insert(id));
+            for id in self.added.drain(..) {
+                unreleased.remove(id);
+            }
+            for id in self.removed.drain(..) {
+                unreleased.insert(id);
+            }
         }
     }
 }

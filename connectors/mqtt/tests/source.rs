@@ -325,7 +325,7 @@ async fn a_refused_login_is_blocked_and_says_whose() {
 #[tokio::test]
 async fn what_a_broker_says_when_it_refuses_or_leaves_decides_what_happens_next() {
     let connack = |code: u8| vec![0x20, 3, 0, code, 0];
-    let table: [(Vec<(u8, Vec<u8>)>, &str, &str); 9] = [
+    let table = [
         (vec![(CONNECT, connack(0x84))], "Blocked", "set `version: 4`"),
         (vec![(CONNECT, connack(0x85))], "Blocked", "set another `client_id`"),
         (vec![(CONNECT, connack(0x87))], "Blocked", "check `login`"),
