@@ -16,6 +16,9 @@ use std::io::Write;
 /// How deep templates may be nested.
 pub const DEEPEST: u32 = 8;
 
+/// What a batch's heap may grow to while JSON is written: one bit of a boolean array becomes five bytes.
+const LARGEST: usize = 256 << 20;
+
 /// Appends a value as JSON.
 pub fn push(value: Typed<'_>, out: &mut Vec<u8>, depth: u32) -> Result<(), Mismatch> {
     match value {
@@ -63,6 +66,9 @@ fn push_list<T>(
     for (i, item) in items.into_iter().enumerate() {
         if i > 0 {
             out.push(b',');
+        }
+        if out.len() > LARGEST {
+            return Err(Mismatch);
         }
         each(item, out)?;
     }

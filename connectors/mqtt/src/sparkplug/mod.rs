@@ -18,6 +18,18 @@
 //! properties quality, unit, range, labels            host       the conversation
 //! ```
 //!
+//! ```text
+//! Int8..Int64, UInt8..UInt32   a long           DateTime         a long, microseconds
+//! UInt64                       an exact UInt64  DataSet          a structure, as JSON
+//! Float, Double                a double         Template         a tag per leaf, or JSON with `structure: json`
+//! String, Text, UUID           a text           ..Array          an array of the same
+//! Bytes, File                  bytes            null             BadNoData, or the bad status its Quality gives
+//! is_historical                origin backfill  retained         origin initial, as is the first birth after a start
+//! no such alias, no protobuf   a dead letter with the payload; the node is asked for its birth
+//! NDEATH, DDEATH               every tag of the node with its devices, or of the device: BadNoCommunication, at once
+//! bdSeq, Node Control/Rebirth  no tags: they are the conversation
+//! ```
+//!
 //! All messages of an edge node must come to one `Host`, in the order of their connection: not over shared subscriptions.
 //! `TagId`s are kept while the `Host` lives. Timers run on the `Instant`s handed in; the clock is read only to stamp its own messages.
 //!

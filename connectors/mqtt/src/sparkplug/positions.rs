@@ -20,7 +20,7 @@ pub const PREFIX: &str = "sparkplug:";
 const VERSION: u8 = 1;
 const PIECE: usize = 256 * 1024;
 /// More than any birth or compressed payload may grow to.
-pub const LARGEST: u64 = 64 << 20;
+pub const LARGEST: u64 = 32 << 20;
 
 pub fn node_key(node: &str) -> String {
     format!("{PREFIX}{node}")

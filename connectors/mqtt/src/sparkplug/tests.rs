@@ -763,13 +763,20 @@ fn a_birth_of_which_a_piece_is_missing_is_not_believed() {
 fn a_compressed_body_that_grows_without_end_is_refused() {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    for _ in 0..65 {
+    for _ in 0..33 {
         encoder.write_all(&vec![0u8; 1 << 20]).unwrap();
     }
     let bomb = tahu::Payload { uuid: Some("SPBV1.0_COMPRESSED".into()), body: encoder.finish().ok(), ..tahu::Payload::default() };
     let mut plant = Plant::new();
     plant.send("NDATA/n", &bomb.encode_to_vec());
     assert!(plant.rejects()[0].reason.contains("inflates to more than"), "{}", plant.rejects()[0].reason);
+}
+
+#[test]
+fn a_million_empty_metrics_in_two_bytes_each_are_refused() {
+    let mut plant = Plant::new();
+    plant.send("NBIRTH/n", &[0x12, 0x00].repeat(1_000_000));
+    assert!(plant.rejects()[0].reason.contains("more than 500000 metrics"), "{}", plant.rejects()[0].reason);
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub enum Malformed {
     WireType { field: u32 },
     Utf8 { field: u32 },
     TooDeep,
+    TooMany,
 }
 
 impl fmt::Display for Malformed {
@@ -36,8 +37,20 @@ impl fmt::Display for Malformed {
             Self::WireType { field } => write!(f, "field {field} has another wire type"),
             Self::Utf8 { field } => write!(f, "the text of field {field} is not UTF-8"),
             Self::TooDeep => f.write_str("templates are nested too deeply"),
+            Self::TooMany => write!(f, "there are more than {MOST} metrics or rows in one message"),
         }
     }
+}
+
+/// Metrics of a payload, members of a template, rows of a data set: two bytes are enough for an empty one, its place in a list takes a hundred.
+const MOST: usize = 500_000;
+
+fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), Malformed> {
+    if list.len() >= MOST {
+        return Err(Malformed::TooMany);
+    }
+    list.push(item);
+    Ok(())
 }
 
 /// A field's value as protobuf frames it.
@@ -213,7 +226,7 @@ impl<'a> Payload<'a> {
         while let Some((field, wire)) = fields.next()? {
             match field {
                 1 => payload.timestamp = wire.number(field)?,
-                2 => payload.metrics.push(Metric::read(wire.bytes(field)?)?),
+                2 => push(&mut payload.metrics, Metric::read(wire.bytes(field)?)?)?,
                 3 => payload.seq = Some(wire.number(field)?),
                 4 => payload.uuid = wire.bytes(field)?,
                 5 => payload.body = wire.bytes(field)?,
@@ -245,8 +258,8 @@ impl<'a> Template<'a> {
         let mut fields = Fields(bytes);
         while let Some((field, wire)) = fields.next()? {
             match field {
-                2 => template.metrics.push(Metric::read(wire.bytes(field)?)?),
-                3 => template.parameters.push(Parameter::read(wire.bytes(field)?)?),
+                2 => push(&mut template.metrics, Metric::read(wire.bytes(field)?)?)?,
+                3 => push(&mut template.parameters, Parameter::read(wire.bytes(field)?)?)?,
                 5 => template.is_definition = wire.number(field)? != 0,
                 _ => {}
             }
@@ -288,15 +301,15 @@ impl<'a> DataSet<'a> {
         let mut fields = Fields(bytes);
         while let Some((field, wire)) = fields.next()? {
             match (field, wire) {
-                (2, wire) => set.columns.push(wire.text(field)?),
+                (2, wire) => push(&mut set.columns, wire.text(field)?)?,
                 (3, Wire::Bytes(packed)) => {
                     let mut packed = Fields(packed);
                     while !packed.0.is_empty() {
-                        set.types.push(packed.varint()? as u32);
+                        push(&mut set.types, packed.varint()? as u32)?;
                     }
                 }
-                (3, wire) => set.types.push(wire.number(field)? as u32),
-                (4, wire) => set.rows.push(wire.bytes(field)?),
+                (3, wire) => push(&mut set.types, wire.number(field)? as u32)?,
+                (4, wire) => push(&mut set.rows, wire.bytes(field)?)?,
                 _ => {}
             }
         }
