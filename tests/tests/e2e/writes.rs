@@ -30,7 +30,7 @@ fn a_source_alone_publishes_nothing() {
         "
 sources:
   cells: {type: mqtt, endpoint: $broker, client_id: witness, subscribe: [{filter: 'a/#', qos: 2, topic: $topic}]}
-  passive: {type: mqtt, endpoint: $broker, client_id: witness-passive, host: {id: mill, primary: true, passive: true},
+  passive: {type: mqtt, endpoint: $broker, client_id: witness-passive, host: {id: mill, passive: true},
             subscribe: [{filter: 'spBv1.0/#', payload: sparkplug, topic: $topic, at: '{node}', tag: '{metric}'}]}
 ",
     );
