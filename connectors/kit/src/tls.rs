@@ -193,6 +193,9 @@ fn describe(error: &rustls::Error) -> String {
                 if presented.is_empty() { "no host at all".into() } else { presented.join(", ") },
                 expected.to_str(),
             ),
+            CertificateError::BadSignature => {
+                "its certificate was signed with another key than the trusted authority of that name has; set `tls.ca` to the authority as it is now".into()
+            }
             CertificateError::Revoked => "its certificate is revoked; renew it there".into(),
             other => format!("its certificate cannot be accepted: {other}"),
         },

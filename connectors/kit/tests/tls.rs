@@ -4,7 +4,7 @@ use millrace_config::{Place, Problems};
 use millrace_contract::Failure;
 use millrace_kit::Tls;
 use millrace_kit::tls::failure;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -23,7 +23,12 @@ struct Plant {
 
 impl Plant {
     fn new() -> Self {
+        Self::named("plant")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let plant = Self { folder: tempfile::tempdir().unwrap(), authority };
@@ -113,9 +118,12 @@ async fn a_trusted_server_is_connected_to_and_a_client_shows_its_certificate() {
 #[tokio::test]
 async fn a_certificate_that_cannot_be_right_waits_for_a_human() {
     let plant = Plant::new();
-    let stranger = Plant::new();
+    let stranger = Plant::named("stranger");
     let why = blocked(hello(&plant.trusting(), stranger.server(stranger.sign("broker", false), false), "broker").await);
-    assert!(why.starts_with("tls with broker:8883: ") && why.contains("set `tls.ca`"), "{why}");
+    assert!(why.starts_with("tls with broker:8883: nobody trusted here has signed") && why.contains("set `tls.ca`"), "{why}");
+    let renewed = Plant::new();
+    let why = blocked(hello(&plant.trusting(), renewed.server(renewed.sign("broker", false), false), "broker").await);
+    assert!(why.contains("another key than the trusted authority of that name"), "{why}");
     let why = blocked(hello(&plant.trusting(), plant.server(plant.sign("broker", true), false), "broker").await);
     assert!(why.contains("its certificate has expired"), "{why}");
     let why = blocked(hello(&plant.trusting(), plant.server(plant.sign("other", false), false), "broker").await);
