@@ -44,12 +44,13 @@ fn every_module_says_what_it_is() {
     }
 }
 
+/// What writes into the source tree (fresh corpora) is started by hand; nothing else may be switched off.
 #[test]
 fn no_test_is_switched_off() {
     let ignored = format!("#[{}", "ignore");
     for file in rust_files() {
-        for line in read(file).lines().filter(|line| line.trim_start().starts_with(&ignored)) {
-            panic!("{}: {line}: a test that isn't run proves nothing", file.display());
+        for line in read(file).lines().map(str::trim_start).filter(|line| line.starts_with(&ignored)) {
+            assert!(line.contains("writes into the source tree"), "{}: {line}: a test that isn't run proves nothing", file.display());
         }
     }
 }
