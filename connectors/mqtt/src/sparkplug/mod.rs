@@ -1,7 +1,7 @@
 //! Sparkplug B as a host application: a state machine between MQTT messages and batches, without sockets or tasks.
 //!
 //! ```text
-//! will(now)            the STATE will for CONNECT                        filters()      what to subscribe to beside the routes' filters
+//! will()               the STATE will for CONNECT                        filters()      what to subscribe to beside the routes' filters
 //! on_connect(..)       births resumed, STATE birth, rebirths planned     on_disconnect  nothing is vouched for any more
 //! ends_batch(topic)    send the batch filled so far before this message: a death must not overtake values
 //! on_message(..)       rows and rejects into the batch; returns what to publish
@@ -25,7 +25,8 @@
 //! String, Text, UUID           a text           ..Array          an array of the same
 //! Bytes, File                  bytes            null             BadNoData, or the bad status its Quality gives
 //! is_historical                origin backfill  retained         origin initial, as is the first birth after a start
-//! no such alias, no protobuf   a dead letter with the payload; the node is asked for its birth
+//! no such alias                a dead letter with the payload, beside the rows that are known; the node is asked for its birth
+//! no protobuf, a wrong type    a dead letter with the payload; the wrong type's row is bad
 //! NDEATH, DDEATH               every tag of the node with its devices, or of the device: BadNoCommunication, at once
 //! bdSeq, Node Control/Rebirth  no tags: they are the conversation
 //! ```
