@@ -63,13 +63,8 @@ pub struct Note {
 impl Note {
     pub fn encode(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
-        for (at, count) in bytes.chunks_exact_mut(8).zip([
-            self.lane_total,
-            self.produced,
-            self.dead,
-            self.dropped,
-            self.timestamp_replaced,
-        ]) {
+        for (at, count) in bytes.chunks_exact_mut(8).zip([self.lane_total, self.produced, self.dead, self.dropped, self.timestamp_replaced])
+        {
             at.copy_from_slice(&count.to_le_bytes());
         }
         bytes

@@ -85,11 +85,8 @@ impl Board {
     /// The connector's word: its own, or Degraded where a part is not running; `blocked` is the drain's reason.
     pub fn report(&self, blocked: Option<String>) -> Report {
         let inner = self.0.lock();
-        let ailing: BTreeMap<String, String> = inner
-            .parts
-            .iter()
-            .filter_map(|(name, s)| s.reason().map(|reason| (name.clone(), format!("{}: {reason}", s.word()))))
-            .collect();
+        let ailing: BTreeMap<String, String> =
+            inner.parts.iter().filter_map(|(name, s)| s.reason().map(|reason| (name.clone(), format!("{}: {reason}", s.word())))).collect();
         let (status, reason) = match (&blocked, &inner.own) {
             (Some(reason), own) if !matches!(own, Status::Stopping | Status::Stopped) => ("Blocked", Some(reason.clone())),
             (_, Status::Running) if !ailing.is_empty() => {
