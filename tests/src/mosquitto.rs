@@ -164,7 +164,7 @@ impl Mosquitto {
         assert!(done.status.success(), "mosquitto_pub {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    /// A command line of `mosquitto_sub` for the open listener; `-F %j` prints JSON with MQTT 5 properties.
+    /// A command line of `mosquitto_sub` for the open listener; `-F '%t %p %P'` prints topic, payload and MQTT 5 user properties.
     pub fn mosquitto_sub(&self, args: &[&str]) -> Command {
         let mut command = crate::peers::debian("mosquitto_sub", "mosquitto-clients");
         command.args(["-h", "127.0.0.1", "-p", &self.plain.to_string()]).args(args);
