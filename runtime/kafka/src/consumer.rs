@@ -4,7 +4,7 @@
 //! loop {
 //!     match consumer.poll(timeout, |message| ..) {
 //!         Messages(n)     => n messages went through the closure
-//!         Assigned(parts) => find their offsets; consumer.take(parts, offsets)          // nothing is fetched before
+//!         Assigned(parts) => find their offsets; consumer.take(parts, offsets)          // nothing is fetched before; an empty list, too
 //!         Revoked{parts}  => flush, commit; consumer.give(parts)                        // the group waits for this
 //!         ..
 //!     }
