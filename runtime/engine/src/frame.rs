@@ -74,6 +74,20 @@ pub enum Key<'a> {
     },
 }
 
+/// What a record is, beside its key and value.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    pub offset: u64,
+    pub topic: &'a std::sync::Arc<str>,
+    /// The fingerprint of its schema; 0: none.
+    pub schema: u64,
+    pub timestamp_ms: i64,
+    /// [`flag::AUX`] or nothing; the other flags follow from key and value.
+    pub flags: u8,
+    /// In the layout of `millrace_schemas::headers`.
+    pub headers: &'a [u8],
+}
+
 /// Builds the body of one batch, record by record. Reused: nothing is allocated once it is warm.
 #[derive(Default)]
 pub struct Builder {
@@ -132,17 +146,8 @@ impl Builder {
 
     /// Adds a record. `value` writes the value into the buffer it is given (`None`: a tombstone) and returns the key,
     /// which may be a piece of what it wrote.
-    pub fn push<'k>(
-        &mut self,
-        offset: u64,
-        topic: &std::sync::Arc<str>,
-        schema: u64,
-        timestamp_ms: i64,
-        flags: u8,
-        headers: &[u8],
-        value: Option<impl FnOnce(&mut Vec<u8>) -> Key<'k>>,
-        key_if_tombstone: Key<'k>,
-    ) {
+    pub fn push<'k>(&mut self, record: &Record<'_>, value: Option<impl FnOnce(&mut Vec<u8>) -> Key<'k>>, key_if_tombstone: Key<'k>) {
+        let Record { offset, topic, schema, timestamp_ms, flags, headers } = *record;
         if self.records == 0 {
             self.first = offset;
         }
@@ -511,13 +516,16 @@ mod tests {
         let docs: Arc<str> = "docs".into();
         builder.begin(Micros(1_700_000_000_123_456));
         for i in 0..n {
+            let record = Record {
+                offset: 100 + 2 * i,
+                topic: &topic,
+                schema: 7,
+                timestamp_ms: 1_700_000_000_000 + i as i64,
+                flags: 0,
+                headers: b"",
+            };
             builder.push(
-                100 + 2 * i,
-                &topic,
-                7,
-                1_700_000_000_000 + i as i64,
-                0,
-                b"",
+                &record,
                 Some(|out: &mut Vec<u8>| {
                     out.extend_from_slice(b"..plant/line/temperature..");
                     Key::InValue { start: 2, len: 22 }
@@ -525,7 +533,8 @@ mod tests {
                 Key::None,
             );
         }
-        builder.push(5000, &docs, 0, 0, flag::AUX, b"hh", None::<fn(&mut Vec<u8>) -> Key<'static>>, Key::Bytes(b"gone"));
+        let gone = Record { offset: 5000, topic: &docs, schema: 0, timestamp_ms: 0, flags: flag::AUX, headers: b"hh" };
+        builder.push(&gone, None::<fn(&mut Vec<u8>) -> Key<'static>>, Key::Bytes(b"gone"));
         let extra = Extra { lane_total: 42, counts: &[1, 2, 3], moved: &[("a", b"1"), ("b", b"")], split: &[(Lane::First, 9)] };
         builder.finish(extra, true).concat()
     }

@@ -12,7 +12,7 @@
 //! A count moves in the ledger only when what it counts is appended, filtered or dropped, so that the ledger adds up at any moment.
 
 use crate::catalog::Catalog;
-use crate::frame::{Builder, Extra, Frame, Key, Lane, flag};
+use crate::frame::{Builder, Extra, Frame, Key, Lane, Record, flag};
 use crate::ledger::{Intake as IntakeCounts, Ledger};
 use crate::outlet::{CURSOR, Note, Outlet, Positions};
 use crate::positions;
@@ -371,7 +371,7 @@ impl Intake {
     }
 
     pub fn tags_len(&self) -> usize {
-        self.core.lock().tags.len()
+        self.core.lock().tags.count()
     }
 
     /// Bytes in the logs and their limit.
@@ -563,7 +563,7 @@ impl Intake {
             }
         }
         for doc in &batch.docs {
-            self.document(pipe, &mut delta, doc, batch);
+            self.document(pipe, doc, batch);
             if pipe.is_full() {
                 self.flush(pipe, &mut delta, &[]).await;
             }
@@ -619,13 +619,16 @@ impl Intake {
                 dead_letter_headers(&mut pipe.headers, &def.topic.name, &def.path, &self.source, seq, &reason);
                 let Pipe { lanes, headers, .. } = pipe;
                 let at = lanes.iter().position(|l| l.lane == def.topic.lane).unwrap_or(0);
-                lanes[at].builder.push(
-                    seq,
-                    &def.topic.dead_letter,
-                    0,
-                    read_time.as_millis(),
-                    flag::AUX,
+                let record = Record {
+                    offset: seq,
+                    topic: &def.topic.dead_letter,
+                    schema: 0,
+                    timestamp_ms: read_time.as_millis(),
+                    flags: flag::AUX,
                     headers,
+                };
+                lanes[at].builder.push(
+                    &record,
                     Some(|out: &mut Vec<u8>| {
                         millrace_schemas::json::encode(&meta, &row, heap, out);
                         Key::Bytes(def.path.as_bytes())
@@ -645,13 +648,9 @@ impl Intake {
             let topic = &def.topic;
             let write_key = sample_key(&topic.key, &def.path, &self.source, key_buffer);
             let schema = if topic.format == Format::Avro { TELEMETRY_FINGERPRINT } else { 0 };
+            let record = Record { offset: seq, topic: &topic.name, schema, timestamp_ms: timestamp, flags: 0, headers: &[] };
             lanes[at].builder.push(
-                seq,
-                &topic.name,
-                schema,
-                timestamp,
-                0,
-                &[],
+                &record,
                 Some(|out: &mut Vec<u8>| {
                     let start = out.len();
                     let tag_at = match topic.format {
@@ -702,7 +701,7 @@ impl Intake {
         is_not_behind && time.0 <= read_time.0.saturating_add(micros(self.clock.ahead))
     }
 
-    fn document(&self, pipe: &mut Pipe, delta: &mut Delta, doc: &Doc, batch: &Batch) {
+    fn document(&self, pipe: &mut Pipe, doc: &Doc, batch: &Batch) {
         let topic = {
             let name = if doc.topic == Span::EMPTY {
                 self.routes.get(doc.route.0 as usize).map_or("millrace.unrouted", |r| &r.topic)
@@ -716,7 +715,6 @@ impl Intake {
         if is_replaced {
             self.ledger.outgoing.timestamp_replaced.fetch_add(1, Relaxed);
         }
-        let _ = delta;
         let seq = pipe.next_seq;
         pipe.next_seq += 1;
         pipe.headers.clear();
@@ -726,13 +724,9 @@ impl Intake {
         let Pipe { lanes, headers, .. } = pipe;
         let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
         let payload = doc.payload.map(|span| batch.bytes_of(span));
+        let record = Record { offset: seq, topic: &topic.name, schema: 0, timestamp_ms: timestamp, flags: 0, headers };
         lanes[at].builder.push(
-            seq,
-            &topic.name,
-            0,
-            timestamp,
-            0,
-            headers,
+            &record,
             payload.map(|bytes| {
                 move |out: &mut Vec<u8>| {
                     out.extend_from_slice(bytes);
@@ -760,13 +754,16 @@ impl Intake {
         let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
         let Pipe { lanes, headers, .. } = pipe;
         let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
-        lanes[at].builder.push(
-            seq,
-            &topic.dead_letter,
-            0,
-            batch.read_time.as_millis(),
-            flag::AUX,
+        let record = Record {
+            offset: seq,
+            topic: &topic.dead_letter,
+            schema: 0,
+            timestamp_ms: batch.read_time.as_millis(),
+            flags: flag::AUX,
             headers,
+        };
+        lanes[at].builder.push(
+            &record,
             Some(|out: &mut Vec<u8>| {
                 out.extend_from_slice(payload);
                 key
@@ -781,13 +778,10 @@ impl Intake {
         let seq = pipe.next_seq;
         pipe.next_seq += 1;
         let lane = pipe.lane(Lane::Normal);
+        let record =
+            Record { offset: seq, topic: &entry.topic, schema: 0, timestamp_ms: read_time.as_millis(), flags: flag::AUX, headers: &[] };
         lane.builder.push(
-            seq,
-            &entry.topic,
-            0,
-            read_time.as_millis(),
-            flag::AUX,
-            &[],
+            &record,
             Some(|out: &mut Vec<u8>| {
                 out.extend_from_slice(&entry.value);
                 Key::Bytes(&entry.key)
@@ -1028,10 +1022,13 @@ fn ends(lanes: &[LanePipe]) -> [u64; 3] {
     ends
 }
 
+/// Keys and values that moved with one batch.
+type Moves = Vec<(String, Vec<u8>)>;
+
 /// Folds the positions of every batch behind `from` into `map`, in the order they were sent; a split batch whose other pieces are not there is left out.
 fn fold_positions(lanes: &[LanePipe], from: &[u64; 3], map: &mut Positions) -> Result<(), String> {
     let ends = ends(lanes);
-    let mut moves: Vec<(u64, Vec<(String, Vec<u8>)>)> = Vec::new();
+    let mut moves: Vec<(u64, Moves)> = Vec::new();
     let mut buffer = millrace_log::ReadBuf::default();
     for lane in lanes {
         let mut at = from[lane.lane as usize].max(lane.log.start());

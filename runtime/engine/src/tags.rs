@@ -214,7 +214,8 @@ impl Tags {
         self.kept.remove(&tag.0);
     }
 
-    pub fn len(&self) -> usize {
+    /// Tags declared so far, retired ones too.
+    pub fn count(&self) -> usize {
         self.states.len()
     }
 
@@ -402,8 +403,9 @@ fn changed(old_kind: u8, old_bits: u64, kind: u8, bits: u64, value: Value, deadb
             Value::Double(v) => (f64::from_bits(old_bits), v),
             _ => return true,
         };
+        let distance = (new - old).abs();
         // A NaN on either side is a change.
-        return !((new - old).abs() < deadband);
+        return distance.is_nan() || distance >= deadband;
     }
     true
 }
