@@ -41,6 +41,7 @@ impl Factory {
 
     /// `$name` in the text becomes this value.
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.values.retain(|(known, _)| known != name);
         self.values.push((name.into(), value.to_string()));
         // The longest name first: `$topic` must not eat the beginning of `$topics`.
         self.values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));

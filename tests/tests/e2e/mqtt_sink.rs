@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 const SINK: &str = "
 floor: {writes: allowed}
 sinks:
-  apps: {type: mqtt, topics: [$topic], endpoint: $broker, publish: {topic: 'kafka/$topic/{key}', qos: $qos, retain: $retain}}
+  apps: {type: mqtt, topics: [$topic], endpoint: $broker, publish: {topic: 'kafka/$topic/{key}', qos: $qos, retain: $retain, properties: {order: '{header:order}'}}}
 ";
 
 fn factory(kafka: &Kafka, broker: &str, topic: &str, qos: u8) -> Factory {

@@ -256,7 +256,7 @@ sources:
         ("1601", r#"{"v": 1, "ts": "1601-01-01T00:00:00Z"}"#),
         ("2200", r#"{"v": 2, "ts": "2200-01-01T00:00:00Z"}"#),
         ("huge", r#"{"v": 1e400, "ts": "2200-01-01T00:00:00Z"}"#),
-        ("missing", r#"{"w": 2}"#),
+        ("missing", r#"{"w": 2, "ts": "2200-01-01T00:00:00Z"}"#),
     ] {
         publisher.publish(&format!("d/{device}"), payload.as_bytes(), 1, false);
     }
