@@ -126,7 +126,7 @@ fn ls(dir: &Path, as_json: bool) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<40} {:>8} {:>14} {:>12}  {}", "log", "segments", "bytes", "records", "state");
+    println!("{:<40} {:>8} {:>14} {:>12}  state", "log", "segments", "bytes", "records");
     for row in rows {
         let mut state = if row["is_drained"] == true { "all in Kafka".to_owned() } else { "waits for Kafka".to_owned() };
         if row["dropped"] != 0 {

@@ -46,7 +46,8 @@ fn a_cable_to_kafka_that_is_cut_slow_or_half_open_loses_nothing() {
     let (factory, topic) = counters(factory, &kafka, COUNT, "4000/s");
     let millrace = factory.start(COUNTERS);
     let mut produced = 0;
-    let faults: [(&str, fn(&Cable)); 4] = [
+    type Fault = fn(&Cable);
+    let faults: [(&str, Fault); 4] = [
         ("cut", |cable| cable.cut()),
         ("half open", |cable| cable.half_open()),
         ("slow", |cable| cable.slow(20_000)),
