@@ -2,8 +2,11 @@
 //!
 //! `cargo +nightly fuzz run NAME` (in `tests/fuzz`) explores; the ordinary tests replay `corpus/NAME` (`tests/tests/house/corpora.rs`).
 
-/// A target's name and what it does with bytes.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target, by name.
+pub const TARGETS: [(&str, Target); 9] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("extract", millrace_kit::extract::fuzz_extract),

@@ -112,7 +112,7 @@ pub fn main(args: &[String]) {
             }
             Err((error, _)) => panic!("the bare producer cannot send: {error}"),
         }
-        if sent % 256 == 0 {
+        if sent.is_multiple_of(256) {
             producer.poll(Duration::ZERO);
         }
     }

@@ -12,7 +12,10 @@ use figures::Row;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const ROWS: [(&str, &str, fn(bool) -> Vec<Row>); 7] = [
+/// Measures; shorter if told so.
+type Measure = fn(bool) -> Vec<Row>;
+
+const ROWS: [(&str, &str, Measure); 7] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
