@@ -104,7 +104,7 @@ fn run(endpoint: String, keys: String, host: Arc<NullHost>, records: u64) -> std
             let before = cpu_ns();
             let session = source.session(SourceIo::new(host.clone()));
             let done = async {
-                while host.records.load(SeqCst) < records {
+                while host.records.load(SeqCst) < records && !host.stopping.load(SeqCst) {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
@@ -173,7 +173,7 @@ async fn measure(case: &Case, messages: u64) {
     let keys = format!("subscribe: [{}]", case.subscribe);
     // One session, so that the broker keeps what comes while the source is away.
     let host = Arc::new(NullHost::default());
-    let first = run(mosquitto.endpoint(), keys.clone(), host.clone(), 0);
+    let first = run(mosquitto.endpoint(), keys.clone(), host.clone(), u64::MAX);
     until_running(&host).await;
     host.stopping.store(true, SeqCst);
     first.join().expect("the source ends");
