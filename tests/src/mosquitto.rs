@@ -171,6 +171,12 @@ impl Mosquitto {
         command
     }
 
+    /// SIGTERM; it saves what it keeps.
+    pub fn stop(&mut self) {
+        self.process.terminate();
+        self.process.wait();
+    }
+
     pub fn kill9(&mut self) {
         self.process.kill9();
     }

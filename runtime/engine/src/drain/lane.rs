@@ -238,8 +238,9 @@ impl Lane {
                 self.wait(PAUSE);
             }
         }
-        if buffer.is_empty() && self.next < self.log.end() && self.state == State::Flowing {
+        if buffer.is_empty() && self.next < self.log.end() {
             // Nothing is left between here and the end: it was set aside as corrupt, and the next batch's total will tell how much.
+            // A lane whose wait is over waits again: ready with nothing to send, it would hold up everybody.
             self.wait(PAUSE);
         }
         for batch in buffer.batches() {
