@@ -83,6 +83,8 @@ pub(crate) const PRODUCER: &[(&str, &str)] = &[
     // What waits here lies in the log too; enough to fill the pipe, and no more memory than that.
     ("queue.buffering.max.kbytes", "32768"),
     ("queue.buffering.max.messages", "100000"),
+    // A topic that was refused is asked for again this often: what a human has allowed is used soon.
+    ("topic.metadata.refresh.interval.ms", "30000"),
 ];
 
 /// What the promises of a producer rest on.
