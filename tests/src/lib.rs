@@ -15,7 +15,7 @@
 //! let kafka = Kafka::shared();
 //! let broker = Mosquitto::start();
 //! let topic = kafka.topic("states");
-//! let millrace = Factory::on(kafka)
+//! let mut millrace = Factory::on(kafka)
 //!     .with("broker", broker.url())
 //!     .with("topic", &topic)
 //!     .start("sources:\n  cells: {type: mqtt, endpoint: $broker, subscribe: [{filter: 'f/#', payload: json, topic: $topic}]}\n");

@@ -48,7 +48,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// How often segments behind the cursors are looked for.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// After a wake the drain rests this long, so that a thousand small appends are one turn.
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(3);
 /// A call that waits for Kafka comes back this often, to look whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Positions of a source that wait for a slow lane, at most; beyond that neighbours are folded.
