@@ -92,7 +92,8 @@ pub fn main(args: &[String]) {
             // Paced as a source is: what is due, a few milliseconds' worth at a time.
             let due = (began.elapsed().as_secs_f64() * rate) as u64;
             if sent >= due {
-                producer.poll(Duration::from_millis(2));
+                std::thread::sleep(Duration::from_millis(5));
+                producer.poll(Duration::ZERO);
                 continue;
             }
         }
