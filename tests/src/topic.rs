@@ -81,7 +81,31 @@ impl Kafka {
 
     /// All committed records of a topic as of now.
     pub fn read(&self, topic: &str) -> Vec<Record> {
+        self.settle(topic);
         self.follow(topic).to_end()
+    }
+
+    /// Waits until no transaction is open in the topic: Kafka answers a commit before it has marked it in every partition. One that nobody ends
+    /// is aborted by the broker after its timeout.
+    fn settle(&self, topic: &str) {
+        let consumer = |isolation: &str| -> BaseConsumer {
+            self.client().set("group.id", "tests").set("isolation.level", isolation).create().expect("a consumer can be made")
+        };
+        let (stable, all) = (consumer("read_committed"), consumer("read_uncommitted"));
+        let until = Instant::now() + PATIENCE;
+        let wait = Duration::from_secs(10);
+        while Instant::now() < until {
+            let Ok(metadata) = all.fetch_metadata(Some(topic), wait) else { continue };
+            let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+            let is_stable = |partition: usize| {
+                let end = |consumer: &BaseConsumer| consumer.fetch_watermarks(topic, partition as i32, wait).ok().map(|(_, end)| end);
+                end(&all).is_some_and(|high| end(&stable).is_some_and(|stable| stable >= high))
+            };
+            if (0..partitions).all(is_stable) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Produces records with keys and waits until the broker has them all.

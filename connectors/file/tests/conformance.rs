@@ -116,7 +116,8 @@ fn lines(folder: &Path) -> Vec<String> {
             }
         }
     }
-    files.sort();
+    // Files of one moment, by the number in their names: the first has none.
+    files.sort_by_key(|(is_part, modified, path)| (*is_part, *modified, path.as_os_str().len(), path.clone()));
     let mut text = String::new();
     for (_, _, path) in files {
         let mut file = File::open(&path).unwrap();
