@@ -618,7 +618,7 @@ impl Intake {
                 pipe.headers.clear();
                 dead_letter_headers(&mut pipe.headers, &def.topic.name, &def.path, &self.source, seq, &reason);
                 let Pipe { lanes, headers, .. } = pipe;
-                let at = lanes.iter().position(|l| l.lane == def.topic.lane).unwrap_or(0);
+                let lane = lane_of(lanes, def.topic.lane);
                 let record = Record {
                     offset: seq,
                     topic: &def.topic.dead_letter,
@@ -627,7 +627,7 @@ impl Intake {
                     flags: flag::AUX,
                     headers,
                 };
-                lanes[at].builder.push(
+                lane.builder.push(
                     &record,
                     Some(|out: &mut Vec<u8>| {
                         millrace_schemas::json::encode(&meta, &row, heap, out);
@@ -644,12 +644,12 @@ impl Intake {
                 self.ledger.outgoing.timestamp_replaced.fetch_add(1, Relaxed);
             }
             let Pipe { lanes, key: key_buffer, .. } = pipe;
-            let at = lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
+            let lane = lane_of(lanes, lane);
             let topic = &def.topic;
             let write_key = sample_key(&topic.key, &def.path, &self.source, key_buffer);
             let schema = if topic.format == Format::Avro { TELEMETRY_FINGERPRINT } else { 0 };
             let record = Record { offset: seq, topic: &topic.name, schema, timestamp_ms: timestamp, flags: 0, headers: &[] };
-            lanes[at].builder.push(
+            lane.builder.push(
                 &record,
                 Some(|out: &mut Vec<u8>| {
                     let start = out.len();
@@ -722,10 +722,10 @@ impl Intake {
         identity_headers(&mut pipe.headers, &self.source, seq);
         let key = if doc.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(doc.key)) };
         let Pipe { lanes, headers, .. } = pipe;
-        let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
+        let lane = lane_of(lanes, topic.lane);
         let payload = doc.payload.map(|span| batch.bytes_of(span));
         let record = Record { offset: seq, topic: &topic.name, schema: 0, timestamp_ms: timestamp, flags: 0, headers };
-        lanes[at].builder.push(
+        lane.builder.push(
             &record,
             payload.map(|bytes| {
                 move |out: &mut Vec<u8>| {
@@ -753,7 +753,7 @@ impl Intake {
         let payload = batch.bytes_of(reject.payload);
         let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
         let Pipe { lanes, headers, .. } = pipe;
-        let at = lanes.iter().position(|l| l.lane == topic.lane).unwrap_or(0);
+        let lane = lane_of(lanes, topic.lane);
         let record = Record {
             offset: seq,
             topic: &topic.dead_letter,
@@ -762,7 +762,7 @@ impl Intake {
             flags: flag::AUX,
             headers,
         };
-        lanes[at].builder.push(
+        lane.builder.push(
             &record,
             Some(|out: &mut Vec<u8>| {
                 out.extend_from_slice(payload);
@@ -903,8 +903,7 @@ impl Pipe {
     }
 
     fn lane(&mut self, lane: Lane) -> &mut LanePipe {
-        let at = self.lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
-        &mut self.lanes[at]
+        lane_of(&mut self.lanes, lane)
     }
 }
 
@@ -997,6 +996,12 @@ fn identity_headers(out: &mut Vec<u8>, source: &str, seq: u64) {
     let _ = write!(rest, "{seq}");
     let len = 20 - rest.len();
     push_header(out, "millrace.seq", Some(&digits[..len]));
+}
+
+/// The lane of that name; the first there is where it was not opened.
+fn lane_of(lanes: &mut [LanePipe], lane: Lane) -> &mut LanePipe {
+    let at = lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
+    &mut lanes[at]
 }
 
 /// The headers of a dead letter, named as Kafka Connect names them.
