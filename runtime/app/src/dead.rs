@@ -75,7 +75,7 @@ fn open(which: &Which) -> Result<Letters> {
     let factory = millrace_config::load(&which.config, &Load::to_run(), &mut problems);
     let factory =
         factory.filter(|_| !problems.has_errors()).ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))?;
-    let settings = crate::run::settings(&factory);
+    let settings = crate::service::settings(&factory);
     let known: Vec<String> = factory.topics.values().filter_map(|t| t.value.dead_letter.as_ref().map(|d| d.value.clone())).collect();
     let topics = dead::topics(&settings, &known)?;
     let since_ms = match &which.since {

@@ -2,6 +2,7 @@
 //!
 //! - [`catalog`]: the connectors of this build; the only place that names them.
 //! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`]: one command each. [`reference`]: what the documentation is generated from.
+//! - [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`voice`]: how the program speaks: log lines for people or machines.
 
 mod browse;
@@ -11,6 +12,7 @@ mod dead;
 mod logs;
 mod reference;
 mod run;
+mod service;
 mod tap;
 mod voice;
 

@@ -42,7 +42,7 @@ pub fn tap(options: &Options) -> Result<ExitCode> {
     };
     if options.topic {
         let factory = factory.context("give the factory's YAML with -c: it says where Kafka is")?;
-        return of_topic(options, &crate::run::settings(&factory));
+        return of_topic(options, &crate::service::settings(&factory));
     }
     let address = match (&options.url, &factory) {
         (Some(url), _) => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
