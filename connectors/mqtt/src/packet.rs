@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading allocates nothing and copies nothing: a PUBLISH is its topic, its property bytes and its payload, where they lie. Lengths are checked
-//! against what is there before anything is believed. Packets only a server receives are not read.
+//! against what is there before anything is believed. Packets only a server receives are not read here; `sim` does that with the same pieces.
 //!
 //! Source: OASIS MQTT 3.1.1 and MQTT 5.0; sections are those of 5.0.
 
@@ -167,6 +167,11 @@ impl<'a> Publish<'a> {
     /// Its properties in order; ends at the first malformed one.
     pub const fn properties(&self) -> Properties<'a> {
         Properties { rest: Reader { bytes: self.properties, packet: "PUBLISH" } }
+    }
+
+    /// Its properties as they lie there.
+    pub const fn property_bytes(&self) -> &'a [u8] {
+        self.properties
     }
 
     pub const fn has_properties(&self) -> bool {
@@ -344,24 +349,24 @@ pub const CONTENT_TYPE: u8 = 3;
 pub const RESPONSE_TOPIC: u8 = 8;
 pub const CORRELATION_DATA: u8 = 9;
 pub const SUBSCRIPTION_ID: u8 = 11;
-const SESSION_EXPIRY: u8 = 17;
-const ASSIGNED_CLIENT_ID: u8 = 18;
+pub const SESSION_EXPIRY: u8 = 17;
+pub const ASSIGNED_CLIENT_ID: u8 = 18;
 const SERVER_KEEP_ALIVE: u8 = 19;
 const AUTHENTICATION_METHOD: u8 = 21;
 const AUTHENTICATION_DATA: u8 = 22;
 const REQUEST_PROBLEM: u8 = 23;
-const WILL_DELAY: u8 = 24;
+pub const WILL_DELAY: u8 = 24;
 const REQUEST_RESPONSE: u8 = 25;
 const RESPONSE_INFORMATION: u8 = 26;
 const SERVER_REFERENCE: u8 = 28;
-const REASON_STRING: u8 = 31;
-const RECEIVE_MAXIMUM: u8 = 33;
-const TOPIC_ALIAS_MAXIMUM: u8 = 34;
-const TOPIC_ALIAS: u8 = 35;
+pub const REASON_STRING: u8 = 31;
+pub const RECEIVE_MAXIMUM: u8 = 33;
+pub const TOPIC_ALIAS_MAXIMUM: u8 = 34;
+pub const TOPIC_ALIAS: u8 = 35;
 const MAXIMUM_QOS: u8 = 36;
 const RETAIN_AVAILABLE: u8 = 37;
 pub const USER_PROPERTY: u8 = 38;
-const MAXIMUM_PACKET: u8 = 39;
+pub const MAXIMUM_PACKET: u8 = 39;
 const WILDCARDS_AVAILABLE: u8 = 40;
 const SUBSCRIPTION_IDS_AVAILABLE: u8 = 41;
 const SHARED_AVAILABLE: u8 = 42;
@@ -396,31 +401,42 @@ impl<'a> Iterator for Properties<'a> {
     }
 }
 
+/// Takes a packet's body apart, field by field; every length is compared with what is there.
 #[derive(Clone, Copy, Debug)]
-struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     packet: &'static str,
 }
 
 impl<'a> Reader<'a> {
+    /// `packet` is its name, for errors.
+    pub const fn new(bytes: &'a [u8], packet: &'static str) -> Self {
+        Self { bytes, packet }
+    }
+
+    /// What is not read yet.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn short<T>(&self) -> Result<T, Malformed> {
         malformed(self.packet, "shorter than its own lengths say")
     }
 
-    fn u8(&mut self) -> Result<u8, Malformed> {
+    pub fn u8(&mut self) -> Result<u8, Malformed> {
         let Some((&byte, rest)) = self.bytes.split_first() else { return self.short() };
         self.bytes = rest;
         Ok(byte)
     }
 
     #[inline]
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    pub fn u16(&mut self) -> Result<u16, Malformed> {
         let Some((bytes, rest)) = self.bytes.split_first_chunk() else { return self.short() };
         self.bytes = rest;
         Ok(u16::from_be_bytes(*bytes))
     }
 
-    fn u32(&mut self) -> Result<u32, Malformed> {
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
         let Some((bytes, rest)) = self.bytes.split_first_chunk() else { return self.short() };
         self.bytes = rest;
         Ok(u32::from_be_bytes(*bytes))
@@ -439,13 +455,15 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn blob(&mut self) -> Result<&'a [u8], Malformed> {
+    /// A length of two bytes, and so many bytes.
+    pub fn blob(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.u16()?;
         self.take(len as usize)
     }
 
+    /// A text: UTF-8 without NUL.
     #[inline]
-    fn text(&mut self) -> Result<&'a str, Malformed> {
+    pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let bytes = self.blob()?;
         match std::str::from_utf8(bytes) {
             Ok(text) if memchr::memchr(0, bytes).is_none() => Ok(text),
@@ -454,13 +472,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The bytes of the properties.
     #[inline]
-    fn properties(&mut self) -> Result<&'a [u8], Malformed> {
+    pub fn properties(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.var()?;
         self.take(len as usize)
     }
 
-    fn property(&mut self) -> Result<Property<'a>, Malformed> {
+    pub fn property(&mut self) -> Result<Property<'a>, Malformed> {
         let id = self.u8()?;
         Ok(match id {
             PAYLOAD_FORMAT
@@ -674,7 +693,8 @@ pub fn push_message_expiry(properties: &mut Vec<u8>, seconds: u32) {
     properties.extend_from_slice(&seconds.to_be_bytes());
 }
 
-fn packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
+/// Appends a packet: its first byte, its length, and what `body` writes.
+pub fn packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let mut content = Vec::new();
     body(&mut content);
     out.push(first);
@@ -682,7 +702,8 @@ fn packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.append(&mut content);
 }
 
-fn push_var(out: &mut Vec<u8>, value: usize) {
+/// Appends a variable byte integer, at most [`LARGEST`].
+pub fn push_var(out: &mut Vec<u8>, value: usize) {
     debug_assert!(value <= LARGEST);
     let mut value = value as u32;
     loop {
@@ -704,7 +725,8 @@ const fn var_len(value: usize) -> usize {
     }
 }
 
-fn push_text(out: &mut Vec<u8>, text: &str) {
+/// Appends a text, cut at 65,535 bytes.
+pub fn push_text(out: &mut Vec<u8>, text: &str) {
     let mut end = text.len().min(u16::MAX as usize);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -712,7 +734,8 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     push_blob(out, &text.as_bytes()[..end]);
 }
 
-fn push_blob(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends bytes with a length of two bytes, cut at 65,535.
+pub fn push_blob(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(u16::MAX as usize)];
     out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
     out.extend_from_slice(bytes);

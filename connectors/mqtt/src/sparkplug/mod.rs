@@ -53,6 +53,7 @@ mod wire;
 #[doc(hidden)]
 pub use fuzz::fuzz_sparkplug;
 pub use host::Host;
+pub use wire::write;
 
 use crate::topic::{Filter, Template};
 use millrace_config::Period;
