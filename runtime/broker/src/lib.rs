@@ -1,1 +1,43 @@
 //! The embedded Kafka-protocol broker: one node, durable, on the log that the connectors use; knows no connectors and no records.
+//!
+//! ```text
+//! server       listens, accepts; connection: frames in, answers out in order; sasl: who it is; shape: is a frame what it says it is
+//!   api        one table: key, versions, handler; ApiVersions' answer is made of it, so nothing is advertised that is not answered
+//!     produce, fetch, list_offsets, metadata, topics_api, ..   one module per family of requests: a handler and what only it needs
+//!     group*, admin*                                           consumer groups; what tools and user interfaces ask for
+//! broker       what handlers share: topics, groups, transactions, journals
+//!   topics     names, ids, configurations, durable in a journal ─> partition: one log of record batches as they came
+//!   journal    a durable map on a log: topics, producer ids, transactions, committed offsets
+//! millrace-log segments, fdatasync, recovery
+//! ```
+//!
+//! - A record batch is stored as it came; only its base offset and leader epoch are written over. Its checksum is checked before.
+//! - Acknowledged (`acks=all`) with `sync: 0` means synced; otherwise a power cut may take the last `sync`. kill -9 takes nothing.
+//! - Memory is bounded: a frame by [`MAX_FRAME`], a fetch by [`fetch::MAX_BYTES`], what is not synced by the log.
+//! - It is one node: replication factor 1, no ACLs, no quotas. Off loopback it wants TLS and logins.
+//!
+//! A handler is an `async fn(&Call, XRequest) -> XResponse`, a line in [`api`]'s table, and a shape in [`shape`]. What it does before its first
+//! `await` is done in the order of the connection's requests; the answers keep that order, too.
+
+mod api;
+mod batch;
+mod broker;
+mod connection;
+mod coordinator;
+mod fetch;
+mod group;
+mod journal;
+mod list_offsets;
+mod metadata;
+mod partition;
+mod produce;
+mod producers;
+mod server;
+mod synced;
+mod topic_config;
+mod topics;
+mod topics_api;
+mod wire;
+
+pub use broker::{Broker, Options, StartError};
+pub use connection::MAX_FRAME;

@@ -1,0 +1,186 @@
+//! What the handlers share, and how a broker begins and ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use millrace_log::{KeepFree, ReadBuf, Store, StoreError, StoreOptions};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::group::Groups;
+use crate::journal::JournalError;
+use crate::server;
+use crate::topics::Topics;
+
+/// This node's id in its cluster of one.
+pub const NODE: i32 = 1;
+/// Partitions of a topic that a client creates by using it.
+pub const DEFAULT_PARTITIONS: usize = 1;
+/// Written into the data directory; a later format is not touched.
+const FORMAT: &str = "MILLRBROKER 1";
+/// Bytes of batches that wait for their fdatasync, all partitions together.
+const UNSYNCED: u64 = 16 << 20;
+/// Buffers kept for the next reads.
+const SPARE_BUFFERS: usize = 4;
+
+/// How a broker is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it keeps its data; one process at a time.
+    pub dir: PathBuf,
+    pub listen: SocketAddr,
+    /// What a power cut may take; zero: an `acks=all` write is answered when it is synced.
+    pub sync: Duration,
+    pub keep_free: KeepFree,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {addr}: {source}; another program may have the port, choose one with `listen`")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{} holds the data of another format ({found}); this program reads {FORMAT}", path.display())]
+    Format { path: PathBuf, found: String },
+    #[error("cannot use {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// A running broker. Dropped without [`Broker::stop`] it is as if the power of this process had been cut: nothing acknowledged is lost.
+pub struct Broker {
+    pub(crate) cluster_id: String,
+    pub(crate) sync: Duration,
+    pub(crate) store: Store,
+    pub(crate) topics: Topics,
+    pub(crate) groups: Groups,
+    listening: SocketAddr,
+    buffers: Mutex<Vec<ReadBuf>>,
+    stopping: watch::Sender<bool>,
+    server: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Broker {
+    /// Opens the data directory and listens; partitions are opened as they are asked for.
+    pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
+        let dir = options.dir.clone();
+        check_format(&dir)?;
+        let store =
+            Store::open(dir.join("logs"), StoreOptions { keep_free: options.keep_free, unsynced: UNSYNCED, ..StoreOptions::default() })?;
+        let listener = TcpListener::bind(options.listen).await.map_err(|source| StartError::Listen { addr: options.listen, source })?;
+        let listening = listener.local_addr().map_err(|source| StartError::Listen { addr: options.listen, source })?;
+        // Group commit when someone waits; otherwise no fdatasync is needed sooner than a second.
+        let interval = if options.sync.is_zero() { Duration::from_millis(200) } else { options.sync };
+        let topics = Topics::open(&store, interval)?;
+        let groups = Groups::open(&store)?;
+        let broker = Arc::new(Self {
+            cluster_id: cluster_id(&dir)?,
+            sync: options.sync,
+            store,
+            topics,
+            groups,
+            listening,
+            buffers: Mutex::default(),
+            stopping: watch::channel(false).0,
+            server: Mutex::default(),
+        });
+        *broker.server.lock() = Some(tokio::spawn(server::run(broker.clone(), listener)));
+        tracing::info!(listen = %listening, dir = %dir.display(), topics = broker.topics.all().len(), "the embedded broker runs");
+        Ok(broker)
+    }
+
+    /// Where it listens, with the port that was chosen if none was given.
+    pub fn listening(&self) -> SocketAddr {
+        self.listening
+    }
+
+    /// Ends the connections, saves what is known about partitions, closes the logs. Safe to call twice.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.stopping.send_replace(true);
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            let _ = server.await;
+        }
+        for (_, partition) in self.topics.opened() {
+            if let Err(e) = partition.save() {
+                tracing::warn!(topic = %partition.topic, partition = partition.index, "{e}");
+            }
+        }
+        self.store.close()
+    }
+
+    /// Resolves when the broker stops.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the broker: no error.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Lends a buffer for reads.
+    pub(crate) fn with_buffer<T>(&self, read: impl FnOnce(&mut ReadBuf) -> T) -> T {
+        let mut buffer = self.buffers.lock().pop().unwrap_or_default();
+        let out = read(&mut buffer);
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < SPARE_BUFFERS {
+            buffers.push(buffer);
+        }
+        out
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Refuses the data of another format, and marks a new directory with ours.
+fn check_format(dir: &Path) -> Result<(), StartError> {
+    let path = dir.join("format");
+    let failed = |source| StartError::Io { path: path.clone(), source };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    match std::fs::read_to_string(&path) {
+        Ok(found) if found.trim() == FORMAT => Ok(()),
+        Ok(found) => Err(StartError::Format { path: dir.to_path_buf(), found: found.trim().chars().take(40).collect() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => write_whole(&path, FORMAT).map_err(failed),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(StartError::Format { path: dir.to_path_buf(), found: "not text".to_owned() })
+        }
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// The name of this cluster, made at the first start.
+fn cluster_id(dir: &Path) -> Result<String, StartError> {
+    let path = dir.join("cluster");
+    let failed = |source| StartError::Io { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(_) => new_cluster_id(&path).map_err(failed),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => new_cluster_id(&path).map_err(failed),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn new_cluster_id(path: &Path) -> io::Result<String> {
+    // As Kafka writes its own: 16 bytes in 22 characters of base64 for URLs.
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = u128::from_be_bytes(crate::topics::random_id());
+    let id: String = (0..22).map(|i| char::from(ALPHABET[(bits >> (6 * i) & 63) as usize])).collect();
+    write_whole(path, &id)?;
+    Ok(id)
+}
+
+/// Writes a small file so that it is there whole or not at all.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, format!("{text}\n"))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+}

@@ -1,0 +1,174 @@
+//! One client's connection: requests in, answers out in the same order.
+//!
+//! A request is begun when it has come in, up to [`WINDOW`] of them; its answer waits for those before it. So a client that sends several
+//! batches without waiting for answers (librdkafka: five) has them synced together.
+//!
+//! Whatever comes in, memory is bounded: a frame's length before anything is allocated, the lists inside by its bytes ([`crate::shape`]). A
+//! request that cannot be read ends its connection, no other.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, RequestHeader};
+use kafka_protocol::protocol::Decodable;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
+use tokio::sync::mpsc;
+
+use crate::api::{self, Broken, Call};
+use crate::broker::Broker;
+
+/// The largest frame that is read.
+pub const MAX_FRAME: usize = 32 << 20;
+/// Requests of one connection that wait for their answers.
+const WINDOW: usize = 8;
+/// How long the rest of a frame may take to come.
+const STALLED: Duration = Duration::from_secs(30);
+/// As Kafka's `connections.max.idle.ms`.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Who is at the other end.
+pub struct Session {
+    pub peer: SocketAddr,
+    /// The address the client reached: what it is told to connect to.
+    pub local: SocketAddr,
+}
+
+/// Why a connection ended, where it is worth a line in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    #[error("a frame of {0} bytes is larger than {MAX_FRAME}")]
+    TooLarge(i32),
+    #[error("request {key} version {version} is not served")]
+    Unknown { key: i16, version: i16 },
+    #[error("a request's header cannot be read: {0}")]
+    Header(String),
+    #[error("half a request came, and its rest did not within {STALLED:?}")]
+    Stalled,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Option<Bytes>, Broken>> + Send>>;
+
+/// An answer, or what makes it.
+enum Pending {
+    Done(Result<Option<Bytes>, Broken>),
+    Working(Answer),
+}
+
+/// Serves a connection until either side ends it.
+pub async fn serve<S: AsyncRead + AsyncWrite + Send>(broker: Arc<Broker>, stream: S, session: Session) -> Result<(), Ended> {
+    let (reader, writer) = tokio::io::split(stream);
+    let (queue, answers) = mpsc::channel(WINDOW);
+    let session = Arc::new(session);
+    tokio::select! {
+        // Answers first: when reading ends, what was asked before is still answered.
+        biased;
+        written = write(writer, answers) => written,
+        failed = async {
+            let read = read(broker, session, reader, queue).await;
+            match read {
+                Ok(()) => std::future::pending().await,
+                Err(e) => e,
+            }
+        } => Err(failed),
+    }
+}
+
+async fn read<R: AsyncRead + Unpin>(
+    broker: Arc<Broker>,
+    session: Arc<Session>,
+    mut reader: R,
+    queue: mpsc::Sender<Pending>,
+) -> Result<(), Ended> {
+    let mut buffer = BytesMut::new();
+    while let Some(frame) = next_frame(&mut reader, &mut buffer).await? {
+        let pending = begin(&broker, &session, frame)?;
+        if queue.send(pending).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next frame without its length; `None` when the client has hung up between two.
+async fn next_frame<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut BytesMut) -> Result<Option<Bytes>, Ended> {
+    /// What is read at once where no frame needs more.
+    const READ: usize = 16 << 10;
+    let mut wait = IDLE;
+    loop {
+        if let Some(head) = buffer.first_chunk::<4>() {
+            let length = i32::from_be_bytes(*head);
+            let size = usize::try_from(length).ok().filter(|size| *size <= MAX_FRAME).ok_or(Ended::TooLarge(length))?;
+            if buffer.len() >= 4 + size {
+                buffer.advance(4);
+                return Ok(Some(buffer.split_to(size).freeze()));
+            }
+            buffer.reserve(4 + size - buffer.len());
+            wait = STALLED;
+        } else {
+            buffer.reserve(READ);
+        }
+        match tokio::time::timeout(wait, reader.read_buf(buffer)).await {
+            Ok(Ok(0)) => return Ok(None),
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(e.into()),
+            Err(_) if wait == STALLED => return Err(Ended::Stalled),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Reads a request's header and sets its handler to work.
+fn begin(broker: &Arc<Broker>, session: &Arc<Session>, mut frame: Bytes) -> Result<Pending, Ended> {
+    let head = frame.first_chunk::<8>().ok_or_else(|| Ended::Header(format!("it is {} bytes long", frame.len())))?;
+    let (key, version) = (i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]]));
+    let correlation = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    let key = match api::find(key, version) {
+        Ok(key) => key,
+        Err(Some(ApiKey::ApiVersions)) => return Ok(Pending::Done(Ok(Some(api::unsupported_version(correlation))))),
+        Err(_) => return Err(Ended::Unknown { key, version }),
+    };
+    let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(|e| Ended::Header(e.to_string()))?;
+    let call = Call { broker: broker.clone(), session: session.clone(), key, version, correlation, client_id: header.client_id };
+    let mut answer: Answer = Box::pin(api::answer(call, frame));
+    // What a handler does before it waits is done now, in the order of the requests.
+    Ok(match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Pending::Done(done),
+        Poll::Pending => Pending::Working(answer),
+    })
+}
+
+async fn write<W: AsyncWrite + Unpin>(writer: W, mut answers: mpsc::Receiver<Pending>) -> Result<(), Ended> {
+    let mut writer = BufWriter::with_capacity(16 << 10, writer);
+    loop {
+        let pending = match answers.try_recv() {
+            Ok(pending) => pending,
+            Err(_) => {
+                writer.flush().await?;
+                match answers.recv().await {
+                    Some(pending) => pending,
+                    None => return Ok(()),
+                }
+            }
+        };
+        let answer = match pending {
+            Pending::Done(answer) => answer,
+            Pending::Working(work) => {
+                // What is written already must not wait for this one.
+                writer.flush().await?;
+                work.await
+            }
+        };
+        if let Some(bytes) = answer? {
+            writer.write_all(&bytes).await?;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Metadata: this node, and which topics and partitions there are. A topic that is asked for is created if the client allows it.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::api::Call;
+use crate::broker::{DEFAULT_PARTITIONS, NODE};
+use crate::partition::LEADER_EPOCH;
+use crate::topics::Topic;
+
+pub async fn metadata(call: &Call, request: MetadataRequest) -> MetadataResponse {
+    let mut response = MetadataResponse::default()
+        .with_brokers(vec![
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(NODE))
+                .with_host(StrBytes::from_string(call.session.local.ip().to_canonical().to_string()))
+                .with_port(call.session.local.port().into()),
+        ])
+        .with_controller_id(BrokerId(NODE));
+    if call.version >= 2 {
+        response.cluster_id = Some(StrBytes::from_string(call.broker.cluster_id.clone()));
+    }
+    match request.topics.filter(|topics| call.version >= 1 || !topics.is_empty()) {
+        None => response.topics = call.broker.topics.all().iter().map(|topic| describe(call, topic)).collect(),
+        Some(wanted) => {
+            // Before version 4 a client could not forbid it.
+            let may_create = call.version < 4 || request.allow_auto_topic_creation;
+            for wanted in wanted {
+                response.topics.push(match wanted.name {
+                    Some(name) => by_name(call, name, may_create).await,
+                    None => match call.broker.topics.by_id(wanted.topic_id) {
+                        Some(topic) => describe(call, &topic),
+                        None => MetadataResponseTopic::default()
+                            .with_name(None)
+                            .with_topic_id(wanted.topic_id)
+                            .with_error_code(ResponseError::UnknownTopicId.code()),
+                    },
+                });
+            }
+        }
+    }
+    response
+}
+
+async fn by_name(call: &Call, name: TopicName, may_create: bool) -> MetadataResponseTopic {
+    let topics = &call.broker.topics;
+    if let Some(topic) = topics.get(&name) {
+        return describe(call, &topic);
+    }
+    let error = if may_create {
+        match topics.create(&name, DEFAULT_PARTITIONS, BTreeMap::new()).await {
+            Ok(topic) => return describe(call, &topic),
+            Err((ResponseError::TopicAlreadyExists, _)) => ResponseError::LeaderNotAvailable,
+            Err((error, _)) => error,
+        }
+    } else if let Err((ResponseError::InvalidTopicException, _)) = topics.may_create(&name, DEFAULT_PARTITIONS, BTreeMap::new()) {
+        ResponseError::InvalidTopicException
+    } else {
+        ResponseError::UnknownTopicOrPartition
+    };
+    MetadataResponseTopic::default().with_name(Some(name)).with_error_code(error.code())
+}
+
+fn describe(call: &Call, topic: &Topic) -> MetadataResponseTopic {
+    let partition = |index: usize| {
+        let partition = MetadataResponsePartition::default()
+            .with_partition_index(index as i32)
+            .with_leader_id(BrokerId(NODE))
+            .with_replica_nodes(vec![BrokerId(NODE)])
+            .with_isr_nodes(vec![BrokerId(NODE)]);
+        if call.version >= 7 { partition.with_leader_epoch(LEADER_EPOCH) } else { partition }
+    };
+    let described = MetadataResponseTopic::default()
+        .with_name(Some(StrBytes::from_string(topic.name.to_string()).into()))
+        .with_partitions((0..topic.partition_count()).map(partition).collect());
+    if call.version >= 10 { described.with_topic_id(topic.id) } else { described }
+}
