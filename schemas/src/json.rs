@@ -188,7 +188,8 @@ fn integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn double(value: f64, out: &mut Vec<u8>) {
+/// Appends a number; what JSON has no number for, as its name.
+pub fn double(value: f64, out: &mut Vec<u8>) {
     if value.is_finite() {
         return out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     }
@@ -210,7 +211,8 @@ fn non_finite(text: &str) -> Option<f64> {
     }
 }
 
-fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends bytes as a JSON string, in base64.
+pub fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
@@ -219,7 +221,8 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn quoted(text: &str, out: &mut Vec<u8>) {
+/// Appends a text as a JSON string.
+pub fn quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     escape(text, out);
     out.push(b'"');

@@ -6,6 +6,7 @@ use crate::tag::{TagDef, TagOptions};
 use millrace_config::{Node, Place, Problems};
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Context {
     pub carries_samples: bool,
     /// `floor: {writes: allowed}`, and where it stands (or would).
     pub writes_allowed: bool,
+    /// Where connectors keep files of their own, certificates; compiling touches none.
+    pub data_dir: PathBuf,
 }
 
 /// A compiled connector: knows all it will do, has done nothing yet.

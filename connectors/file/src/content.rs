@@ -2,7 +2,7 @@
 
 use crate::csv::Fields;
 use crate::envelope;
-use crate::template::Template;
+use millrace_kit::Template;
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span};
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;

@@ -4,7 +4,6 @@ use crate::archive::{Archive, Layout};
 use crate::csv::Dialect;
 use crate::envelope;
 use crate::source::one_byte;
-use crate::template::Template;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +13,7 @@ use millrace_contract::{
     Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records, Refused, Role,
     Sink,
 };
+use millrace_kit::Template;
 use millrace_schemas::record::Array;
 use millrace_schemas::{Batch, Columns, Kind, Micros, Row, SampleMeta, Span, Value, json};
 use schemars::JsonSchema;

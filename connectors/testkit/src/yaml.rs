@@ -16,6 +16,7 @@ pub fn context(name: &str, topics: &[&str]) -> Context {
         topics: topics.iter().map(ToString::to_string).collect(),
         carries_samples: false,
         writes_allowed: true,
+        data_dir: "millrace-data".into(),
     }
 }
 

@@ -131,6 +131,7 @@ fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options:
         topics: Vec::new(),
         carries_samples: false,
         writes_allowed: factory.floor.writes.value == factory::Writes::Allowed,
+        data_dir: factory.data_dir.clone(),
     }
 }
 

@@ -1,0 +1,299 @@
+//! The keys of an OPC UA source in the YAML.
+
+use crate::connect::{Mode as SecurityMode, Policy};
+use millrace_config::{Kind, Node, Period, Rate, Secret, Short, Shorthand, Spanned};
+use millrace_contract::Tagged;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// An OPC UA server to read from.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// The server, `opc.tcp://host:4840`; a list names the servers of a redundant set, the first that answers is read.
+    pub endpoint: Spanned<Endpoints>,
+    /// Prefixes for namespace URIs: `{p: "http://acme.example/press"}` lets a node be written `p:s=Temp`.
+    #[serde(default)]
+    pub namespaces: BTreeMap<String, Spanned<String>>,
+    /// How the connection is secured. Left out: not at all.
+    #[serde(default)]
+    pub security: Option<Spanned<SecurityConfig>>,
+    /// Who Millrace is to the server; left out: anonymous.
+    #[serde(default)]
+    pub login: Option<Spanned<LoginConfig>>,
+    /// How many sessions share the groups; default 1. Each session decodes on a core of its own.
+    #[serde(default)]
+    pub sessions: Option<Spanned<u16>>,
+    /// How soon a dead connection is noticed; default 10s.
+    #[serde(default)]
+    pub keep_alive: Option<Spanned<Period>>,
+    /// How long the server keeps a session and its subscriptions while this source is away; default 1h. Servers may say less.
+    #[serde(default)]
+    pub lifetime: Option<Spanned<Period>>,
+    /// What to read, and how.
+    #[serde(default)]
+    pub groups: Vec<Spanned<Tagged<GroupConfig>>>,
+    /// Reads back what was missed, from servers that keep a history.
+    #[serde(default)]
+    pub history: Option<Spanned<HistoryConfig>>,
+    /// Events and alarms, as documents.
+    #[serde(default)]
+    pub events: Vec<Spanned<EventsConfig>>,
+}
+
+/// One endpoint, or a list of them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Endpoints(pub Vec<Spanned<String>>);
+
+impl<'de> Deserialize<'de> for Endpoints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let node = Node::deserialize(deserializer)?;
+        let nodes = match &node.kind {
+            Kind::Seq(items) => items.clone(),
+            _ => vec![node.clone()],
+        };
+        let text = |node: &Node| match node.as_str() {
+            Some(text) => Ok(Spanned { value: text.to_owned(), place: node.place }),
+            None => Err(D::Error::custom(format!("an endpoint is a text such as `opc.tcp://host:4840`, not {}", node.describe()))),
+        };
+        nodes.iter().map(text).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl JsonSchema for Endpoints {
+    fn schema_name() -> Cow<'static, str> {
+        "Endpoints".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    }
+}
+
+/// How a connection is secured: what is asked for, or nothing; never less.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecurityConfig {
+    /// The security policy.
+    pub policy: Policy,
+    /// `Sign` or `SignAndEncrypt` (default).
+    #[serde(default)]
+    pub mode: Option<SecurityMode>,
+}
+
+/// A user with a password, or with a certificate.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoginConfig {
+    /// The user's name.
+    pub user: Option<String>,
+    /// The password, by reference: `${env:NAME}` or `${file:/path}`. Never printed.
+    pub password: Option<Secret>,
+    /// The user's certificate, DER or PEM.
+    pub certificate: Option<String>,
+    /// The private key of that certificate, PEM.
+    pub key: Option<String>,
+}
+
+/// Tags that are read in one way. Tag options may stand beside these keys.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// The publishing interval, or of polled groups the polling interval; default 1s.
+    #[serde(default)]
+    pub every: Option<Spanned<Period>>,
+    /// How often the server looks at the values; default `every`. `0s`: as often as it can.
+    #[serde(default)]
+    pub sampling: Option<Spanned<Period>>,
+    /// How many values of a tag the server keeps while none can be sent. Default: those of ten seconds, from 2 to 1000.
+    #[serde(default)]
+    pub queue: Option<Spanned<u32>>,
+    /// `subscribe` (default) or `poll`.
+    #[serde(default)]
+    pub mode: ReadMode,
+    /// `clock`: polls at full seconds, minutes, hours.
+    #[serde(default)]
+    pub align: Option<Align>,
+    /// Who applies an absolute `deadband`: `server`, which spares the network, or Millrace itself (`here`, default).
+    #[serde(default)]
+    pub deadband_at: DeadbandAt,
+    /// The tags, each by its node alone or with options of its own.
+    #[serde(default)]
+    pub tags: BTreeMap<String, Spanned<Tagged<Short<TagConfig>>>>,
+    /// Finds the tags in the server's address space.
+    #[serde(default)]
+    pub browse: Option<Spanned<BrowseConfig>>,
+    /// Reads the group's tags once per event, into one document.
+    #[serde(default)]
+    pub trigger: Option<Spanned<TriggerConfig>>,
+    /// What the document of a `trigger` is.
+    #[serde(default)]
+    pub record: Option<Spanned<RecordConfig>>,
+}
+
+/// How a group is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadMode {
+    /// The server says what changes.
+    #[default]
+    Subscribe,
+    /// Millrace reads every value in turn.
+    Poll,
+}
+
+/// When a poll begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Align {
+    /// At full seconds, minutes, hours of the clock.
+    Clock,
+}
+
+/// Who applies a deadband.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadbandAt {
+    /// The server; where it can't, Millrace.
+    Server,
+    /// Millrace.
+    #[default]
+    Here,
+}
+
+/// One tag.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagConfig {
+    /// The node: `ns=2;s=Temp`, `nsu=URI;i=42`, `p:s=Temp` with a declared prefix, or a browse path, `Objects/Press/p:Temp`.
+    pub node: Spanned<String>,
+    /// How often the server looks at the value, where it differs from the group's.
+    #[serde(default)]
+    pub sampling: Option<Spanned<Period>>,
+    /// The server's queue, where it differs from the group's.
+    #[serde(default)]
+    pub queue: Option<Spanned<u32>>,
+    /// A part of an array: `3`, `0:9`, of a matrix `1,0:2`.
+    #[serde(default)]
+    pub range: Option<Spanned<String>>,
+}
+
+impl Shorthand for TagConfig {
+    const KEY: &'static str = "node";
+}
+
+/// Variables found by their browse paths.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BrowseConfig {
+    /// Where to begin: a node or a browse path. Default: `Objects`.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// Which browse paths below `from` are taken: `*` within a level, `**` over levels. Default: all variables.
+    #[serde(default, rename = "match")]
+    pub pattern: Option<Spanned<String>>,
+    /// The tag's name: `{path}` (default) the browse path with its levels, `{name}` the last of them, `{display}` its display name.
+    #[serde(default)]
+    pub name: Option<Spanned<String>>,
+    /// `server`: unit and limits come from the server's EngineeringUnits and EURange, where the YAML names none.
+    #[serde(default)]
+    pub units: Option<Units>,
+    /// How many levels deep; default 10.
+    #[serde(default)]
+    pub depth: Option<Spanned<u16>>,
+    /// How many tags at most; default 10000. Beyond it none is read, and the status says so.
+    #[serde(default)]
+    pub limit: Option<Spanned<u32>>,
+    /// How often to look again for nodes that came or went, besides when the server says that its model changed; default 15m, `0s` never.
+    #[serde(default)]
+    pub again: Option<Spanned<Period>>,
+}
+
+/// Where units come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Units {
+    /// The server's own.
+    Server,
+}
+
+/// What makes a group be read once.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerConfig {
+    /// The tag that triggers: a tag of another, subscribed group of this source.
+    pub tag: Spanned<String>,
+    /// `rising` (default), `falling`, or `change`.
+    #[serde(default)]
+    pub edge: Edge,
+    /// A tag of this group that is set to true once the document is safe on disk. Needs `floor: {writes: allowed}`.
+    #[serde(default)]
+    pub ack: Option<Spanned<String>>,
+}
+
+/// Which change of the triggering tag counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Edge {
+    /// From false or 0 to anything else.
+    #[default]
+    Rising,
+    /// To false or 0.
+    Falling,
+    /// Any other value than before.
+    Change,
+}
+
+/// A document of a group's tags.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecordConfig {
+    /// Its Kafka topic.
+    pub topic: Spanned<String>,
+    /// Its key, of the group's tags: `{serial}`.
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+}
+
+/// Reading back what was missed.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// `last`: from the last value that came.
+    pub from: Option<HistoryFrom>,
+    /// How many values a second at most; default 5000/s.
+    pub rate: Option<Spanned<Rate>>,
+    /// How far back at most; default 7d.
+    pub at_most: Option<Spanned<Period>>,
+}
+
+/// Where reading back begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HistoryFrom {
+    /// The last value that came.
+    Last,
+}
+
+/// Events of a node, as documents.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventsConfig {
+    /// The notifier: `Server` (default), a node or a browse path.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// Which events: `severity >= 500`, several joined by `and`; `type = ns=2;i=1001` takes a type with its subtypes.
+    #[serde(default, rename = "where")]
+    pub condition: Option<Spanned<String>>,
+    /// The fields of the document, each a browse path below the event's type: `Time`, `ActiveState/Id`, `p:BatchId`.
+    pub fields: Vec<Spanned<String>>,
+    /// The Kafka topic; default the source's.
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// The document's key, of its fields: `{SourceName}`.
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+}
