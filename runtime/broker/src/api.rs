@@ -13,7 +13,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::broker::Broker;
 use crate::connection::Session;
-use crate::{coordinator, fetch, list_offsets, metadata, produce, topics_api};
+use crate::{admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, topics_api};
 
 /// One request on its way: who asks whom, and in which version.
 pub struct Call {
@@ -96,10 +96,30 @@ apis! {
     Fetch(FetchRequest => FetchResponse) 4..=12 fetch::fetch;
     ListOffsets(ListOffsetsRequest => ListOffsetsResponse) 1..=7 list_offsets::list_offsets;
     Metadata(MetadataRequest => MetadataResponse) 0..=12 metadata::metadata;
+    OffsetCommit(OffsetCommitRequest => OffsetCommitResponse) 2..=8 group_api::offset_commit;
+    OffsetFetch(OffsetFetchRequest => OffsetFetchResponse) 1..=8 group_api::offset_fetch;
     FindCoordinator(FindCoordinatorRequest => FindCoordinatorResponse) 0..=4 coordinator::find_coordinator;
+    JoinGroup(JoinGroupRequest => JoinGroupResponse) 0..=9 group_api::join_group;
+    Heartbeat(HeartbeatRequest => HeartbeatResponse) 0..=4 group_api::heartbeat;
+    LeaveGroup(LeaveGroupRequest => LeaveGroupResponse) 0..=5 group_api::leave_group;
+    SyncGroup(SyncGroupRequest => SyncGroupResponse) 0..=5 group_api::sync_group;
+    DescribeGroups(DescribeGroupsRequest => DescribeGroupsResponse) 0..=6 group_api::describe_groups;
+    ListGroups(ListGroupsRequest => ListGroupsResponse) 0..=5 group_api::list_groups;
     ApiVersions(ApiVersionsRequest => ApiVersionsResponse) 0..=3 api_versions;
     CreateTopics(CreateTopicsRequest => CreateTopicsResponse) 2..=7 topics_api::create_topics;
     DeleteTopics(DeleteTopicsRequest => DeleteTopicsResponse) 1..=6 topics_api::delete_topics;
+    DeleteRecords(DeleteRecordsRequest => DeleteRecordsResponse) 0..=2 admin::delete_records;
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse) 2..=4 admin::offset_for_leader_epoch;
+    DescribeAcls(DescribeAclsRequest => DescribeAclsResponse) 1..=3 admin::describe_acls;
+    DescribeConfigs(DescribeConfigsRequest => DescribeConfigsResponse) 1..=4 admin_configs::describe_configs;
+    AlterConfigs(AlterConfigsRequest => AlterConfigsResponse) 0..=2 admin_configs::alter_configs;
+    DescribeLogDirs(DescribeLogDirsRequest => DescribeLogDirsResponse) 1..=4 admin::describe_log_dirs;
+    CreatePartitions(CreatePartitionsRequest => CreatePartitionsResponse) 0..=3 admin::create_partitions;
+    DeleteGroups(DeleteGroupsRequest => DeleteGroupsResponse) 0..=2 group_api::delete_groups;
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse) 0..=1 admin_configs::incremental_alter_configs;
+    OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 group_api::offset_delete;
+    DescribeCluster(DescribeClusterRequest => DescribeClusterResponse) 0..=1 admin::describe_cluster;
+    DescribeProducers(DescribeProducersRequest => DescribeProducersResponse) 0..=0 admin::describe_producers;
 }
 
 /// The line of the table for a request's key and version.

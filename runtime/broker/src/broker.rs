@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::group::Groups;
+use crate::groups::{GroupSettings, Groups, Now};
 use crate::journal::JournalError;
 use crate::server;
 use crate::topics::Topics;
@@ -79,7 +79,8 @@ impl Broker {
         // Group commit when someone waits; otherwise no fdatasync is needed sooner than a second.
         let interval = if options.sync.is_zero() { Duration::from_millis(200) } else { options.sync };
         let topics = Topics::open(&store, interval)?;
-        let groups = Groups::open(&store)?;
+        let settings = GroupSettings { sync_commits: options.sync.is_zero(), ..GroupSettings::default() };
+        let groups = Groups::open(&store, settings, Now::new())?;
         let broker = Arc::new(Self {
             cluster_id: cluster_id(&dir)?,
             sync: options.sync,
@@ -92,6 +93,15 @@ impl Broker {
             server: Mutex::default(),
         });
         *broker.server.lock() = Some(tokio::spawn(server::run(broker.clone(), listener)));
+        tokio::spawn({
+            let broker = broker.clone();
+            async move {
+                tokio::select! {
+                    () = broker.groups.run() => {}
+                    () = broker.stopped() => {}
+                }
+            }
+        });
         tracing::info!(listen = %listening, dir = %dir.display(), topics = broker.topics.all().len(), "the embedded broker runs");
         Ok(broker)
     }

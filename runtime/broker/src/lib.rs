@@ -19,6 +19,8 @@
 //! A handler is an `async fn(&Call, XRequest) -> XResponse`, a line in [`api`]'s table, and a shape in [`shape`]. What it does before its first
 //! `await` is done in the order of the connection's requests; the answers keep that order, too.
 
+mod admin;
+mod admin_configs;
 mod api;
 mod batch;
 mod broker;
@@ -26,6 +28,10 @@ mod connection;
 mod coordinator;
 mod fetch;
 mod group;
+mod group_api;
+mod group_offsets;
+mod group_stored;
+mod groups;
 mod journal;
 mod list_offsets;
 mod metadata;

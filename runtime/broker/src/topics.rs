@@ -238,22 +238,28 @@ impl Topics {
         Ok(())
     }
 
+    /// Says whether a topic could have so many partitions.
+    pub fn may_grow(&self, name: &str, partitions: usize) -> Result<Arc<Topic>, Refused> {
+        let topic = self.get(name).ok_or_else(unknown)?;
+        let now = topic.partition_count();
+        if partitions > now && partitions <= MOST_PARTITIONS {
+            return Ok(topic);
+        }
+        let why = if partitions == now {
+            format!("Topic already has {now} partition(s).")
+        } else if partitions < now {
+            format!("The topic {name} currently has {now} partition(s); {partitions} would not be an increase.")
+        } else {
+            format!("A topic has at most {MOST_PARTITIONS} partitions.")
+        };
+        Err((ResponseError::InvalidPartitions, why))
+    }
+
     /// Gives a topic more partitions.
     pub async fn grow(&self, name: &str, partitions: usize) -> Result<(), Refused> {
         let written = {
             let _changing = self.changing.lock();
-            let topic = self.get(name).ok_or_else(unknown)?;
-            let now = topic.partition_count();
-            if partitions <= now || partitions > MOST_PARTITIONS {
-                let why = if partitions == now {
-                    format!("Topic already has {now} partition(s).")
-                } else if partitions < now {
-                    format!("The topic {name} currently has {now} partition(s); {partitions} would not be an increase.")
-                } else {
-                    format!("A topic has at most {MOST_PARTITIONS} partitions.")
-                };
-                return Err((ResponseError::InvalidPartitions, why));
-            }
+            let topic = self.may_grow(name, partitions)?;
             let written = self.put(name, Some(&encode(&topic.id, partitions, &topic.config().given)))?;
             topic.partitions.write().resize_with(partitions, Arc::default);
             written

@@ -121,7 +121,7 @@ pub async fn delete_topics(call: &Call, request: DeleteTopicsRequest) -> DeleteT
             None => call.broker.topics.by_id(id).ok_or(ResponseError::UnknownTopicId),
         };
         let deleted = match &found {
-            Ok(topic) => call.broker.topics.delete(&topic.name).await,
+            Ok(topic) => delete(call, &topic.name).await,
             Err(error) => Err((*error, "This server does not host this topic-partition.".to_owned())),
         };
         let name = found.as_ref().map_or(name, |topic| Some(StrBytes::from_string(topic.name.to_string()).into()));
@@ -138,4 +138,13 @@ pub async fn delete_topics(call: &Call, request: DeleteTopicsRequest) -> DeleteT
         response.responses.push(result);
     }
     response
+}
+
+async fn delete(call: &Call, topic: &str) -> Result<(), Refused> {
+    call.broker.topics.delete(topic).await?;
+    if call.broker.groups.forget_topic(topic).is_err() {
+        // They mean nothing, and go with their groups.
+        tracing::warn!(topic, "the offsets that groups have committed in the topic could not be deleted");
+    }
+    Ok(())
 }
