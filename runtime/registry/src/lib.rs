@@ -2,12 +2,22 @@
 //!
 //! - [`schema`]: a schema, its references, its id and the five bytes in front of a value.
 //! - [`client`]: registers and looks up; works from what it remembers while the registry is away.
+//! - [`parsed`]: schemas of the three kinds, parsed and compared; `avro`, `json`, `protobuf` do it, [`difference`] says what breaks.
+//! - [`embedded`]: the registry for a site that has none.
 
+mod avro;
 pub mod client;
+pub mod difference;
+pub mod embedded;
 pub mod error;
+mod json;
 mod memory;
+pub mod parsed;
+mod protobuf;
 pub mod schema;
 
 pub use client::{Client, RegistryLogin, Settings, Verdict, Version};
+pub use embedded::{Level, Registry};
 pub use error::RegistryError;
+pub use parsed::Parsed;
 pub use schema::{Kind, Reference, Resolved, Schema, SchemaId};

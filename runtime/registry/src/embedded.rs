@@ -1,0 +1,146 @@
+//! The embedded registry: Confluent's REST interface over a compacted topic.
+//!
+//! ```text
+//! request ── parsed, judged ── one writer at a time ── _schemas ── read back ── applied ── answer
+//!                                                         │
+//! start ── created where missing ── read to its end ──────┘
+//! ```
+//!
+//! - [`record`]: keys and values of `_schemas`, as Confluent writes them; [`state`]: what they add up to.
+//! - [`topic`]: the topic itself. - [`operations`]: what each request does. - [`rest`]: paths, bodies, status codes.
+//! - [`level`]: which older versions a new one must fit, and how.
+//!
+//! Invariants: what is answered is what the topic says, nothing else; a write is acknowledged when Kafka has it and it was read back. One
+//! registry writes to the topic. Before the topic was read, every answer is 50001, which clients take as "later". Schemas are parsed apart
+//! from the runtime's threads; their size, depth, references and comparisons are bounded.
+//!
+//! Not here: contexts, metadata, rules and data encryption of Confluent's; a request with them is refused.
+
+mod level;
+mod operations;
+mod record;
+mod rest;
+mod state;
+mod topic;
+
+pub use level::Level;
+pub use rest::router;
+
+use crate::parsed::Parsed;
+use crate::schema::SchemaId;
+use millrace_kafka::Settings;
+use parking_lot::{Mutex, RwLock};
+use record::Record;
+use state::State;
+use std::collections::HashMap;
+use std::sync::Arc;
+use topic::Topic;
+
+/// The topic, as tools of Confluent's expect it.
+pub const TOPIC: &str = "_schemas";
+/// Parsed schemas kept in memory.
+const PARSED: usize = 1_000;
+/// Requests that parse or compare at the same time.
+const AT_WORK: usize = 2;
+
+/// The embedded registry; shared by its router and whoever starts it.
+pub struct Registry {
+    state: RwLock<State>,
+    journal: Journal,
+    /// Held by the one that writes, from judging to applied.
+    turn: tokio::sync::Mutex<()>,
+    work: tokio::sync::Semaphore,
+    parsed: Mutex<HashMap<SchemaId, Arc<Parsed>>>,
+    identities: Mutex<operations::Identities>,
+}
+
+enum Journal {
+    Kafka(Topic),
+    /// For tests: what is written is applied at once and gone with the process.
+    Memory,
+}
+
+impl Registry {
+    /// Starts reading the topic, and returns at once; until it is read the registry answers "later". Tries for ever.
+    pub fn start(settings: Settings, default: Level) -> std::io::Result<Arc<Self>> {
+        let registry = Arc::new_cyclic(|registry: &std::sync::Weak<Self>| {
+            let registry = registry.clone();
+            let apply = move |key: &[u8], value: Option<&[u8]>| {
+                if let Some(registry) = registry.upgrade() {
+                    registry.apply_bytes(key, value);
+                }
+            };
+            Self::over(Journal::Kafka(Topic::new(settings, Box::new(apply))), default)
+        });
+        if let Journal::Kafka(topic) = &registry.journal {
+            topic.start()?;
+        }
+        Ok(registry)
+    }
+
+    /// A registry without a topic, for tests.
+    pub fn in_memory(default: Level) -> Arc<Self> {
+        Arc::new(Self::over(Journal::Memory, default))
+    }
+
+    fn over(journal: Journal, default: Level) -> Self {
+        Self {
+            state: RwLock::new(State::new(default)),
+            journal,
+            turn: tokio::sync::Mutex::new(()),
+            work: tokio::sync::Semaphore::new(AT_WORK),
+            parsed: Mutex::default(),
+            identities: Mutex::default(),
+        }
+    }
+
+    /// Whether the topic was read to its end; else why not.
+    pub fn ready(&self) -> Result<(), String> {
+        match &self.journal {
+            Journal::Kafka(topic) => topic.ready(),
+            Journal::Memory => Ok(()),
+        }
+    }
+
+    fn apply_bytes(&self, key: &[u8], value: Option<&[u8]>) {
+        match Record::decode(key, value) {
+            Ok(record) => self.state.write().apply(record),
+            Err(why) => tracing::warn!("a record of {TOPIC} can't be read and counts as not there: {why}"),
+        }
+    }
+
+    /// Writes one record; it is applied when this returns.
+    async fn write(&self, record: Record) -> Result<(), String> {
+        match &self.journal {
+            Journal::Kafka(topic) => {
+                let (key, value) = record.encode();
+                topic.write(key, value).await
+            }
+            Journal::Memory => {
+                self.state.write().apply(record);
+                Ok(())
+            }
+        }
+    }
+
+    /// A registered schema, parsed once.
+    fn parsed(&self, id: SchemaId) -> Result<Arc<Parsed>, String> {
+        if let Some(known) = self.parsed.lock().get(&id) {
+            return Ok(known.clone());
+        }
+        let (schema, references) = {
+            let state = self.state.read();
+            let schema = state.schema(id).ok_or("no such schema")?;
+            let references = state.references(&schema.references)?;
+            (schema, references)
+        };
+        let parsed = Arc::new(Parsed::parse(&schema, &references)?);
+        let mut cache = self.parsed.lock();
+        if cache.len() >= PARSED {
+            // Which go does not matter: each costs one parse to come back.
+            cache.clear();
+        }
+        cache.insert(id, parsed.clone());
+        Ok(parsed)
+    }
+}

@@ -1,0 +1,207 @@
+//! The topic `_schemas`: created where it is missing, read from its beginning and for ever, written record by record.
+//!
+//! One thread reads. A write is done when the broker has it and the reader has passed its offset, so whoever asks after an acknowledged
+//! write finds it.
+
+use super::TOPIC;
+use millrace_kafka::{
+    Admin, Consumer, Deliveries, KafkaError, Outgoing, Polled, Producer, Report, SendError, Settings, TopicPartition, TopicSpec,
+};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How long a request of the topic's own may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries to reach Kafka.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often the reader looks whether it shall stop.
+const POLL: Duration = Duration::from_millis(200);
+
+type Apply = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
+
+pub(super) struct Topic {
+    shared: Arc<Shared>,
+    producer: Mutex<Option<Arc<Producer>>>,
+    next: AtomicU64,
+}
+
+struct Shared {
+    settings: Settings,
+    apply: Apply,
+    /// The offset that was applied last, -1 before any.
+    applied: watch::Sender<i64>,
+    /// Why the topic is not read yet; `None`: it is.
+    trouble: Mutex<Option<String>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<i64, String>>>>,
+    stop: AtomicBool,
+}
+
+impl Topic {
+    pub fn new(settings: Settings, apply: Apply) -> Self {
+        let shared = Shared {
+            settings,
+            apply,
+            applied: watch::Sender::new(-1),
+            trouble: Mutex::new(Some("the topic is not read yet".into())),
+            waiting: Mutex::default(),
+            stop: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), producer: Mutex::default(), next: AtomicU64::new(0) }
+    }
+
+    /// Starts the reader.
+    pub fn start(&self) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        std::thread::Builder::new().name("schema-registry".into()).spawn(move || shared.read()).map(|_| ())
+    }
+
+    pub fn ready(&self) -> Result<(), String> {
+        self.shared.trouble.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Writes a record and waits until it is applied.
+    pub async fn write(&self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        self.shared.waiting.lock().insert(number, tell);
+        let sent = self.send(number, &key, value.as_deref());
+        let outcome = match sent {
+            Ok(()) => match tokio::time::timeout(PATIENCE, told).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err("the producer ended".into()),
+                Err(_) => Err(format!("Kafka does not take a record of {TOPIC} in time")),
+            },
+            Err(why) => Err(why),
+        };
+        self.shared.waiting.lock().remove(&number);
+        let offset = outcome?;
+        let mut applied = self.shared.applied.subscribe();
+        let passed = tokio::time::timeout(PATIENCE, applied.wait_for(|applied| *applied >= offset)).await;
+        match passed {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(format!("what was written to {TOPIC} can't be read back in time")),
+        }
+    }
+
+    fn send(&self, number: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let producer = {
+            let mut kept = self.producer.lock();
+            if kept.as_ref().is_none_or(|producer| producer.fatal().is_some()) {
+                let producer = Producer::new(&self.shared.settings, self.shared.clone()).map_err(|error| error.to_string())?;
+                *kept = Some(Arc::new(producer));
+            }
+            kept.clone().ok_or("no producer")?
+        };
+        let topic = producer.topic(TOPIC).map_err(|error| error.to_string())?;
+        let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: number };
+        producer.send(&topic, &message, std::iter::empty()).map_err(|error| match error {
+            SendError::QueueFull => "too many schemas wait for Kafka".to_owned(),
+            SendError::Refused(error) => error.to_string(),
+        })
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Deliveries for Shared {
+    fn reports(&self, reports: &[Report]) {
+        let mut waiting = self.waiting.lock();
+        for report in reports {
+            if let Some(tell) = waiting.remove(&report.opaque) {
+                // Who asked may have lost patience.
+                let _ = tell.send(match &report.error {
+                    None => Ok(report.offset),
+                    Some(error) => Err(error.to_string()),
+                });
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Reads until it is told to stop; whatever ends a reader, the next one goes on behind what is applied.
+    fn read(&self) {
+        let mut said = false;
+        while !self.stop.load(Ordering::Acquire) {
+            if let Err(error) = self.follow() {
+                let why = format!("cannot read {TOPIC}: {error}");
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!("{why}; the schema registry waits for Kafka");
+                }
+                if let Some(trouble) = self.trouble.lock().as_mut() {
+                    *trouble = why;
+                }
+                std::thread::sleep(PAUSE);
+            } else {
+                said = false;
+            }
+        }
+    }
+
+    fn follow(&self) -> Result<(), KafkaError> {
+        let spec = TopicSpec {
+            name: TOPIC.into(),
+            partitions: Some(1),
+            replication: None,
+            configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+        };
+        for outcome in Admin::new(&self.settings, PATIENCE)?.ensure(&[spec])? {
+            match outcome {
+                millrace_kafka::TopicOutcome::Created => {}
+                millrace_kafka::TopicOutcome::Exists(contradictions) => {
+                    for one in contradictions {
+                        tracing::warn!("topic {TOPIC}: {one}; a registry's topic must keep every schema, in one partition");
+                    }
+                }
+                millrace_kafka::TopicOutcome::Refused(error) => return Err(error),
+            }
+        }
+        let consumer = Consumer::reader(&self.settings, true)?;
+        let part = TopicPartition::new(TOPIC, 0);
+        let (first, end) = consumer.watermarks(&part, PATIENCE)?;
+        let applied = *self.applied.borrow();
+        consumer.take(&[(part, Some((applied + 1).max(first)))])?;
+        if end <= applied + 1 {
+            self.settled();
+        }
+        while !self.stop.load(Ordering::Acquire) {
+            let polled = consumer.poll(POLL, |message| {
+                (self.apply)(message.key().unwrap_or_default(), message.value());
+                self.passed(message.offset());
+                true
+            });
+            match polled {
+                // Beyond the last record may lie marks of transactions, or what compaction took.
+                Polled::End(_, next) => self.passed(next - 1),
+                Polled::Failed(error) => return Err(error),
+                _ => {}
+            }
+            if *self.applied.borrow() + 1 >= end {
+                self.settled();
+            }
+        }
+        Ok(())
+    }
+
+    fn passed(&self, offset: i64) {
+        self.applied.send_if_modified(|applied| {
+            let moved = offset > *applied;
+            *applied = offset.max(*applied);
+            moved
+        });
+    }
+
+    fn settled(&self) {
+        if self.trouble.lock().take().is_some() {
+            tracing::info!("the schema registry has read {TOPIC} and serves");
+        }
+    }
+}
