@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// The most that is made up for after a standstill.
 const MAKE_UP: Duration = Duration::from_secs(1);
 /// How often a batch is made at high rates.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(4);
 
 /// Counts what is due since a session began.
 #[derive(Debug)]

@@ -186,11 +186,23 @@ impl Session {
     }
 
     /// Says goodbye and closes. What the broker does not take within a second stays unsaid.
+    ///
+    /// What it sends meanwhile is read and passed over until it closes, too: a socket closed over unread bytes resets the connection, and
+    /// the broker may then throw away the last acknowledgements before it has read them.
     pub async fn close(mut self, code: u8, session_expiry_s: Option<u32>) {
         packet::write_disconnect(&mut self.line.out, self.version, code, session_expiry_s);
         let goodbye = async {
             self.flush().await?;
-            std::future::poll_fn(|cx| Pin::new(&mut self.line.wire).poll_shutdown(cx)).await.map_err(|e| self.line.failed(e))
+            let line = &mut self.line;
+            let mut unread = vec![0; READ_BYTES];
+            std::future::poll_fn(|cx| Pin::new(&mut line.wire).poll_shutdown(cx)).await.map_err(|e| line.failed(e))?;
+            loop {
+                let mut space = ReadBuf::new(&mut unread);
+                std::future::poll_fn(|cx| Pin::new(&mut line.wire).poll_read(cx, &mut space)).await.map_err(|e| line.failed(e))?;
+                if space.filled().is_empty() {
+                    return Ok::<_, Failure>(());
+                }
+            }
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
     }

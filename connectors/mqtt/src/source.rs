@@ -127,7 +127,8 @@ impl Mqtt {
                 tracing::warn!(
                     endpoint = %self.compiled.broker.endpoint,
                     client_id,
-                    "the broker may still keep a session of an earlier client id, and messages for it, until it expires"
+                    "the broker may still keep the session of an earlier client id, and the messages that came for it; to take them in, start once \
+                     with `client_id: {client_id}`; to give them up, start so once more with `session_expiry: 0s`, or remove the session at the broker"
                 );
             }
         }
@@ -180,10 +181,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// A batch is sent when its heap or its records reach this, even if more is there.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 10_000;
-/// While messages come densely, the socket is read this often: each read and each write then carry many.
-const PACE: Duration = Duration::from_millis(2);
+/// While messages come densely, the socket rests for so long per message of the last read: each read, sync and write then carries many. A broker that
+/// sends few before it waits for acknowledgements is read again soon, whatever its window.
+const PACE_EACH: Duration = Duration::from_micros(125);
+const PACE_MOST: Duration = Duration::from_millis(20);
 /// So many messages in one read are dense.
-const DENSE: usize = 4;
+const DENSE: u32 = 4;
 
 /// One connection, and what it keeps from one session to the next.
 struct Connection {
@@ -550,7 +553,7 @@ impl<'a> Live<'a> {
         let version = *version;
         let Connection { intake, unreleased, .. } = &mut *self.connection;
         let unreleased = unreleased.get_or_insert_default();
-        let mut messages = 0;
+        let mut messages = 0_u32;
         let mut answers = Vec::new();
         let mut ended = None;
         let is_full = loop {
@@ -612,7 +615,7 @@ impl<'a> Live<'a> {
             }
         };
         if messages >= DENSE && !is_full && !self.session.inbox.is_brimming() {
-            self.paced = Some(Instant::now() + PACE);
+            self.paced = Some(Instant::now() + PACE_MOST.min(PACE_EACH * messages));
         }
         self.publish();
         self.send().await?;

@@ -271,6 +271,47 @@ async fn a_kept_session_loses_the_filters_that_went_and_gets_the_new_ones() {
     }
 }
 
+/// A clean stop must not reset the connection over what the broker is still sending: it would lose the last acknowledgements with it.
+#[tokio::test]
+async fn a_clean_stop_hands_the_last_acknowledgements_over_while_the_broker_goes_on_sending() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("mqtt://{}", listener.local_addr().unwrap());
+    let (told, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let broker = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; 1024];
+        assert!(socket.read(&mut bytes).await.unwrap() > 0);
+        socket.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap(); // CONNACK
+        assert!(socket.read(&mut bytes).await.unwrap() > 0);
+        socket.write_all(&[0x90, 4, 0, 1, 0, 1]).await.unwrap(); // SUBACK, QoS 1
+        let publish = |id: u8| [0x32, 8, 0, 1, b'a', 0, id, 0, b'x', b'y'];
+        socket.write_all(&publish(1)).await.unwrap();
+        (&mut stopped).await.unwrap();
+        // It has not heard yet that the source stops. The source's window is full: these stay unread.
+        for id in 2..200 {
+            socket.write_all(&publish(id)).await.unwrap();
+        }
+        let mut heard = Vec::new();
+        soon("the source closes", socket.read_to_end(&mut heard)).await.expect("the connection is closed, not reset");
+        heard
+    });
+    let yaml = format!("{{endpoint: '{endpoint}', window: 1, subscribe: [{{filter: a, payload: text, topic: docs}}]}}");
+    let compiled = compile::<MqttSource>(&yaml);
+    let host = TestHost::of(&*compiled);
+    host.withhold();
+    let run = Run::with(&*compiled, host).await;
+    run.host.until("the first message", |host| host.count() == 1).await;
+    told.send(()).unwrap();
+    run.host.stop();
+    run.host.sync();
+    run.stop().await;
+    let heard = soon("the broker", broker).await.unwrap();
+    let puback = [0x40, 2, 0, 1];
+    assert!(heard.windows(4).any(|bytes| bytes == puback), "{heard:x?}");
+    assert_eq!(heard[heard.len() - 4], 0xE0, "DISCONNECT is the last word: {heard:x?}");
+}
+
 const CONNECT: u8 = 1;
 const SUBSCRIBE: u8 = 8;
 

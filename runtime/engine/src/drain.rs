@@ -47,7 +47,7 @@ const CURSORS_EVERY: Duration = Duration::from_millis(500);
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// How often segments behind the cursors are looked for.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
-/// After a wake the drain rests this long, so that a thousand small appends are one turn.
+/// After a turn that sent something the drain rests this long, so that a thousand small appends are few turns; the first after a quiet time goes at once.
 const REST: Duration = Duration::from_millis(3);
 /// A call that waits for Kafka comes back this often, to look whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -271,7 +271,6 @@ impl Pump {
             } else {
                 let wait = self.wakes().saturating_duration_since(Instant::now());
                 self.shared.signal.wait(wait);
-                std::thread::sleep(REST);
             }
         }
         self.finish();
@@ -674,6 +673,10 @@ impl Pump {
             }
         }
         outlet.ledger.outgoing.set(&sums);
+        if sums[2] > 0 {
+            let oldest = self.lanes.values().filter(|l| l.source == source).map(|l| l.log.dropped()).sum();
+            outlet.ledger.lost_by_log(sums[2], oldest);
+        }
     }
 
     /// A source that moves again is not blocked any more.

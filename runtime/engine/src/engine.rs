@@ -9,6 +9,7 @@ use crate::compile::{SinkSpec, Works};
 use crate::drain::{Drain, DrainOptions, DrainReport};
 use crate::intake::{Intake, IntakeOptions, source_dir};
 use crate::ledger::Snapshot;
+use crate::paths::Paths;
 use crate::sinks::{SinkCounts, SinkOptions, SinkTask};
 use crate::source::{Host, Remote, supervise};
 use crate::status::{Board, Report};
@@ -126,6 +127,7 @@ impl Engine {
         let store = Store::open(options.data_dir.join("log"), StoreOptions { keep_free: options.keep_free, ..StoreOptions::default() })
             .map_err(|e| e.to_string())?;
         let taps = Arc::new(Taps::default());
+        let paths = Arc::new(Paths::default());
         let stopping = watch::Sender::new(false);
         let open = |name: &str, model: &Model, log_size: u64, full: Full| {
             Intake::open(
@@ -142,6 +144,7 @@ impl Engine {
                     compress: options.compress,
                     dir: source_dir(&options.data_dir, name),
                     taps: taps.clone(),
+                    paths: paths.clone(),
                 },
             )
         };

@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::frame::{Builder, Extra, Frame, Key, Lane, Record, flag};
 use crate::ledger::{Intake as IntakeCounts, Ledger};
 use crate::outlet::{CURSOR, Note, Outlet, Positions};
+use crate::paths::Paths;
 use crate::positions;
 use crate::tags::{Tags, Verdict};
 use crate::taps::Taps;
@@ -75,6 +76,8 @@ pub struct IntakeOptions<'a> {
     /// Where the source keeps its small files: positions, catalog.
     pub dir: PathBuf,
     pub taps: Arc<Taps>,
+    /// The tag paths of all sources.
+    pub paths: Arc<Paths>,
 }
 
 pub struct Intake {
@@ -130,6 +133,8 @@ struct LanePipe {
 
 /// The tags, and what sync calls of a session leave for the next append.
 struct Core {
+    source: Arc<str>,
+    paths: Arc<Paths>,
     tags: Tags,
     defs: Vec<Def>,
     by_path: HashMap<Arc<str>, TagId>,
@@ -229,16 +234,17 @@ impl Intake {
                 tracing::warn!(source = %source, lane = lane.as_str(), truncated_bytes = recovery.truncated_bytes, quarantined = ?recovery.quarantined, "the log was repaired");
                 next_seq = next_seq.max(floor);
             }
-            let mut total = 0;
+            let mut total = log.records();
             if let Some(batch) = log.newest().map_err(|e| format!("cannot read the log of {source}: {e}"))? {
                 let frame = Frame::read(&batch.payload).map_err(|e| format!("log of {source}, lane {}: {e}", lane.as_str()))?;
-                total = frame.lane_total + frame.data_records;
+                total = total.max(frame.lane_total + frame.data_records);
                 if counts.first() < frame.counts.first() {
                     counts = frame.counts;
                 }
-            } else if let Some((_, note)) = log.cursor(CURSOR) {
-                // An empty log whose cursor knows more: nothing waits, and nothing is counted twice.
-                total = Note::decode(&note).lane_total;
+            }
+            if let Some((_, note)) = log.cursor(CURSOR) {
+                // What was sent was appended, though a power cut or a corrupt tail took it from the log since.
+                total = total.max(Note::decode(&note).lane_total);
             }
             next_seq = next_seq.max(log.end()).max(log.cursor(CURSOR).map_or(0, |(offset, _)| offset + 1));
             lanes.push(LanePipe { lane, log, builder: Builder::default(), total });
@@ -269,6 +275,7 @@ impl Intake {
             },
         });
         let catalog = Catalog::open(&options.dir.join("catalog"), &source);
+        let intake_source = source.clone();
         let intake = Self {
             source,
             ledger,
@@ -282,6 +289,8 @@ impl Intake {
             full: options.full,
             pipe: tokio::sync::Mutex::new(Pipe { lanes, next_seq, owed: Vec::new(), headers: Vec::new(), key: Vec::new() }),
             core: Mutex::new(Core {
+                source: intake_source,
+                paths: options.paths,
                 tags: Tags::default(),
                 defs: Vec::new(),
                 by_path: HashMap::new(),
@@ -338,6 +347,7 @@ impl Intake {
         core.tags.retire(tag);
         if let Some(def) = core.defs.get(tag.0 as usize) {
             let path = def.path.clone();
+            core.paths.release(&path, &core.source);
             core.catalog.retire(&path, Micros::now());
         }
     }
@@ -910,13 +920,17 @@ impl Pipe {
 impl Core {
     fn declare(&mut self, site: &str, tag: TagDef, is_static: bool, now: Micros) -> Result<TagId, Clash> {
         let path: Arc<str> = format!("{site}/{}", tag.path).into();
+        let known = self.by_path.get(&path).copied();
+        if let Some(known) = known.map(|id| &self.defs[id.0 as usize])
+            && *known.address != *tag.address
+        {
+            return Err(Clash { path: path.to_string(), by: known.address.to_string() });
+        }
+        self.paths.claim(&path, &self.source).map_err(|by| Clash { path: path.to_string(), by: format!("source {by}") })?;
         let topic = self.topic(tag.options.topic.as_deref().unwrap_or(&tag.topic));
         let (def, is_news) = self.catalog.declare(&path, &tag, is_static, now);
-        if let Some(&id) = self.by_path.get(&path) {
+        if let Some(id) = known {
             let known = &mut self.defs[id.0 as usize];
-            if *known.address != *tag.address {
-                return Err(Clash { path: path.to_string(), by: known.address.to_string() });
-            }
             if is_news || known.def != def || !Arc::ptr_eq(&known.topic, &topic) {
                 known.def = def;
                 known.topic = topic;
@@ -1072,7 +1086,7 @@ fn apply_move(map: &mut Positions, key: &str, value: &[u8]) {
     }
 }
 
-/// Takes the counts over from the newest batch; what a power cut took from the logs was never appended.
+/// Takes the counts over from the newest batch. What a power cut took from the logs was never appended; what was synced and is corrupt was.
 fn restore_counts(ledger: &Ledger, mut counts: Vec<u64>, appended: u64) {
     counts.resize(IntakeCounts::LEN, 0);
     counts[4] = appended;

@@ -21,7 +21,7 @@ pub struct Ledger {
     pub outgoing: Outgoing,
     /// Readings that existed and never came in, by reason.
     lost: Mutex<BTreeMap<&'static str, u64>>,
-    /// What the intake dropped, and what the log dropped, by reason.
+    /// What the intake dropped in this run, and what the log ever lost, by reason.
     dropped: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -82,6 +82,16 @@ impl Ledger {
 
     pub fn dropped(&self, reason: &'static str, count: u64) {
         *self.dropped.lock().entry(reason).or_default() += count;
+    }
+
+    /// Records that the log lost, in all: those that `drop_oldest` removed, and those in corrupt places.
+    pub fn lost_by_log(&self, dropped: u64, oldest: u64) {
+        let mut reasons = self.dropped.lock();
+        for (reason, count) in [("dropped_oldest", dropped.min(oldest)), ("corrupt", dropped.saturating_sub(oldest))] {
+            if count > 0 {
+                reasons.insert(reason, count);
+            }
+        }
     }
 
     pub fn snapshot(&self) -> Snapshot {

@@ -2,7 +2,7 @@
 //!
 //! - [`engine`]: all of it, started and stopped in order; [`alarm`] warns before a log is full.
 //! - [`intake`]: what a source sends is judged, encoded and appended; [`tags`] judges, [`topics`] says where it goes, [`catalog`] what a tag is.
-//! - [`source`]: session after session, supervised.
+//! - [`source`]: session after session, supervised. [`paths`]: which source has which tag path.
 //! - [`frame`]: what lies inside one opaque batch of the log. [`positions`]: where each source left off.
 //! - [`compile`]: from the YAML to what runs. [`commands`]: from Kafka to a device, at most once.
 //! - [`drain`]: from the logs to Kafka. [`sinks`]: from Kafka to sinks, by consumer groups.
@@ -21,6 +21,7 @@ pub mod frame;
 pub mod intake;
 pub mod ledger;
 pub mod outlet;
+pub mod paths;
 pub mod positions;
 pub mod repeats;
 pub mod sinks;

@@ -37,6 +37,9 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 const BLOCKED_FOR: Duration = Duration::from_secs(60);
 /// How often an ailing consumer asks whether Kafka is back.
 const PROBE: Duration = Duration::from_secs(5);
+/// Topics that are not there are looked for so long after the start, when the drain has made those that are declared, and so often from then on.
+const LOOK_FIRST: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How often the commit before partitions go is tried, and how long it rests between.
 const COMMIT_TRIES: u32 = 10;
 const COMMIT_PAUSE: Duration = Duration::from_millis(100);
@@ -217,6 +220,8 @@ struct Session<'r> {
     flush_every: Duration,
     /// Kafka is away, since this was last asked.
     ailing: Option<Instant>,
+    /// When to look whether the topics are there; `None`: they were.
+    look_at: Option<Instant>,
 }
 
 impl<'r> Session<'r> {
@@ -240,6 +245,7 @@ impl<'r> Session<'r> {
             flush_at: Instant::now() + flush_every,
             flush_every,
             ailing: None,
+            look_at: Some(Instant::now() + LOOK_FIRST),
         })
     }
 
@@ -252,6 +258,9 @@ impl<'r> Session<'r> {
             if now >= self.flush_at {
                 self.flush(Flush::Tick, true)?;
                 self.flush_at = Instant::now() + self.flush_every;
+            }
+            if self.look_at.is_some_and(|at| now >= at) {
+                self.look_for_topics();
             }
             let wait = self.flush_at.saturating_duration_since(now).min(Duration::from_millis(200));
             let polled = self.fetch(wait);
@@ -519,6 +528,30 @@ impl<'r> Session<'r> {
         }
     }
 
+    /// Says which topics do not exist: nothing comes of them, and no error either.
+    fn look_for_topics(&mut self) {
+        let options = &self.runner.options;
+        self.look_at = Some(Instant::now() + LOOK_AGAIN);
+        let Ok(there) = self.consumer.topics(Duration::from_secs(1)) else { return };
+        let mut are_all_there = true;
+        for topic in &options.topics {
+            let is_there = there.iter().any(|name| is_meant(topic, name));
+            are_all_there &= is_there;
+            let part = format!("topic {topic}");
+            if !is_there {
+                let reason = "it does not exist yet; the sink begins when somebody creates it, or declare it under `topics`".to_owned();
+                if options.board.set_part(&part, Status::Degraded(reason.clone()), Micros::now()) {
+                    tracing::warn!(sink = options.name, topic, "{reason}");
+                }
+            } else if options.board.has_part(&part) {
+                options.board.set_part(&part, Status::Running, Micros::now());
+            }
+        }
+        if are_all_there {
+            self.look_at = None;
+        }
+    }
+
     /// Nothing comes: where that may be Kafka's fault, ask.
     fn probe(&mut self) {
         if self.ailing.is_some_and(|asked| asked.elapsed() > PROBE) {
@@ -556,6 +589,21 @@ fn subscription(topic: &str) -> String {
     }
     regex.push('$');
     regex
+}
+
+/// Whether a sink's topic, a name or a pattern with `*`, means this one.
+fn is_meant(topic: &str, name: &str) -> bool {
+    let Some((first, rest)) = topic.split_once('*') else { return topic == name };
+    let Some(mut left) = name.strip_prefix(first) else { return false };
+    let mut pieces = rest.split('*').peekable();
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return left.ends_with(piece);
+        }
+        let Some(at) = left.find(piece) else { return false };
+        left = &left[at + piece.len()..];
+    }
+    true
 }
 
 fn contract_parts(parts: &[TopicPartition]) -> Vec<Partition> {
@@ -609,6 +657,19 @@ mod tests {
         assert_eq!(subscription("orders"), "orders");
         assert_eq!(subscription("machine-*"), "^machine-.*$");
         assert_eq!(subscription("a.b*"), "^a\\.b.*$");
+    }
+
+    #[test]
+    fn a_pattern_means_what_its_regular_expression_matches() {
+        for (topic, means, not) in [
+            ("orders", &["orders"][..], &["orders2", "order"][..]),
+            ("machine-*", &["machine-", "machine-7"], &["machine", "a-machine-7"]),
+            ("*", &["", "anything"], &[]),
+            ("a*b*c", &["abc", "a1b2c", "abbc"], &["ab", "acb", "abcd"]),
+        ] {
+            assert!(means.iter().all(|name| is_meant(topic, name)), "{topic}");
+            assert!(!not.iter().any(|name| is_meant(topic, name)), "{topic}");
+        }
     }
 
     #[test]

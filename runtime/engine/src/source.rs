@@ -22,8 +22,9 @@ const BLOCKED_RETRY: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a session may take to end after it was told to.
 const STOP_BOUND: Duration = Duration::from_secs(10);
-/// How long a source with a durable position waits for Kafka to say what it knows, where the data directory is new.
-const ADOPT_BOUND: Duration = Duration::from_secs(30);
+/// How long a source with a durable position waits for Kafka to say what it knows, where the data directory is new: as long as a Kafka that is there
+/// takes to answer. A first start without Kafka reads then, and what a lost data directory had sent already comes again.
+const ADOPT_BOUND: Duration = Duration::from_secs(10);
 
 /// The engine's side of a session.
 pub struct Host {
@@ -220,6 +221,8 @@ async fn session(source: &mut Box<dyn Source>, host: &Arc<Host>) -> Failure {
 
 async fn adopt(host: &Arc<Host>) {
     let mut from_kafka = host.intake.outlet.from_kafka.subscribe();
+    let waits = format!("the data directory is new: waits {ADOPT_BOUND:?} at most for Kafka to say where this source left off");
+    host.board.set(Status::Degraded(waits), Micros::now());
     let known = tokio::time::timeout(ADOPT_BOUND, async {
         tokio::select! {
             known = from_kafka.wait_for(Option::is_some) => known.ok().and_then(|k| k.clone()),

@@ -70,6 +70,10 @@ impl Board {
         true
     }
 
+    pub fn has_part(&self, part: &str) -> bool {
+        self.0.lock().parts.contains_key(part)
+    }
+
     pub fn session_opened(&self) {
         self.0.lock().sessions += 1;
     }
@@ -88,7 +92,8 @@ impl Board {
         let ailing: BTreeMap<String, String> =
             inner.parts.iter().filter_map(|(name, s)| s.reason().map(|reason| (name.clone(), format!("{}: {reason}", s.word())))).collect();
         let (status, reason) = match (&blocked, &inner.own) {
-            (Some(reason), own) if !matches!(own, Status::Stopping | Status::Stopped) => ("Blocked", Some(reason.clone())),
+            // Also where the source itself has ended: what it left in the log still waits for somebody to act.
+            (Some(reason), _) => ("Blocked", Some(reason.clone())),
             (_, Status::Running) if !ailing.is_empty() => {
                 let (name, reason) = ailing.iter().next().expect("not empty");
                 ("Degraded", Some(format!("{} of {} parts: {name}: {reason}", ailing.len(), inner.parts.len())))
@@ -122,5 +127,14 @@ mod tests {
         let report = board.report(None);
         assert_eq!((report.status, report.reason.as_deref()), ("Degraded", Some("1 of 2 parts: m02: Degraded: no answer")));
         assert_eq!(board.report(Some("topic refused".into())).status, "Blocked");
+    }
+
+    #[test]
+    fn a_source_that_has_ended_still_says_that_its_records_are_blocked() {
+        let board = Board::default();
+        board.set(Status::Stopped, Micros(1));
+        let report = board.report(Some("topic refused".into()));
+        assert_eq!((report.status, report.reason.as_deref()), ("Blocked", Some("topic refused")));
+        assert_eq!(board.report(None).status, "Stopped");
     }
 }

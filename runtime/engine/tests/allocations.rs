@@ -62,6 +62,7 @@ fn a_warm_intake_allocates_nothing_per_value() {
             compress: true,
             dir: dir.path().join("sources/press"),
             taps: Arc::new(Taps::default()),
+            paths: Default::default(),
         },
     )
     .unwrap();

@@ -56,6 +56,7 @@ impl Bench {
                 compress: true,
                 dir: dir.join("sources/press"),
                 taps: Arc::new(Taps::default()),
+                paths: Default::default(),
             },
         )
         .unwrap();

@@ -1,7 +1,7 @@
 //! Tokens for SASL OAUTHBEARER.
 //!
-//! The bundled librdkafka has no HTTP client, so `sasl.oauthbearer.method=oidc` is refused by the check; whoever can fetch a token
-//! gives it through [`TokenSource`] instead.
+//! The bundled librdkafka has no HTTP client, and nothing of the factory's YAML fetches tokens yet, so the check refuses OAUTHBEARER there; a program
+//! that can fetch a token gives it through [`TokenSource`].
 
 /// A bearer token and how long it is good.
 #[derive(Clone)]

@@ -19,10 +19,12 @@ use parking_lot::Mutex;
 use rdkafka::bindings as sys;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Under load the polling thread takes reports this often, many at once: who waits for them wakes it.
+const NAP: Duration = Duration::from_millis(10);
 /// Reports of a group never exceed this.
 const REPORTS: usize = 1024;
 /// How often a producer whose cluster is away asks whether it is back.
@@ -141,6 +143,8 @@ pub struct Producer {
     topics: Mutex<HashMap<Arc<str>, Topic>>,
     queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
+    /// Calls that wait for reports.
+    urgent: Arc<AtomicUsize>,
     polling: Option<JoinHandle<()>>,
 }
 
@@ -170,9 +174,11 @@ impl Producer {
         let native = Native::new(Role::Producer, conf, events, Voice::new(format!("{} producer", settings.client_id)))?;
         let queue = Arc::new(native.queue());
         let stop = Arc::new(AtomicBool::new(false));
+        let urgent = Arc::new(AtomicUsize::new(0));
         let poller = Poller {
             queue: queue.clone(),
             stop: stop.clone(),
+            urgent: urgent.clone(),
             deliveries,
             settings: settings.clone(),
             group: Vec::with_capacity(REPORTS),
@@ -181,7 +187,7 @@ impl Producer {
         let polling = std::thread::Builder::new().name("kafka-reports".into()).spawn(move || poller.run()).map_err(|e| {
             KafkaError::new(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE as i32, format!("cannot start a thread: {e}"))
         })?;
-        Ok(Self { native, topics: Mutex::default(), queue, stop, polling: Some(polling) })
+        Ok(Self { native, topics: Mutex::default(), queue, stop, urgent, polling: Some(polling) })
     }
 
     /// The handle of a topic, made once.
@@ -234,7 +240,18 @@ impl Producer {
 
     /// Sends what waits without lingering, and waits until all of it is reported.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
-        self.native.flush(timeout)
+        self.urgently(|native| native.flush(timeout))
+    }
+
+    /// Makes a call that ends only when reports have been taken.
+    fn urgently<T>(&self, call: impl FnOnce(&Native) -> T) -> T {
+        self.urgent.fetch_add(1, Ordering::AcqRel);
+        if let Some(polling) = &self.polling {
+            polling.thread().unpark();
+        }
+        let outcome = call(&self.native);
+        self.urgent.fetch_sub(1, Ordering::AcqRel);
+        outcome
     }
 
     /// Gives up everything that waits or is in flight; each message is reported as failed.
@@ -257,12 +274,12 @@ impl Producer {
 
     /// Sends what waits, and commits once all of it is delivered.
     pub fn commit(&self, timeout: Duration) -> Result<(), TransactionError> {
-        Ok(self.native.commit_transaction(timeout)?)
+        Ok(self.urgently(|native| native.commit_transaction(timeout))?)
     }
 
     /// Gives up what waits, and aborts.
     pub fn abort(&self, timeout: Duration) -> Result<(), TransactionError> {
-        Ok(self.native.abort_transaction(timeout)?)
+        Ok(self.urgently(|native| native.abort_transaction(timeout))?)
     }
 
     /// Commits a consumer's offsets with the transaction, fenced by its membership.
@@ -284,10 +301,11 @@ impl Drop for Producer {
     fn drop(&mut self) {
         self.native.purge();
         // The reports of what was purged come out of the queue before it ends.
-        let _ = self.native.flush(Duration::from_secs(2));
+        let _ = self.flush(Duration::from_secs(2));
         self.stop.store(true, Ordering::Release);
         self.queue.wake();
         if let Some(polling) = self.polling.take() {
+            polling.thread().unpark();
             let _ = polling.join();
         }
     }
@@ -297,6 +315,7 @@ impl Drop for Producer {
 struct Poller {
     queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
+    urgent: Arc<AtomicUsize>,
     deliveries: Arc<dyn Deliveries>,
     settings: Settings,
     group: Vec<Report>,
@@ -313,14 +332,16 @@ struct Away {
 impl Poller {
     fn run(mut self) {
         while !self.stop.load(Ordering::Acquire) {
-            match self.queue.poll(Duration::from_millis(500)) {
-                Some(event) => match event.kind() {
-                    sys::RD_KAFKA_EVENT_DR => self.deliver(&event),
-                    sys::RD_KAFKA_EVENT_ERROR => self.error(&event.error(), event.is_fatal()),
-                    sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => refresh_token(self.queue.native(), &self.settings),
-                    _ => {}
-                },
-                None => self.probe(),
+            let Some(event) = self.queue.poll(Duration::from_millis(500)) else {
+                self.probe();
+                continue;
+            };
+            self.take(&event);
+            while let Some(event) = self.queue.poll(Duration::ZERO) {
+                self.take(&event);
+            }
+            if self.urgent.load(Ordering::Acquire) == 0 && !self.stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(NAP);
             }
         }
         // What is still in the queue was taken, so it is reported.
@@ -328,6 +349,15 @@ impl Poller {
             if event.kind() == sys::RD_KAFKA_EVENT_DR {
                 self.deliver(&event);
             }
+        }
+    }
+
+    fn take(&mut self, event: &crate::raw::Event) {
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_DR => self.deliver(event),
+            sys::RD_KAFKA_EVENT_ERROR => self.error(&event.error(), event.is_fatal()),
+            sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => refresh_token(self.queue.native(), &self.settings),
+            _ => {}
         }
     }
 

@@ -152,12 +152,20 @@ pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<PropertyPr
             ("max.in.flight" | "max.in.flight.requests.per.connection", v) if v.parse::<u32>().is_ok_and(|n| n > 5) => {
                 refuse(format!("Kafka property {name} is {v}: more than 5 requests in flight would reorder records; use 1 to 5"));
             }
+            ("sasl.mechanism" | "sasl.mechanisms", v) if v.eq_ignore_ascii_case("OAUTHBEARER") => {
+                refuse(format!(
+                    "Kafka property {name} cannot be OAUTHBEARER: this release has no way to fetch a token; use SCRAM-SHA-512, PLAIN or client certificates"
+                ));
+            }
             ("sasl.oauthbearer.method", v) if v.eq_ignore_ascii_case("oidc") => {
-                refuse("Kafka property sasl.oauthbearer.method cannot be oidc: the bundled librdkafka has no HTTP client; leave it out and give a token".into());
+                refuse(
+                    "Kafka property sasl.oauthbearer.method cannot be oidc: the bundled librdkafka has no HTTP client to fetch tokens with"
+                        .into(),
+                );
             }
             ("sasl.mechanism" | "sasl.mechanisms", v) if v.eq_ignore_ascii_case("GSSAPI") => {
                 refuse(format!(
-                    "Kafka property {name} cannot be GSSAPI: this build has no Kerberos; use SCRAM-SHA-512, PLAIN or OAUTHBEARER"
+                    "Kafka property {name} cannot be GSSAPI: this build has no Kerberos; use SCRAM-SHA-512, PLAIN or client certificates"
                 ));
             }
             _ => {
@@ -215,6 +223,7 @@ mod tests {
             ("group.id", "x"),
             ("sasl.oauthbearer.method", "oidc"),
             ("sasl.mechanism", "GSSAPI"),
+            ("sasl.mechanism", "OAUTHBEARER"),
         ] {
             let found = problems(&[(name, value)]);
             assert_eq!(found.len(), 1, "{name}");

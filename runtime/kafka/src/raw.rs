@@ -547,7 +547,7 @@ pub struct HeaderList(NonNull<rd_kafka_headers_t>);
 impl HeaderList {
     pub fn new() -> Self {
         // SAFETY: never null.
-        Self(unsafe { NonNull::new_unchecked(rd_kafka_headers_new(8)) })
+        Self(unsafe { NonNull::new_unchecked(rd_kafka_headers_new(2)) })
     }
 
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {

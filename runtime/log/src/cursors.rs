@@ -7,9 +7,10 @@
 //! file      0  magic "MILLRCUR"  8      8  version  4     12  body len  4     16  crc32c of all but itself  4     20  body | padding to 4 KiB
 //! body      0  generation        8      8  synced   8     16  dropped   8     24  cursors             4     28  cursor | cursor | ...
 //! cursor    offset 8 | name len 4 | note len 4 | name | note
+//! end       total    8 (a file without it is of an early version)
 //! ```
 //!
-//! `synced`: everything below was on the disk when this was saved.
+//! `synced`: everything below was on the disk when this was saved; `total`: records appended up to there since the log was created.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +39,8 @@ pub struct Cursors {
     pub generation: u64,
     pub synced: u64,
     pub dropped: u64,
+    /// Records appended below `synced`; 0: unknown.
+    pub total: u64,
     pub by_name: BTreeMap<String, Cursor>,
 }
 
@@ -62,6 +65,7 @@ impl Cursors {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(&cursor.note);
         }
+        out.extend_from_slice(&self.total.to_le_bytes());
         let body = (out.len() - HEAD) as u32;
         out[..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -92,7 +96,7 @@ impl Cursors {
     fn decode_body(body: &[u8]) -> Option<Self> {
         let (head, mut rest) = body.split_first_chunk::<28>()?;
         let mut cursors =
-            Self { generation: u64_at(head, 0), synced: u64_at(head, 8), dropped: u64_at(head, 16), by_name: BTreeMap::new() };
+            Self { generation: u64_at(head, 0), synced: u64_at(head, 8), dropped: u64_at(head, 16), total: 0, by_name: BTreeMap::new() };
         for _ in 0..u32_at(head, 24) {
             let (head, tail) = rest.split_first_chunk::<16>()?;
             let (name, tail) = tail.split_at_checked(u32_at(head, 8) as usize)?;
@@ -100,6 +104,9 @@ impl Cursors {
             let name = std::str::from_utf8(name).ok()?.to_owned();
             cursors.by_name.insert(name, Cursor { offset: u64_at(head, 0), note: note.to_vec() });
             rest = tail;
+        }
+        if let Some((total, tail)) = rest.split_first_chunk::<8>() {
+            (cursors.total, rest) = (u64::from_le_bytes(*total), tail);
         }
         rest.is_empty().then_some(cursors)
     }
@@ -189,7 +196,7 @@ mod tests {
     fn some() -> Cursors {
         let cursor = |offset, note: &[u8]| Cursor { offset, note: note.to_vec() };
         let by_name = [("kafka".to_owned(), cursor(7, b"note")), (String::new(), cursor(u64::MAX, b""))].into();
-        Cursors { generation: 3, synced: 9, dropped: 2, by_name }
+        Cursors { generation: 3, synced: 9, dropped: 2, total: 5, by_name }
     }
 
     #[test]

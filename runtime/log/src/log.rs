@@ -156,6 +156,14 @@ pub(crate) struct State {
     pub closed: bool,
 }
 
+impl State {
+    /// Records appended below `synced`.
+    pub fn synced_total(&self) -> u64 {
+        let unsynced = self.held.front().and_then(|held| held.bytes.first_chunk::<BATCH_HEADER>());
+        unsynced.map_or(self.total, |header| BatchHeader::decode(header).total)
+    }
+}
+
 /// A disk that does not sync.
 pub(crate) struct Trouble {
     pub attempts: u32,
@@ -654,6 +662,12 @@ impl Log {
     /// Records appended since the log was created.
     pub fn records(&self) -> u64 {
         self.inner.state.lock().total
+    }
+
+    /// The end, and the records appended up to there since the log was created, as of one moment.
+    pub fn head(&self) -> (u64, u64) {
+        let state = self.inner.state.lock();
+        (state.end, state.total)
     }
 
     /// Someone waits for what is appended by now: the next fdatasync starts when the last one has ended, but not within 5 ms of it.

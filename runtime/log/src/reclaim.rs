@@ -34,6 +34,7 @@ impl Inner {
                 return Err(StoreError::Closed);
             }
             state.cursors.synced = state.synced;
+            state.cursors.total = state.synced_total();
             state.cursors.clone()
         };
         self.sync_name().map_err(StoreError::io("sync", &self.dir))?;

@@ -73,8 +73,19 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     let next_seq = found.last().map_or(1, |last| last.seq + 1);
     let proven = read_what_must_be(fs, &mut found, cursors.synced, &mut report)?;
 
-    let mut state =
-        Walk { fs, dir, proven, end: None, total: 0, segments: VecDeque::new(), unproven: HashMap::new(), unsynced: false, report };
+    let claimed = (cursors.total > 0 && cursors.synced == proven).then_some(cursors.total);
+    let mut state = Walk {
+        fs,
+        dir,
+        proven,
+        claimed,
+        end: None,
+        total: 0,
+        segments: VecDeque::new(),
+        unproven: HashMap::new(),
+        unsynced: false,
+        report,
+    };
     let (void, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|file| file.void);
     for file in void {
         state.remove(&file)?;
@@ -90,7 +101,10 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     }
     state.lose_what_is_missing_at_the_end();
     seal_and_sync(&mut state)?;
-    let Walk { segments, total, end, mut report, .. } = state;
+    let Walk { segments, mut total, end, mut report, .. } = state;
+    if segments.is_empty() {
+        total = cursors.total;
+    }
     report.scanned_bytes += (segments.len() * (SEGMENT_HEADER + FOOTER)) as u64;
     let newest = segments.iter().rev().find(|s| s.newest > 0).map(|s| Newest { seq: s.header.seq, pos: s.newest });
     let end = end.unwrap_or_else(|| cursors.by_name.values().map(|c| c.offset).chain([start, cursors.synced]).max().unwrap_or(start));
@@ -162,6 +176,8 @@ struct Walk<'a> {
     fs: &'a dyn Fs,
     dir: &'a Path,
     proven: u64,
+    /// Records appended below `proven`, where the cursors say.
+    claimed: Option<u64>,
     /// Offset after the last batch so far; `None` before the first segment.
     end: Option<u64>,
     total: u64,
@@ -216,7 +232,8 @@ impl Walk<'_> {
         let lost_behind = !cut && next < self.proven && reached.map_or(is_last, |reached| next < reached);
         if lost_inside || lost_behind {
             let next = if cut { next } else { reached.unwrap_or(if lost_behind { self.proven } else { next }).max(next) };
-            let after = follows.map(|(_, total)| total).or(survey.footer.map(|footer| footer.total)).filter(|_| !cut);
+            let claimed = self.claimed.filter(|_| lost_behind && is_last);
+            let after = follows.map(|(_, total)| total).or(survey.footer.map(|footer| footer.total)).or(claimed).filter(|_| !cut);
             let total_after = after.unwrap_or(total).max(total);
             let used: u64 = kept.iter().map(|run| run.len).sum();
             let records: u64 = kept.iter().map(|run| run.records).sum();
@@ -346,9 +363,11 @@ impl Walk<'_> {
     fn lose_what_is_missing_at_the_end(&mut self) {
         let Some(end) = self.end.filter(|end| *end < self.proven) else { return };
         let proven = self.proven;
-        self.lost(self.dir.to_path_buf(), format!("offsets {end} to {proven} are missing at the end"), 0, None);
+        let missing = self.claimed.map(|total| total.saturating_sub(self.total));
+        self.lost(self.dir.to_path_buf(), format!("offsets {end} to {proven} are missing at the end"), 0, missing);
         self.reach(proven);
         self.end = Some(proven);
+        self.total += missing.unwrap_or(0);
     }
 
     /// The footer of the last segment will say that the log once reached `next`, so that a loss is reported once.

@@ -370,6 +370,37 @@ fn an_unreadable_sector_costs_its_batch_alone() {
 }
 
 #[test]
+fn a_corrupt_tail_is_counted_though_nothing_behind_it_says_how_much_it_was() {
+    // All batches, the last ones, half of the last: as much of the newest segment.
+    for kept in [0, 100, 900, 2_500] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), on_disk()).unwrap();
+        let (log, _) = store.log("a", LogOptions::default()).unwrap();
+        for i in 0..10 {
+            log.append(i * 100, (i + 1) * 100, 100, &[&[7; 300]]).unwrap();
+        }
+        store.close().unwrap();
+        let segment = std::fs::read_dir(log.dir()).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "seg"));
+        let segment = segment.expect("the log has a segment");
+        drop((log, store));
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[64 + kept..].fill(0xA5);
+        std::fs::write(&segment, bytes).unwrap();
+
+        for start in 0..2 {
+            let store = Store::open(dir.path(), on_disk()).unwrap();
+            let (log, recovery) = store.log("a", LogOptions::default()).unwrap();
+            let left = firsts(&log).len() as u64;
+            assert!(left < 10);
+            assert_eq!(log.head(), (1000, 1000), "{kept} bytes kept, start {start}");
+            let lost = if start == 0 { 1000 - left * 100 } else { 0 };
+            assert_eq!(recovery.records_lost, Some(lost), "{kept} bytes kept, start {start}: {:?}", recovery.quarantined);
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_log_of_many_segments_is_opened_by_reading_its_last() {
     let fs = FaultyFs::new(12);
     let store = Store::open("/s", in_memory(&fs, 0)).unwrap();

@@ -48,6 +48,7 @@ fn site(kafka: &Kafka, dir: &Path, commit: Option<Duration>, sources: &[(&str, &
                 compress: true,
                 dir: dir.join("sources").join(name),
                 taps: Arc::new(Taps::default()),
+                paths: Default::default(),
             };
             Intake::open(&store, options).expect("the intake opens")
         })

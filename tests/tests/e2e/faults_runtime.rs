@@ -161,6 +161,35 @@ fn a_corrupt_segment_is_set_aside_and_the_rest_goes_on() {
     assert!(ledger.dropped_from_log > 0, "what was lost is counted: {ledger:?}");
 }
 
+#[test]
+fn a_corrupt_tail_of_the_newest_segment_is_in_the_ledger_as_corrupt() {
+    let mut kafka = Kafka::start();
+    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "30000/s");
+    let mut millrace = factory.start(COUNTERS);
+    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
+    kafka.kill9();
+    millrace.wait_ledger("load", "all waits", |ledger| ledger.received == 30_000);
+    millrace.stop();
+    let segment = largest_file(&millrace.data_dir());
+    let mut bytes = std::fs::read(&segment).expect("a segment can be read");
+    let two_thirds = bytes.len() * 2 / 3;
+    bytes[two_thirds..].fill(0xA5);
+    std::fs::write(&segment, bytes).expect("a segment can be written");
+    kafka.restart();
+    millrace.launch();
+    millrace.wait_alive();
+    let ledger = millrace.drained("load");
+    assert_eq!((ledger.received, ledger.appended), (30_000, 30_000), "{ledger:?}");
+    assert!(ledger.dropped_from_log > 0, "{ledger:?}");
+    assert_eq!(millrace.connector("load")["ledger"]["dropped"]["corrupt"], ledger.dropped_from_log, "{:#}", millrace.connector("load"));
+    let records = kafka.read(&topic);
+    let repeats = every_identity_says_one_thing(&records);
+    assert_eq!((records.len() - repeats) as u64, ledger.produced, "{ledger:?}");
+    // Said once: the next start finds nothing new.
+    millrace.restart();
+    assert_eq!(millrace.drained("load"), ledger);
+}
+
 fn largest_file(folder: &Path) -> PathBuf {
     let mut largest = (0, PathBuf::new());
     let mut folders = vec![folder.to_owned()];

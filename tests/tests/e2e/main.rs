@@ -3,6 +3,7 @@
 //! A module per subject; `millrace_tests` (tests/src) is the harness. Tests share one Kafka (`Kafka::shared()`) and take names of their own for
 //! topics (`kafka.topic("states")`), unless they hurt the broker.
 
+mod commands;
 mod drain;
 mod faults_kafka;
 mod faults_runtime;
@@ -14,5 +15,6 @@ mod load;
 mod mqtt_sink;
 mod mqtt_source;
 mod peers;
+mod secured;
 mod sparkplug;
 mod writes;

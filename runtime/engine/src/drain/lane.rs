@@ -232,16 +232,12 @@ impl Lane {
         let mut sent = Sent::default();
         let (mut buffer, mut body) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.body));
         match self.log.read(self.next, room.bytes.max(1), &mut buffer) {
+            Ok(0) if self.next < self.log.end() => self.pass_what_is_gone(),
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(log = self.log.name(), "the log can't be read, and will be tried again: {error}");
                 self.wait(PAUSE);
             }
-        }
-        if buffer.is_empty() && self.next < self.log.end() {
-            // Nothing is left between here and the end: it was set aside as corrupt, and the next batch's total will tell how much.
-            // A lane whose wait is over waits again: ready with nothing to send, it would hold up everybody.
-            self.wait(PAUSE);
         }
         for batch in buffer.batches() {
             let next = batch.next;
@@ -286,7 +282,6 @@ impl Lane {
             }
             Err(error) => {
                 tracing::error!(log = self.log.name(), offset = first, records = batch_records, "a batch is lost: {error}");
-                source.outlet.ledger.dropped("damaged_batch", u64::from(batch_records));
                 self.head.dropped += u64::from(batch_records);
                 self.head.lane_total += u64::from(batch_records);
                 self.finish_unit(batch_next, 0, None);
@@ -295,7 +290,7 @@ impl Lane {
         };
         let is_start = self.next <= first;
         if is_start {
-            self.account_gap(frame.lane_total, source);
+            self.account_gap(frame.lane_total);
         }
         // Every topic of the batch is made ready before its first record goes.
         let mut gates = Vec::with_capacity(frame.topics.len());
@@ -321,7 +316,6 @@ impl Lane {
                 Err(error) => {
                     tracing::error!(log = self.log.name(), offset = first, "records of a batch are lost: {error}");
                     let rest = (frame.lane_total + frame.data_records).saturating_sub(note.lane_total);
-                    source.outlet.ledger.dropped("damaged_batch", rest);
                     note.dropped += rest;
                     note.lane_total += rest;
                     break;
@@ -371,10 +365,9 @@ impl Lane {
                     }
                 }
             } else if gate.names_schema && schema != 0 {
-                self.headers.clear();
-                self.headers.extend_from_slice(&body[record.headers.clone()]);
-                push_header(&mut self.headers, "millrace.schema", Some(format!("{schema:016x}").as_bytes()));
-                client.producer.send(&gate.topic, &message, headers(&self.headers))
+                let schema = hex(schema);
+                let own = headers(&body[record.headers.clone()]);
+                client.producer.send(&gate.topic, &message, own.chain([("millrace.schema", Some(&schema[..]))]))
             } else {
                 client.producer.send(&gate.topic, &message, headers(&body[record.headers.clone()]))
             };
@@ -431,16 +424,34 @@ impl Lane {
         sent
     }
 
-    /// What lies between two batches was dropped from the log, and is counted; a total that goes back is a new incarnation.
-    fn account_gap(&mut self, lane_total: u64, source: &Source) {
-        if lane_total > self.head.lane_total {
-            let gone = lane_total - self.head.lane_total;
-            source.outlet.ledger.dropped("dropped_from_log", gone);
-            self.head.dropped += gone;
-            self.head.lane_total = lane_total;
-        } else if lane_total < self.head.lane_total {
-            self.head = Note { lane_total, ..Note::default() };
+    /// Nothing can be read between here and the log's end: all of it was set aside as corrupt, and is counted.
+    fn pass_what_is_gone(&mut self) {
+        // The end with its count first, then another look: what was appended meanwhile is not gone.
+        let (end, total) = self.log.head();
+        if !matches!(self.log.read(self.next, 1, &mut self.buffer), Ok(0)) || end <= self.next {
+            return self.wait(PAUSE);
         }
+        tracing::error!(
+            log = self.log.name(),
+            from = self.next,
+            to = end,
+            "nothing of this can be read: its records are counted as corrupt"
+        );
+        self.account_gap(total);
+        self.finish_unit(end, 0, None);
+    }
+
+    /// What lies between two batches was dropped from the log, and is counted. A total that goes back: a power cut took from the log what was sent;
+    /// it was never appended, so it was never sent.
+    fn account_gap(&mut self, lane_total: u64) {
+        let head = &mut self.head;
+        head.dropped += lane_total.saturating_sub(head.lane_total);
+        let mut back = head.lane_total.saturating_sub(lane_total);
+        for count in [&mut head.produced, &mut head.dead, &mut head.dropped] {
+            let less = back.min(*count);
+            (*count, back) = (*count - less, back - less);
+        }
+        head.lane_total = lane_total;
     }
 
     fn finish_unit(&mut self, next: u64, records: u32, moved: Option<Moved>) {
@@ -607,5 +618,20 @@ impl Lane {
         let frame = Frame::read(batch.payload).ok()?;
         frame.unpack(&mut self.body).ok()?;
         look(batch.first, &frame, &self.body)
+    }
+}
+
+/// Sixteen hexadecimal digits.
+fn hex(fingerprint: u64) -> [u8; 16] {
+    std::array::from_fn(|i| b"0123456789abcdef"[(fingerprint >> (60 - 4 * i) & 15) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_fingerprint_is_written_as_sixteen_digits() {
+        for fingerprint in [0, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(super::hex(fingerprint), *format!("{fingerprint:016x}").as_bytes());
+        }
     }
 }
