@@ -86,6 +86,11 @@ impl Process {
         let _ = kill_process(self.group(), Signal::TERM);
     }
 
+    /// SIGINT to the process itself, as Ctrl-C sends it.
+    pub fn interrupt(&self) {
+        let _ = kill_process(self.group(), Signal::INT);
+    }
+
     /// Stops the world for this process: its sockets stay open and say nothing.
     pub fn freeze(&self) {
         let _ = kill_process_group(self.group(), Signal::STOP);

@@ -1,7 +1,8 @@
 //! `millrace`: one service per factory, declared in YAML.
 //!
 //! - [`catalog`]: the connectors of this build; the only place that names them.
-//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`]: one command each. [`reference`]: what the documentation is generated from.
+//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`simulate`]: one command each. [`reference`]: what the documentation is generated from.
+//! - [`demo`]: the whole product in one command.
 //! - [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`voice`]: how the program speaks: log lines for people or machines.
 
@@ -9,10 +10,12 @@ mod browse;
 mod catalog;
 mod check;
 mod dead;
+mod demo;
 mod logs;
 mod reference;
 mod run;
 mod service;
+mod simulate;
 mod tap;
 mod voice;
 
@@ -38,6 +41,8 @@ struct Files {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shows everything at once: a simulated plant, the runtime, a Kafka broker, and a screen that shows that nothing is lost.
+    Demo(demo::Options),
     /// Runs the factory until it is told to stop (SIGTERM, Ctrl-C).
     Run {
         #[command(flatten)]
@@ -65,6 +70,9 @@ enum Command {
     Browse(browse::Options),
     /// Shows live records: of a source, of tags (`*` matches), or of a Kafka topic.
     Tap(tap::Options),
+    /// Runs one simulated device or broker alone, with faults, to test a factory's YAML against.
+    #[command(subcommand)]
+    Simulate(simulate::Command),
     /// Lists, shows and replays dead letters.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -81,11 +89,13 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     let outcome = match cli.command {
+        Command::Demo(options) => demo::demo(options),
         Command::Run { files } => run::run(&files.config),
         Command::Check { files, json, expanded } => check::check(&files.config, json, expanded),
         Command::Plan { files, json } => check::plan(&files.config, json),
         Command::Browse(options) => browse::browse(options),
         Command::Tap(options) => tap::tap(&options),
+        Command::Simulate(command) => simulate::simulate(command),
         Command::Dead(command) => dead::dead(command),
         Command::Log(command) => logs::log(command),
         Command::Config(command) => reference::print(&command),

@@ -17,6 +17,8 @@ pub struct Service {
     pub engine: Arc<Engine>,
     /// Where the console listens.
     pub http: SocketAddr,
+    /// How Kafka is reached, also by whoever wants to look at the data.
+    pub kafka: Settings,
 }
 
 /// Where Kafka is and how to log in, as the factory says.
@@ -32,6 +34,7 @@ impl Service {
     ///
     /// Errors: the data directory can't be used, or an address is taken. Nothing is left running then.
     pub async fn start(factory: &Factory, works: Works) -> Result<Self> {
+        let kafka = settings(factory);
         let options = EngineOptions {
             data_dir: factory.data_dir.clone(),
             keep_free: match factory.log.keep_free {
@@ -40,14 +43,14 @@ impl Service {
             },
             sync: factory.log.sync.0,
             compress: factory.log.compression == LogCompression::Lz4,
-            settings: settings(factory),
+            settings: kafka.clone(),
             exactly_once: factory.kafka.delivery == Delivery::ExactlyOnce,
             commit: factory.kafka.commit.0,
             alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
         };
         let engine = Engine::start(works, options).map_err(|e| anyhow!(e))?;
         match millrace_console::serve(factory.http.listen.0, engine.clone()).await {
-            Ok(http) => Ok(Self { engine, http }),
+            Ok(http) => Ok(Self { engine, http, kafka }),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
                 Err(anyhow!(error))

@@ -1,19 +1,14 @@
 //! How the program speaks. WARN: something is wrong, nothing is lost. ERROR: something is lost, or a human is needed.
 
 use millrace_config::factory::{Level, MessageFormat, Messages};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
 
 /// Starts the log lines, on stderr: text for people, JSON for machines. `RUST_LOG` overrides the level.
 pub fn start(messages: &Messages) {
-    let level = match messages.level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(messages)).with_writer(std::io::stderr);
     match messages.format {
         MessageFormat::Json => builder.json().flatten_event(true).init(),
         MessageFormat::Text => {
@@ -21,4 +16,26 @@ pub fn start(messages: &Messages) {
             builder.with_ansi(is_terminal).with_target(false).init();
         }
     }
+}
+
+/// Starts the log lines in a file, where the terminal is used otherwise.
+pub fn to_file(messages: &Messages, path: &Path) -> std::io::Result<()> {
+    let file = File::options().create(true).append(true).open(path)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(messages)).with_writer(Mutex::new(file));
+    match messages.format {
+        MessageFormat::Json => builder.json().flatten_event(true).init(),
+        MessageFormat::Text => builder.with_ansi(false).with_target(false).init(),
+    }
+    Ok(())
+}
+
+fn filter(messages: &Messages) -> EnvFilter {
+    let level = match messages.level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level))
 }

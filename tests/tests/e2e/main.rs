@@ -4,6 +4,7 @@
 //! topics (`kafka.topic("states")`), unless they hurt the broker.
 
 mod commands;
+mod demo;
 mod drain;
 mod faults_kafka;
 mod faults_runtime;
@@ -16,5 +17,6 @@ mod mqtt_sink;
 mod mqtt_source;
 mod peers;
 mod secured;
+mod simulate;
 mod sparkplug;
 mod writes;

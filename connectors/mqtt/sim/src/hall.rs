@@ -28,6 +28,8 @@ pub struct Options {
     pub packer_rate: f64,
     /// The Sparkplug host without which the edge node sends nothing.
     pub primary_host: Option<String>,
+    /// Begins at rest: nothing is made until [`Hall::rest`] says so.
+    pub at_rest: bool,
     pub bounds: Bounds,
 }
 
@@ -40,6 +42,7 @@ impl Default for Options {
             packers: 2,
             packer_rate: 5.0,
             primary_host: None,
+            at_rest: false,
             bounds: Bounds::default(),
         }
     }
@@ -94,6 +97,7 @@ impl Hall {
             hall.members.push(Member { client_id: edge.client_id(), devices, orders: sender });
             hall.tasks.push(tokio::spawn(edge.run()));
         }
+        hall.rest(options.at_rest);
         Ok(hall)
     }
 
@@ -120,10 +124,10 @@ impl Hall {
         self.members.iter().map(|member| member.client_id.as_str())
     }
 
-    /// Nothing new is made any more; what is stored is still sent.
-    pub fn rest(&self) {
+    /// Nothing new is made, or it is again; what is stored is sent either way.
+    pub fn rest(&self, at_rest: bool) {
         for (_, gauges) in self.members.iter().flat_map(|member| &member.devices) {
-            gauges.resting.store(true, Relaxed);
+            gauges.resting.store(at_rest, Relaxed);
         }
     }
 

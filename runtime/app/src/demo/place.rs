@@ -1,0 +1,161 @@
+//! The demo's place: its data directory, its ports, and the factory's file as it runs.
+//!
+//! What runs is `config/examples/demo.yaml`, byte for byte, except for what has no room where it is: a port that is taken, the data directory.
+
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File, TryLockError};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+const FACTORY: &str = include_str!("../../../../config/examples/demo.yaml");
+/// The data directory as the file names it.
+const DATA: &str = "./millrace-demo";
+/// Held while a demo runs; also the sign that a directory is a demo's.
+const LOCK: &str = "demo.lock";
+
+/// Where everything listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub kafka: SocketAddr,
+    pub http: SocketAddr,
+    pub mqtt: SocketAddr,
+}
+
+impl Addresses {
+    /// As the file says, with what each is to a person.
+    const fn declared() -> Self {
+        const fn local(port: u16) -> SocketAddr {
+            SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+        }
+        Self { kafka: local(9092), http: local(8080), mqtt: local(1883) }
+    }
+
+    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 3] {
+        [("Kafka", &mut self.kafka), ("the console", &mut self.http), ("the MQTT simulator", &mut self.mqtt)]
+    }
+}
+
+#[derive(Debug)]
+pub struct Place {
+    pub data: PathBuf,
+    /// The factory's file as it runs.
+    pub file: PathBuf,
+    /// Where the program's own messages go.
+    pub log: PathBuf,
+    pub addresses: Addresses,
+    /// `bootstrap.servers`.
+    pub kafka: String,
+    pub is_embedded: bool,
+    /// What is not as the file says, for a person.
+    pub notes: Vec<String>,
+    _lock: File,
+}
+
+impl Place {
+    /// Makes the directory and writes the file. `kafka`: instead of the embedded broker.
+    ///
+    /// Errors: the directory is somebody else's, or another demo runs in it.
+    pub fn prepare(data: Option<&Path>, kafka: Option<&str>) -> Result<Self> {
+        let named = data.unwrap_or(Path::new(DATA));
+        let lock = claim(named, data.is_some())?;
+        let mut notes = Vec::new();
+        let mut text = FACTORY.to_owned();
+        let mut addresses = Addresses::declared();
+        if let Some(kafka) = kafka {
+            text = text.replace("brokers: embedded", &format!("brokers: {}", quoted(kafka)));
+        }
+        for (what, address) in addresses.each() {
+            let declared = *address;
+            if !text.contains(&declared.to_string()) || (what == "Kafka" && kafka.is_some()) || TcpListener::bind(declared).is_ok() {
+                continue;
+            }
+            let free = TcpListener::bind((declared.ip(), 0)).and_then(|listener| listener.local_addr());
+            *address = free.context("there is no free port on 127.0.0.1")?;
+            text = text.replace(&declared.to_string(), &address.to_string());
+            notes.push(format!("{declared} is taken: {what} listens on {address}"));
+        }
+        if data.is_some() {
+            let whole = std::path::absolute(named).unwrap_or_else(|_| named.to_owned());
+            text = text.replace(&format!("\"{DATA}/"), &format!("\"{}/", escaped(&whole)));
+            text = text.replace(DATA, &quoted(&whole.to_string_lossy()));
+        }
+        let file = named.join("demo.yaml");
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let is_embedded = kafka.is_none();
+        let kafka = kafka.map_or_else(|| addresses.kafka.to_string(), str::to_owned);
+        Ok(Self { data: named.to_owned(), file, log: named.join("millrace.log"), addresses, kafka, is_embedded, notes, _lock: lock })
+    }
+}
+
+/// A text in double quotes, as YAML reads it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace(['{', '}'], "_")
+}
+
+/// Takes the directory over. The demo's own is made anew; one that the user names is kept.
+fn claim(data: &Path, is_named: bool) -> Result<File> {
+    let shown = data.display();
+    let lock = data.join(LOCK);
+    let is_empty = match fs::read_dir(data) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error).with_context(|| format!("cannot use {shown} for the demo's data")),
+    };
+    if !is_empty && !lock.exists() {
+        bail!("{shown} holds something that is not a demo's data; name another folder with --data");
+    }
+    fs::create_dir_all(data).with_context(|| format!("cannot make {shown}; name another folder with --data"))?;
+    let held = File::options().create(true).append(true).open(&lock).with_context(|| format!("cannot write into {shown}"))?;
+    match held.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!("another demo runs in {shown}; stop it, or name another folder with --data"),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", lock.display())),
+    }
+    if !is_named {
+        for entry in fs::read_dir(data)? {
+            let path = entry?.path();
+            if path != lock {
+                let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                gone.with_context(|| format!("cannot remove {} of an earlier demo", path.display()))?;
+            }
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_and_the_directory_stand_in_the_file_as_they_are_replaced() {
+        for (what, address) in Addresses::declared().each() {
+            assert!(FACTORY.contains(&address.to_string()), "{what}: {address}");
+        }
+        assert!(FACTORY.contains(&format!("data_dir: {DATA} ")));
+        assert!(FACTORY.contains("brokers: embedded"));
+        let elsewhere = FACTORY.matches(DATA).count();
+        assert_eq!(FACTORY.matches(&format!("data_dir: {DATA} ")).count() + FACTORY.matches(&format!("\"{DATA}/")).count(), elsewhere);
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("millrace-place-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("mine.txt"), "precious").unwrap();
+        let error = Place::prepare(Some(&folder), None).unwrap_err().to_string();
+        assert!(error.contains("not a demo's data"), "{error}");
+        fs::remove_file(folder.join("mine.txt")).unwrap();
+        let place = Place::prepare(Some(&folder), None).unwrap();
+        let text = fs::read_to_string(&place.file).unwrap();
+        assert!(text.contains(&format!("data_dir: \"{}\"", folder.display())), "{text}");
+        let error = Place::prepare(Some(&folder), None).unwrap_err().to_string();
+        assert!(error.contains("another demo runs"), "{error}");
+        drop(place);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,356 @@
+//! The screen: plain ANSI, drawn anew four times a second; without a terminal a line now and then, with `--json` nothing but the summary.
+//!
+//! ```text
+//! where everything is                          1 to 3
+//! a row per source, their total                what came in and what became of it
+//! the ledger, both equations                   and whether they hold
+//! the devices, two in a row                    sent = in Kafka + on the way + missing
+//! what happened                                as many lines as there are
+//! how to look at the data
+//! ```
+
+use super::view::{Device, Source, View};
+use anyhow::Result;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write, stdout};
+use std::time::{Duration, Instant};
+
+/// How often a line is told where there is no terminal.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+pub enum Screen {
+    Terminal { colours: bool },
+    Lines { told: Option<Instant>, events: usize },
+    Json,
+}
+
+/// A piece of a line, in a colour's code.
+type Piece = (&'static str, String);
+
+const PLAIN: &str = "";
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const GOOD: &str = "32";
+const WARN: &str = "33";
+const BAD: &str = "1;31";
+
+impl Screen {
+    pub fn open(json: bool) -> Self {
+        if json {
+            return Self::Json;
+        }
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if !stdout().is_terminal() || is_dumb {
+            return Self::Lines { told: None, events: 0 };
+        }
+        // The other screen, without a cursor, lines not wrapped.
+        let _ = write!(stdout(), "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J");
+        Self::Terminal { colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+    }
+
+    pub fn draw(&mut self, view: &View) -> Result<()> {
+        match self {
+            Self::Terminal { colours } => {
+                let (width, height) = terminal_size::terminal_size().map_or((80, 24), |(w, h)| (w.0.into(), h.0.into()));
+                let mut out = String::from("\x1b[H");
+                let lines = frame(view, width, height);
+                for (at, line) in lines.iter().enumerate() {
+                    write(&mut out, line, width, *colours);
+                    out.push_str(if at + 1 < lines.len() { "\x1b[K\r\n" } else { "\x1b[K\x1b[J" });
+                }
+                told(&out)
+            }
+            Self::Lines { told: last, events } => {
+                let mut out = String::new();
+                let new = view.events_total.saturating_sub(*events).min(view.events.len());
+                for (at, what) in view.events.iter().skip(view.events.len() - new) {
+                    let _ = writeln!(out, "{}  {what}", clock(*at));
+                }
+                *events = view.events_total;
+                if last.is_none_or(|last| last.elapsed() >= TELL_EVERY) && view.total.ledger.received > 0 {
+                    if last.is_none() {
+                        let _ = writeln!(out, "{}", places(view));
+                    }
+                    let _ = writeln!(out, "{}  {}", clock(view.elapsed()), in_a_line(view));
+                    *last = Some(Instant::now());
+                }
+                told(&out)
+            }
+            Self::Json => Ok(()),
+        }
+    }
+
+    /// Gives the terminal back and says how it ended.
+    pub fn close(self, view: &View) -> Result<()> {
+        if matches!(self, Self::Json) {
+            return told(&format!("{}\n", view.summary()));
+        }
+        drop(self);
+        told(&ending(view))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if matches!(self, Self::Terminal { .. }) {
+            let _ = write!(stdout(), "\x1b[?7h\x1b[?25h\x1b[?1049l");
+            let _ = stdout().flush();
+        }
+    }
+}
+
+/// Whoever closed the pipe does not want to hear more; that is no failure of the demo.
+fn told(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Appends a line, cut at the width.
+fn write(out: &mut String, line: &[Piece], width: usize, colours: bool) {
+    let mut left = width;
+    for (style, text) in line {
+        let part: String = text.chars().take(left).collect();
+        left -= part.chars().count();
+        if colours && !style.is_empty() && !part.is_empty() {
+            let _ = write!(out, "\x1b[{style}m{part}\x1b[0m");
+        } else {
+            out.push_str(&part);
+        }
+    }
+}
+
+/// `1,234,567`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1:02`
+fn clock(at: Duration) -> String {
+    format!("{}:{:02}", at.as_secs() / 60, at.as_secs() % 60)
+}
+
+/// The whole screen, at most `height` lines.
+fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
+    let mut lines = head(view, width);
+    lines.push(Vec::new());
+    lines.extend(sources(view, width));
+    lines.push(Vec::new());
+    lines.extend(ledger(view));
+    lines.push(Vec::new());
+    lines.extend(devices(view));
+    let foot = how_to_look(view);
+    let room = height.saturating_sub(lines.len() + foot.len() + if height > 26 { 2 } else { 1 });
+    lines.push(Vec::new());
+    lines.extend(events(view, room));
+    if height > 26 {
+        lines.push(Vec::new());
+    }
+    lines.extend(foot);
+    lines.truncate(height);
+    lines
+}
+
+fn head(view: &View, width: usize) -> Vec<Vec<Piece>> {
+    let title = format!(" Millrace demo   {}   {}", view.site, clock(view.elapsed()));
+    let end = "Ctrl-C ends ";
+    let gap = width.saturating_sub(title.chars().count() + end.len());
+    let kind = if view.is_embedded { " (embedded)" } else { "" };
+    vec![
+        vec![(BOLD, title), (PLAIN, " ".repeat(gap)), (DIM, end.into())],
+        vec![
+            (DIM, " Kafka ".into()),
+            (PLAIN, format!("{}{kind}", view.kafka)),
+            (DIM, "   console ".into()),
+            (PLAIN, view.http.clone()),
+            (DIM, "   data ".into()),
+            (PLAIN, view.data.clone()),
+        ],
+    ]
+}
+
+fn colour_of(status: &str) -> &'static str {
+    match status {
+        "Running" => GOOD,
+        "Blocked" => BAD,
+        "Stopped" | "Stopping" => DIM,
+        _ => WARN,
+    }
+}
+
+/// A count that should be zero.
+fn unwanted(count: u64, width: usize, style: &'static str) -> Piece {
+    (if count == 0 { DIM } else { style }, format!("{:>width$}", grouped(count)))
+}
+
+fn sources(view: &View, width: usize) -> Vec<Vec<Piece>> {
+    let head = format!(
+        " {:<11}{:<10}{:>7}{:>11}{:>10}{:>7}{:>7}{:>11}",
+        "SOURCE", "STATUS", "REC/S", "RECEIVED", "FILTERED", "DEAD", "LOST", "IN KAFKA"
+    );
+    let mut lines = vec![vec![(DIM, format!("{head}{:>8}", "WAITING"))]];
+    let row = |source: &Source| {
+        let ledger = &source.ledger;
+        let lost: u64 = ledger.lost.values().sum::<u64>() + ledger.dropped_at_intake + ledger.dropped_from_log;
+        let mut row = vec![
+            (PLAIN, format!(" {:<11}", source.name)),
+            (colour_of(source.status), format!("{:<10}", source.status)),
+            (PLAIN, format!("{:>7}{:>11}", grouped(source.rate.round() as u64), grouped(ledger.received))),
+            (DIM, format!("{:>10}", grouped(ledger.filtered))),
+            unwanted(ledger.dead_at_intake + ledger.dead_at_send, 7, WARN),
+            unwanted(lost, 7, BAD),
+            (PLAIN, format!("{:>11}", grouped(ledger.produced))),
+            (if ledger.waiting > 0 { PLAIN } else { DIM }, format!("{:>8}", grouped(ledger.waiting))),
+        ];
+        if let Some(reason) = source.reason.as_ref().filter(|_| width > 110) {
+            row.push((DIM, format!("  {reason}")));
+        }
+        row
+    };
+    lines.extend(view.sources.iter().map(row));
+    let mut total = row(&view.total);
+    total[1] = (DIM, format!("{:<10}", ""));
+    lines.push(total.into_iter().map(|(style, text)| (if style == PLAIN { BOLD } else { style }, text)).collect());
+    lines
+}
+
+fn ledger(view: &View) -> Vec<Vec<Piece>> {
+    let ledger = &view.total.ledger;
+    let verdict = |holds: bool| if holds { (GOOD, "  adds up".to_owned()) } else { (BAD, "  does not add up".to_owned()) };
+    let intake = ledger.received == ledger.filtered + ledger.dropped_at_intake + ledger.dead_at_intake + ledger.appended;
+    let drain = ledger.appended == ledger.produced + ledger.dead_at_send + ledger.dropped_from_log + ledger.waiting;
+    let first = format!(
+        " ledger  {} received = {} filtered + {} dropped + {} dead + {} appended",
+        grouped(ledger.received),
+        grouped(ledger.filtered),
+        grouped(ledger.dropped_at_intake),
+        grouped(ledger.dead_at_intake),
+        grouped(ledger.appended),
+    );
+    let second = format!(
+        "         {} appended = {} in Kafka + {} dead + {} dropped + {} waiting",
+        grouped(ledger.appended),
+        grouped(ledger.produced),
+        grouped(ledger.dead_at_send),
+        grouped(ledger.dropped_from_log),
+        grouped(ledger.waiting),
+    );
+    vec![vec![(PLAIN, first), verdict(intake)], vec![(PLAIN, second), verdict(drain)]]
+}
+
+/// The devices, two in a row, each number of theirs compared with what a consumer reads out of Kafka.
+fn devices(view: &View) -> Vec<Vec<Piece>> {
+    let head = format!(" {:<9}{:>7}{:>9}{:>6}{:>6}", "DEVICE", "SENT", "IN KAFKA", "TWICE", "MISS");
+    let mut lines = vec![vec![(DIM, format!("{head}  {head}"))]];
+    let cell = |device: &Device| -> Vec<Piece> {
+        let state = if device.connected { PLAIN } else { WARN };
+        let is_behind = device.on_the_way() > 20;
+        vec![
+            (state, format!(" {:<9}", device.name)),
+            (PLAIN, format!("{:>7}", grouped(device.sent))),
+            (if is_behind { WARN } else { PLAIN }, format!("{:>9}", grouped(device.in_kafka))),
+            (DIM, format!("{:>6}", grouped(device.repeats))),
+            unwanted(device.missing, 6, BAD),
+        ]
+    };
+    for pair in view.devices.chunks(2) {
+        let mut line = cell(&pair[0]);
+        if let Some(right) = pair.get(1) {
+            line.push((PLAIN, "  ".into()));
+            line.extend(cell(right));
+        }
+        lines.push(line);
+    }
+    let stored: u64 = view.devices.iter().map(|device| device.stored).sum();
+    let way: u64 = view.devices.iter().map(Device::on_the_way).sum();
+    let miss = view.missing();
+    let age = view.age.map_or(String::new(), |age| format!(", the newest {:.1} s old", age.as_secs_f64()));
+    lines.push(vec![
+        (BOLD, format!(" {} sent = {} in Kafka + {} on the way + ", grouped(view.sent()), grouped(view.in_kafka()), grouped(way))),
+        (if miss == 0 { GOOD } else { BAD }, format!("{} missing", grouped(miss))),
+        (DIM, format!("   {} stored at devices{age}", grouped(stored))),
+    ]);
+    lines
+}
+
+fn events(view: &View, room: usize) -> Vec<Vec<Piece>> {
+    let skip = view.events.len().saturating_sub(room);
+    view.events.iter().skip(skip).map(|(at, what)| vec![(DIM, format!(" {:>5}  ", clock(*at))), (PLAIN, what.clone())]).collect()
+}
+
+fn how_to_look(view: &View) -> Vec<Vec<Piece>> {
+    let tap = match view.http.as_str() {
+        "http://127.0.0.1:8080" => "millrace tap 'assembly/*'".to_owned(),
+        http => format!("millrace tap --url {http} 'assembly/*'"),
+    };
+    vec![
+        vec![(DIM, " look  ".into()), (PLAIN, tap)],
+        vec![(DIM, "       ".into()), (PLAIN, format!("kcat -C -b {} -t machine-state -o beginning", view.kafka))],
+    ]
+}
+
+fn places(view: &View) -> String {
+    let kind = if view.is_embedded { " (embedded)" } else { "" };
+    format!("Millrace demo, {}: Kafka {}{kind}, console {}, data {}", view.site, view.kafka, view.http, view.data)
+}
+
+fn in_a_line(view: &View) -> String {
+    let ledger = &view.total.ledger;
+    format!(
+        "{} received, {} in Kafka, {} waiting: the ledger {}; devices sent {}, in Kafka {}, missing {}, twice {}",
+        grouped(ledger.received),
+        grouped(ledger.produced),
+        grouped(ledger.waiting),
+        if view.total.adds_up { "adds up" } else { "does not add up" },
+        grouped(view.sent()),
+        grouped(view.in_kafka()),
+        grouped(view.missing()),
+        grouped(view.repeats()),
+    )
+}
+
+/// What stays on the terminal.
+fn ending(view: &View) -> String {
+    let mut out = String::new();
+    let mut lines = sources(view, 80);
+    lines.push(Vec::new());
+    lines.extend(ledger(view));
+    lines.push(Vec::new());
+    lines.extend(devices(view));
+    for line in lines {
+        write(&mut out, &line, usize::MAX, false);
+        out.push('\n');
+    }
+    let verdict = match (view.missing(), view.is_good()) {
+        (0, true) => "every reading is in Kafka, and the ledger adds up".to_owned(),
+        (0, false) => format!("{} records wait in the log for the next start", grouped(view.total.ledger.waiting)),
+        (missing, _) => format!("{} readings are not in Kafka", grouped(missing)),
+    };
+    let _ = writeln!(out, "\n {} after {}: {verdict}", if view.is_good() { "Good" } else { "Not good" }, clock(view.elapsed()));
+    let _ = writeln!(out, " the factory's file, its data and its messages stay in {} until the next demo", view.data);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_lines_cut_where_the_terminal_ends() {
+        assert_eq!((grouped(7), grouped(1234), grouped(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
+        let mut out = String::new();
+        write(&mut out, &[(GOOD, "abc".into()), (PLAIN, "defg".into())], 5, true);
+        assert_eq!(out, "\x1b[32mabc\x1b[0mde");
+        assert_eq!(clock(Duration::from_secs(125)), "2:05");
+    }
+}
