@@ -130,7 +130,7 @@ async fn run(
     }
     view.update(&service, &plant, &witness, Vec::new());
     tokio::task::block_in_place(|| witness.stop());
-    view.is_stopping(!hurried && view.is_settled());
+    view.is_stopping();
     screen.draw(&view)?;
     service.stop(if hurried { Duration::from_secs(1) } else { STOP_BOUND }).await;
     view.is_over(&service);

@@ -29,7 +29,7 @@ async fn serve(factory: Factory, works: Works) -> Result<ExitCode> {
     let http = service.http;
     let data_dir = std::path::absolute(&factory.data_dir).unwrap_or_else(|_| factory.data_dir.clone());
     println!("millrace {} runs {}: {sources} sources, {sinks} sinks", env!("CARGO_PKG_VERSION"), factory.site.value);
-    println!("  kafka     {}", factory.kafka.brokers.value);
+    println!("  kafka     {}", crate::service::bootstrap(&factory));
     println!("  data      {}", data_dir.display());
     println!("  status    http://{http}/status");
     println!("  metrics   http://{http}/metrics");

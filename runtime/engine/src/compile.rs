@@ -165,11 +165,6 @@ fn entry<'e>(connector: &Connector, entries: &'e [Entry], role: Role, problems: 
 
 /// Says what the grammar knows and this release does not do yet: nothing declared is silently left out.
 fn limits_of_this_release(factory: &Factory, problems: &mut Problems) {
-    if factory.kafka.brokers.value == "embedded" {
-        problems
-            .error(factory.kafka.brokers.place, "the embedded broker is not in this release")
-            .help("name a Kafka cluster: `brokers: host:9092`");
-    }
     if factory.schemas.registry.value != "none" {
         problems
             .error(factory.schemas.registry.place, "schema registries are not in this release")

@@ -24,8 +24,8 @@ pub struct Plant {
     calm: bool,
     /// Steps of the script that were taken.
     taken: usize,
-    /// What ends when, and whose cable it was.
-    ends: Vec<(Duration, Fault)>,
+    /// What ends when, and the most that was stored meanwhile.
+    ends: Vec<(Duration, Fault, usize)>,
 }
 
 /// The id of Millrace's own connection, as the file says.
@@ -75,8 +75,11 @@ impl Plant {
 
     /// Takes the steps of the script that are due and says what happened. `left`: nothing begins that would not be over by then.
     pub fn act(&mut self, now: Duration, left: Option<Duration>) -> Vec<String> {
-        let over: Vec<Fault> = self.ends.extract_if(.., |(end, _)| *end <= now).map(|(_, fault)| fault).collect();
-        let mut happened: Vec<String> = over.iter().map(|fault| self.is_over(fault)).collect();
+        for (_, fault, most) in &mut self.ends {
+            *most = (*most).max(stored(&self.hall, fault));
+        }
+        let mut happened: Vec<String> =
+            self.ends.extract_if(.., |(end, ..)| *end <= now).map(|(_, fault, most)| is_over(&fault, most)).collect();
         let Some(works_since) = self.works_since.filter(|_| !self.calm) else { return happened };
         let script = script();
         loop {
@@ -94,20 +97,8 @@ impl Plant {
             happened.push(says(fault));
             self.hall.inflict(fault);
             if !fault.lasts().is_zero() {
-                self.ends.push((now + fault.lasts(), fault.clone()));
+                self.ends.push((now + fault.lasts(), fault.clone(), 0));
             }
-        }
-    }
-
-    /// A fault ends: what waits now follows.
-    fn is_over(&self, fault: &Fault) -> String {
-        let client_id = fault.client_id();
-        let stored: usize = self.hall.devices().iter().filter(|device| device.client_id == client_id).map(|device| device.stored).sum();
-        let waits = self.hall.broker().client(client_id).map_or(0, |(_, held)| held);
-        match fault {
-            Fault::Cut { .. } if client_id == MILLRACE => format!("Millrace's cable is back: {waits} messages waited at the MQTT broker"),
-            Fault::Death { .. } => format!("{} has power again", named(client_id)),
-            _ => format!("the cable to {} is back: {stored} stored readings follow", named(client_id)),
         }
     }
 
@@ -127,10 +118,23 @@ impl Plant {
     pub fn hostile(&self) -> u64 {
         self.hall.devices().iter().map(|device| device.hostile).sum()
     }
+}
 
-    /// Messages that wait for Millrace at the MQTT broker.
-    pub fn waits_at_broker(&self) -> u64 {
-        self.hall.broker().client(MILLRACE).map_or(0, |(_, held)| held as u64)
+/// What waits on the device's side of a broken cable: in its store, or at the MQTT broker.
+fn stored(hall: &Hall, fault: &Fault) -> usize {
+    match fault.client_id() {
+        MILLRACE => hall.broker().client(MILLRACE).map_or(0, |(_, held)| held),
+        client_id => hall.devices().iter().filter(|device| device.client_id == client_id).map(|device| device.stored).sum(),
+    }
+}
+
+/// A fault ends: what waited now follows.
+fn is_over(fault: &Fault, stored: usize) -> String {
+    let name = named(fault.client_id());
+    match fault {
+        Fault::Death { .. } => format!("{name} has power again"),
+        _ if fault.client_id() == MILLRACE => format!("Millrace's cable is back: {stored} messages waited at the MQTT broker"),
+        _ => format!("the cable to {name} is back: {stored} stored readings follow"),
     }
 }
 
@@ -144,11 +148,11 @@ fn says(fault: &Fault) -> String {
     let name = named(fault.client_id());
     match fault {
         Fault::Cut { client_id, lasts } if client_id == MILLRACE => {
-            format!("Millrace's cable to the MQTT broker is cut for {} s: the broker keeps its messages", lasts.as_secs())
+            format!("Millrace's cable to the MQTT broker is cut for {} s: the broker stores", lasts.as_secs())
         }
         Fault::Cut { lasts, .. } => format!("the cable to {name} is cut for {} s: it stores its readings", lasts.as_secs()),
         Fault::Death { lasts, .. } => format!("{name} has no power for {} s", lasts.as_secs()),
-        Fault::Hostile { .. } => format!("{name} sends what is no JSON: a dead letter, with its bytes and the reason"),
+        Fault::Hostile { .. } => format!("{name} sends what is no JSON: it becomes a dead letter"),
         other => other.to_string(),
     }
 }

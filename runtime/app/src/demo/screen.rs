@@ -140,22 +140,25 @@ fn clock(at: Duration) -> String {
     format!("{}:{:02}", at.as_secs() / 60, at.as_secs() % 60)
 }
 
-/// The whole screen, at most `height` lines.
+/// The whole screen, at most `height` lines; what happened takes what the rest leaves.
 fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
+    let is_tall = height >= 30;
+    let gap = || is_tall.then(Vec::new);
     let mut lines = head(view, width);
-    lines.push(Vec::new());
+    lines.extend(gap());
     lines.extend(sources(view, width));
-    lines.push(Vec::new());
+    lines.extend(gap());
     lines.extend(ledger(view));
-    lines.push(Vec::new());
+    lines.extend(gap());
     lines.extend(devices(view));
-    let foot = how_to_look(view);
-    let room = height.saturating_sub(lines.len() + foot.len() + if height > 26 { 2 } else { 1 });
     lines.push(Vec::new());
-    lines.extend(events(view, room));
-    if height > 26 {
-        lines.push(Vec::new());
-    }
+    let mut foot: Vec<Vec<Piece>> = gap().into_iter().collect();
+    foot.extend(how_to_look(view, is_tall));
+    let room = height.saturating_sub(lines.len() + foot.len());
+    let mut happened = events(view, width, room);
+    // The foot stays at the bottom.
+    happened.resize(room, Vec::new());
+    lines.extend(happened);
     lines.extend(foot);
     lines.truncate(height);
     lines
@@ -195,42 +198,42 @@ fn unwanted(count: u64, width: usize, style: &'static str) -> Piece {
 
 fn sources(view: &View, width: usize) -> Vec<Vec<Piece>> {
     let head = format!(
-        " {:<11}{:<10}{:>7}{:>11}{:>10}{:>7}{:>7}{:>11}",
+        " {:<10}{:<9}{:>7}{:>11}{:>9}{:>6}{:>6}{:>11}",
         "SOURCE", "STATUS", "REC/S", "RECEIVED", "FILTERED", "DEAD", "LOST", "IN KAFKA"
     );
-    let mut lines = vec![vec![(DIM, format!("{head}{:>8}", "WAITING"))]];
+    let mut lines = vec![vec![(DIM, format!("{head}{:>9}", "WAITING"))]];
     let row = |source: &Source| {
         let ledger = &source.ledger;
         let lost: u64 = ledger.lost.values().sum::<u64>() + ledger.dropped_at_intake + ledger.dropped_from_log;
         let mut row = vec![
-            (PLAIN, format!(" {:<11}", source.name)),
-            (colour_of(source.status), format!("{:<10}", source.status)),
+            (PLAIN, format!(" {:<10}", source.name)),
+            (colour_of(source.status), format!("{:<9}", source.status)),
             (PLAIN, format!("{:>7}{:>11}", grouped(source.rate.round() as u64), grouped(ledger.received))),
-            (DIM, format!("{:>10}", grouped(ledger.filtered))),
-            unwanted(ledger.dead_at_intake + ledger.dead_at_send, 7, WARN),
-            unwanted(lost, 7, BAD),
+            (DIM, format!("{:>9}", grouped(ledger.filtered))),
+            unwanted(ledger.dead_at_intake + ledger.dead_at_send, 6, WARN),
+            unwanted(lost, 6, BAD),
             (PLAIN, format!("{:>11}", grouped(ledger.produced))),
-            (if ledger.waiting > 0 { PLAIN } else { DIM }, format!("{:>8}", grouped(ledger.waiting))),
+            (if ledger.waiting > 0 { PLAIN } else { DIM }, format!("{:>9}", grouped(ledger.waiting))),
         ];
-        if let Some(reason) = source.reason.as_ref().filter(|_| width > 110) {
+        if let Some(reason) = source.reason.as_ref().filter(|_| width >= 110) {
             row.push((DIM, format!("  {reason}")));
         }
         row
     };
     lines.extend(view.sources.iter().map(row));
     let mut total = row(&view.total);
-    total[1] = (DIM, format!("{:<10}", ""));
+    total[1] = (DIM, format!("{:<9}", ""));
     lines.push(total.into_iter().map(|(style, text)| (if style == PLAIN { BOLD } else { style }, text)).collect());
     lines
 }
 
 fn ledger(view: &View) -> Vec<Vec<Piece>> {
     let ledger = &view.total.ledger;
-    let verdict = |holds: bool| if holds { (GOOD, "  adds up".to_owned()) } else { (BAD, "  does not add up".to_owned()) };
+    let verdict = |holds: bool| if holds { (GOOD, " adds up   ".to_owned()) } else { (BAD, " is wrong  ".to_owned()) };
     let intake = ledger.received == ledger.filtered + ledger.dropped_at_intake + ledger.dead_at_intake + ledger.appended;
     let drain = ledger.appended == ledger.produced + ledger.dead_at_send + ledger.dropped_from_log + ledger.waiting;
     let first = format!(
-        " ledger  {} received = {} filtered + {} dropped + {} dead + {} appended",
+        "{} received = {} filtered + {} dropped + {} dead + {} appended",
         grouped(ledger.received),
         grouped(ledger.filtered),
         grouped(ledger.dropped_at_intake),
@@ -238,14 +241,14 @@ fn ledger(view: &View) -> Vec<Vec<Piece>> {
         grouped(ledger.appended),
     );
     let second = format!(
-        "         {} appended = {} in Kafka + {} dead + {} dropped + {} waiting",
+        "{} appended = {} in Kafka + {} dead + {} dropped + {} waiting",
         grouped(ledger.appended),
         grouped(ledger.produced),
         grouped(ledger.dead_at_send),
         grouped(ledger.dropped_from_log),
         grouped(ledger.waiting),
     );
-    vec![vec![(PLAIN, first), verdict(intake)], vec![(PLAIN, second), verdict(drain)]]
+    vec![vec![verdict(intake), (PLAIN, first)], vec![verdict(drain), (PLAIN, second)]]
 }
 
 /// The devices, two in a row, each number of theirs compared with what a consumer reads out of Kafka.
@@ -274,28 +277,52 @@ fn devices(view: &View) -> Vec<Vec<Piece>> {
     let stored: u64 = view.devices.iter().map(|device| device.stored).sum();
     let way: u64 = view.devices.iter().map(Device::on_the_way).sum();
     let miss = view.missing();
-    let age = view.age.map_or(String::new(), |age| format!(", the newest {:.1} s old", age.as_secs_f64()));
+    let age = view.age.map_or(String::new(), |age| format!(", newest {:.1} s old", age.as_secs_f64()));
     lines.push(vec![
         (BOLD, format!(" {} sent = {} in Kafka + {} on the way + ", grouped(view.sent()), grouped(view.in_kafka()), grouped(way))),
         (if miss == 0 { GOOD } else { BAD }, format!("{} missing", grouped(miss))),
-        (DIM, format!("   {} stored at devices{age}", grouped(stored))),
+        (DIM, format!("   {} stored{age}", grouped(stored))),
     ]);
     lines
 }
 
-fn events(view: &View, room: usize) -> Vec<Vec<Piece>> {
+fn events(view: &View, width: usize, room: usize) -> Vec<Vec<Piece>> {
     let skip = view.events.len().saturating_sub(room);
-    view.events.iter().skip(skip).map(|(at, what)| vec![(DIM, format!(" {:>5}  ", clock(*at))), (PLAIN, what.clone())]).collect()
+    let line = |(at, what): &(Duration, String)| {
+        let clock = format!(" {:>5}  ", clock(*at));
+        let left = width.saturating_sub(clock.len());
+        let what = match what.chars().count() > left {
+            true => what.chars().take(left.saturating_sub(1)).chain(['…']).collect(),
+            false => what.clone(),
+        };
+        vec![(DIM, clock), (PLAIN, what)]
+    };
+    view.events.iter().skip(skip).map(line).collect()
 }
 
-fn how_to_look(view: &View) -> Vec<Vec<Piece>> {
+fn how_to_look(view: &View, is_tall: bool) -> Vec<Vec<Piece>> {
     let tap = match view.http.as_str() {
         "http://127.0.0.1:8080" => "millrace tap 'assembly/*'".to_owned(),
         http => format!("millrace tap --url {http} 'assembly/*'"),
     };
+    let kcat = format!("kcat -C -b {} -t machine-state", view.kafka);
+    if !is_tall {
+        return vec![vec![(DIM, " look  ".into()), (PLAIN, tap), (DIM, "  or  ".into()), (PLAIN, kcat)]];
+    }
+    let file = format!("{}/demo.yaml", view.data);
     vec![
-        vec![(DIM, " look  ".into()), (PLAIN, tap)],
-        vec![(DIM, "       ".into()), (PLAIN, format!("kcat -C -b {} -t machine-state -o beginning", view.kafka))],
+        vec![(DIM, " look  ".into()), (PLAIN, tap), (DIM, "   live values".into())],
+        vec![(DIM, "       ".into()), (PLAIN, kcat), (DIM, "   documents out of Kafka".into())],
+        vec![
+            (DIM, "       ".into()),
+            (PLAIN, format!("millrace tap -c {file} --topic telemetry")),
+            (DIM, "   samples out of Kafka".into()),
+        ],
+        vec![
+            (DIM, "       ".into()),
+            (PLAIN, format!("millrace dead list -c {file}")),
+            (DIM, "   what broke its contract, and why".into()),
+        ],
     ]
 }
 
@@ -331,10 +358,13 @@ fn ending(view: &View) -> String {
         write(&mut out, &line, usize::MAX, false);
         out.push('\n');
     }
-    let verdict = match (view.missing(), view.is_good()) {
-        (0, true) => "every reading is in Kafka, and the ledger adds up".to_owned(),
-        (0, false) => format!("{} records wait in the log for the next start", grouped(view.total.ledger.waiting)),
-        (missing, _) => format!("{} readings are not in Kafka", grouped(missing)),
+    let waiting = view.total.ledger.waiting;
+    let verdict = match view.missing() {
+        _ if view.is_good() => "every reading is in Kafka, and the ledger adds up".to_owned(),
+        _ if view.sent() == 0 => format!("no reading was made: Kafka at {} did not answer; see {}/millrace.log", view.kafka, view.data),
+        0 if waiting > 0 => format!("{} records wait in the log for the next start", grouped(waiting)),
+        0 => "the end did not wait for all that was on the way".to_owned(),
+        missing => format!("{} readings are not in Kafka", grouped(missing)),
     };
     let _ = writeln!(out, "\n {} after {}: {verdict}", if view.is_good() { "Good" } else { "Not good" }, clock(view.elapsed()));
     let _ = writeln!(out, " the factory's file, its data and its messages stay in {} until the next demo", view.data);

@@ -34,8 +34,6 @@ pub struct View {
     pub total: Source,
     pub devices: Vec<Device>,
     pub hostile: u64,
-    pub waits_at_broker: u64,
-    pub sinks: Vec<(String, &'static str, u64)>,
     /// Since the beginning, and what happened.
     pub events: VecDeque<(Duration, String)>,
     /// Events so far, also those that are forgotten.
@@ -46,8 +44,6 @@ pub struct View {
     pub first_received: Option<Duration>,
     pub first_in_kafka: Option<Duration>,
     history: VecDeque<(Instant, BTreeMap<String, u64>)>,
-    /// Everything had arrived before the runtime was stopped.
-    settled: bool,
     over: bool,
 }
 
@@ -93,8 +89,6 @@ impl View {
             total: Source::default(),
             devices: Vec::new(),
             hostile: 0,
-            waits_at_broker: 0,
-            sinks: Vec::new(),
             events: VecDeque::new(),
             events_total: 0,
             records: 0,
@@ -102,7 +96,6 @@ impl View {
             first_received: None,
             first_in_kafka: None,
             history: VecDeque::new(),
-            settled: false,
             over: false,
         };
         for note in &place.notes {
@@ -134,7 +127,6 @@ impl View {
         self.age = (!seen.newest.is_none()).then(|| Duration::from_micros(u64::try_from(Micros::now().0 - seen.newest.0).unwrap_or(0)));
         self.first_in_kafka = self.first_in_kafka.or(seen.first.map(|first| first - self.began));
         self.hostile = plant.hostile();
-        self.waits_at_broker = plant.waits_at_broker();
         let of_device = |device: super::plant::Numbered| {
             let numbers = seen.numbers.get(&device.tag).cloned().unwrap_or_default();
             Device {
@@ -179,7 +171,7 @@ impl View {
             // That it starts goes without saying.
             let is_news =
                 before.is_some_and(|before| before.status != source.status && (before.status, source.status) != ("Starting", "Running"));
-            if is_news && !self.settled {
+            if is_news && !self.over {
                 let reason = source.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 self.say(&format!("{} is {}{reason}", source.name, source.status));
             }
@@ -193,7 +185,6 @@ impl View {
             self.first_received.get_or_insert(now - self.began);
         }
         (self.sources, self.total) = (sources, total);
-        self.sinks = report.sinks.iter().map(|(name, sink)| (name.clone(), sink.state.status, sink.counts.written)).collect();
     }
 
     /// Whether every reading that was made is in Kafka.
@@ -202,24 +193,25 @@ impl View {
     }
 
     /// The runtime stops now.
-    pub fn is_stopping(&mut self, settled: bool) {
-        self.settled = settled;
+    pub fn is_stopping(&mut self) {
         self.say("the runtime stops: its log goes to Kafka");
-        // Nothing comes any more: what is not in Kafka is missing.
-        for device in &mut self.devices {
-            device.missing = device.sent.saturating_sub(device.in_kafka);
-        }
     }
 
     /// The runtime has stopped: its ledger is final.
     pub fn is_over(&mut self, service: &Service) {
-        self.runtime(&service.engine.report(), Instant::now());
         self.over = true;
+        self.runtime(&service.engine.report(), Instant::now());
+        // Nothing waits anywhere any more: what is not in Kafka is missing.
+        if self.total.ledger.waiting == 0 && self.devices.iter().all(|device| device.stored == 0) {
+            for device in &mut self.devices {
+                device.missing = device.sent.saturating_sub(device.in_kafka);
+            }
+        }
     }
 
     /// All equations hold, everything that was made is in Kafka, nothing waits.
     pub fn is_good(&self) -> bool {
-        self.total.adds_up && self.total.ledger.waiting == 0 && self.missing() == 0 && self.sent() > 0
+        self.total.adds_up && self.total.ledger.waiting == 0 && self.is_settled() && self.sent() > 0
     }
 
     pub fn sent(&self) -> u64 {
@@ -275,6 +267,7 @@ impl View {
             "devices": devices,
             "sent": self.sent(),
             "in_kafka": self.in_kafka(),
+            "on_the_way": self.devices.iter().map(Device::on_the_way).sum::<u64>(),
             "missing": self.missing(),
             "repeats": self.repeats(),
             "hostile": self.hostile,
