@@ -27,6 +27,11 @@ pub trait Plugin: 'static {
     fn browse() -> Option<BrowseFn> {
         None
     }
+
+    /// `millrace probe TYPE URL`: what a device says of itself, its limits and its security.
+    fn probe() -> Option<BrowseFn> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,8 +139,8 @@ pub struct Plan {
     pub rate: Option<f64>,
 }
 
-/// What `browse` may do.
-#[derive(Clone, Debug)]
+/// What `browse` and `probe` may do.
+#[derive(Clone, Debug, Default)]
 pub struct Browse {
     pub url: String,
     pub user: Option<String>,
@@ -144,9 +149,19 @@ pub struct Browse {
     /// How long to watch.
     pub watch: Duration,
     pub limit: usize,
+    /// Where to begin, where the protocol has a tree.
+    pub below: Option<String>,
+    /// How the connection is secured, in the protocol's own words; left out: not at all.
+    pub security: Option<String>,
+    /// Where connectors keep certificates.
+    pub data_dir: PathBuf,
+    /// A table for `tags_from` instead of YAML.
+    pub csv: bool,
+    /// JSON instead of lines.
+    pub json: bool,
 }
 
-/// Yields the text to print: YAML that can be pasted under `sources:`.
+/// Yields the text to print: YAML that can be pasted under `sources:`; of `probe`, lines of facts.
 pub type BrowseFn = fn(Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// A plugin with its types erased: one line of the catalog.
@@ -157,6 +172,7 @@ pub struct Entry {
     pub compile: fn(&Node, &Context, &mut Problems) -> Option<Box<dyn Compiled>>,
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
     pub browse: fn() -> Option<BrowseFn>,
+    pub probe: fn() -> Option<BrowseFn>,
 }
 
 impl Entry {
@@ -170,6 +186,7 @@ impl Entry {
             },
             schema: |generator| generator.subschema_for::<P::Config>(),
             browse: P::browse,
+            probe: P::probe,
         }
     }
 }

@@ -359,7 +359,15 @@ mod tests {
     }
 
     fn rendered(seen: &Seen) -> String {
-        let browse = Browse { url: String::new(), user: None, password: None, ca: None, watch: Duration::from_secs(10), limit: seen.limit };
+        let browse = Browse {
+            url: String::new(),
+            user: None,
+            password: None,
+            ca: None,
+            watch: Duration::from_secs(10),
+            limit: seen.limit,
+            ..Browse::default()
+        };
         render(seen, "mqtt://broker", &browse, Version::V5)
     }
 

@@ -10,7 +10,7 @@ use millrace_testkit::soon;
 use std::time::Duration;
 
 fn request(url: String) -> Browse {
-    Browse { url, user: None, password: None, ca: None, watch: Duration::from_millis(500), limit: 100 }
+    Browse { url, user: None, password: None, ca: None, watch: Duration::from_millis(500), limit: 100, ..Browse::default() }
 }
 
 #[tokio::test]

@@ -18,11 +18,11 @@
 //!
 //! Source: OPC 10000-4, 6.1.3 (determining if a certificate is trusted); OPC 10000-12, 7.8 (trust lists).
 
-use opcua::crypto::{AlternateNames, CertificateStore, PrivateKey, X509, X509Data};
+use opcua::crypto::{CertificateStore, PrivateKey, X509, X509Data};
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
     ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
@@ -181,7 +181,7 @@ impl Pki {
             organizational_unit: String::new(),
             country: String::new(),
             state: String::new(),
-            alt_host_names: own_names(&uri, &host),
+            alt_host_names: X509Data::alt_host_names(&uri, Some(vec![host.clone()]), false, false, false),
             certificate_duration_days: days,
         };
         let unfinished = private.join(format!(".new-{}", std::process::id()));
@@ -209,7 +209,10 @@ impl Pki {
             .map_err(|error| format!("the server at {host} shows no certificate that can be read: {error}"))?;
         let who = format!("the certificate {} ({}) of the server at {host}", leaf.thumbprint, leaf.subject);
         if now < leaf.from || now > leaf.until {
-            return Err(format!("{who} is valid from {} to {}; the server needs a new one, or a clock here or there is wrong", leaf.span.0, leaf.span.1));
+            return Err(format!(
+                "{who} is valid from {} to {}; the server needs a new one, or a clock here or there is wrong",
+                leaf.span.0, leaf.span.1
+            ));
         }
         if let Ok(certificate) = X509::from_der(chain[0])
             && let Ok(bits) = certificate.key_length()
@@ -385,16 +388,10 @@ impl Pki {
                 let _ = fs::remove_file(oldest);
             }
         }
-        let name: String = one.subject.chars().map(|c| if c.is_ascii_alphanumeric() || "=.-".contains(c) { c } else { '_' }).take(60).collect();
+        let name: String =
+            one.subject.chars().map(|c| if c.is_ascii_alphanumeric() || "=.-".contains(c) { c } else { '_' }).take(60).collect();
         write(&folder.join(format!("{name} {suffix}")), der)
     }
-}
-
-fn own_names(uri: &str, host: &str) -> AlternateNames {
-    let mut names = AlternateNames::new();
-    names.add_uri(uri);
-    names.add_dns(host);
-    names
 }
 
 fn same_host(name: &str, host: &str) -> bool {
@@ -469,6 +466,17 @@ fn describe(shelf: Shelf, path: PathBuf, der: &[u8]) -> Result<Listed, String> {
         until: content.validity.not_after.to_system_time(),
         span: (time(&content.validity.not_before), time(&content.validity.not_after)),
     })
+}
+
+/// A server's certificate in a line: thumbprint, subject, and when it ends. Empty where there is none.
+pub fn describe_text(certificate: &[u8]) -> String {
+    let Some(first) = split_chain(certificate).and_then(|chain| chain.first().copied()) else {
+        return String::new();
+    };
+    match describe(Shelf::Rejected, PathBuf::new(), first) {
+        Ok(one) => format!("{} {} until {}", one.thumbprint, one.subject, one.span.1),
+        Err(error) => format!("a certificate that can't be read: {error}"),
+    }
 }
 
 fn name_of(name: &GeneralName) -> Option<String> {

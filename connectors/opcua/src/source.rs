@@ -22,7 +22,11 @@ impl Plugin for OpcUaSource {
     }
 
     fn browse() -> Option<BrowseFn> {
-        None
+        Some(crate::browse::browse)
+    }
+
+    fn probe() -> Option<BrowseFn> {
+        Some(crate::probe::probe)
     }
 }
 
