@@ -2,6 +2,9 @@
 
 use millrace_contract::{Entry, Role};
 
+/// The certificates that `millrace pki` looks after; OPC UA alone has its own.
+pub use millrace_opcua::pki::{Listed, Pki, Shelf};
+
 /// Every type of source and sink.
 pub const ENTRIES: &[Entry] = &[
     Entry::of::<millrace_generator::GeneratorPlugin>(),
@@ -9,6 +12,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<millrace_file::FileSinkPlugin>(),
     Entry::of::<millrace_mqtt::MqttSource>(),
     Entry::of::<millrace_mqtt::MqttSink>(),
+    Entry::of::<millrace_opcua::OpcUaSource>(),
 ];
 
 /// The entries of one role.

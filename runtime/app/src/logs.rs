@@ -67,7 +67,7 @@ pub enum Command {
     },
 }
 
-/// Where the logs are.
+/// Where the data are.
 #[derive(clap::Args)]
 pub struct At {
     /// The factory's YAML: names the data directory.
@@ -79,14 +79,18 @@ pub struct At {
 }
 
 impl At {
-    fn dir(&self) -> Result<PathBuf> {
+    pub fn data_dir(&self) -> Result<PathBuf> {
         if let Some(data) = &self.data {
-            return Ok(log_dir(data));
+            return Ok(data.clone());
         }
         let mut problems = Problems::new();
         let factory = millrace_config::load(&self.config, &Load::to_check(), &mut problems);
         let factory = factory.ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))?;
-        Ok(log_dir(&factory.data_dir))
+        Ok(factory.data_dir)
+    }
+
+    fn dir(&self) -> Result<PathBuf> {
+        Ok(log_dir(&self.data_dir()?))
     }
 }
 

@@ -1,7 +1,8 @@
 //! `millrace`: one service per factory, declared in YAML.
 //!
 //! - [`catalog`]: the connectors of this build; the only place that names them.
-//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`simulate`]: one command each. [`reference`]: what the documentation is generated from.
+//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`pki`], [`simulate`]: a command or two each. [`reference`]: what the documentation is
+//!   generated from.
 //! - [`demo`]: the whole product in one command.
 //! - [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`voice`]: how the program speaks: log lines for people or machines.
@@ -12,6 +13,7 @@ mod check;
 mod dead;
 mod demo;
 mod logs;
+mod pki;
 mod reference;
 mod run;
 mod service;
@@ -68,6 +70,8 @@ enum Command {
     },
     /// Looks at a device or broker and prints a tree that can be pasted as YAML.
     Browse(browse::Options),
+    /// Looks at a device and says what it says of itself: limits, profiles, security. At most two connections.
+    Probe(browse::ProbeOptions),
     /// Shows live records: of a source, of tags (`*` matches), or of a Kafka topic.
     Tap(tap::Options),
     /// Runs one simulated device or broker alone, with faults, to test a factory's YAML against.
@@ -79,6 +83,9 @@ enum Command {
     /// Looks at the logs on disk, repairs and moves them.
     #[command(subcommand)]
     Log(logs::Command),
+    /// Looks after certificates: our own, and those of OPC UA servers.
+    #[command(subcommand)]
+    Pki(pki::Command),
     /// Prints the configuration's reference (Markdown) or its JSON Schema, generated from the types that parse it.
     #[command(subcommand)]
     Config(reference::Command),
@@ -94,10 +101,12 @@ fn main() -> ExitCode {
         Command::Check { files, json, expanded } => check::check(&files.config, json, expanded),
         Command::Plan { files, json } => check::plan(&files.config, json),
         Command::Browse(options) => browse::browse(options),
+        Command::Probe(options) => browse::probe(options),
         Command::Tap(options) => tap::tap(&options),
         Command::Simulate(command) => simulate::simulate(command),
         Command::Dead(command) => dead::dead(command),
         Command::Log(command) => logs::log(command),
+        Command::Pki(command) => pki::pki(command),
         Command::Config(command) => reference::print(&command),
     };
     match outcome {
