@@ -1,5 +1,6 @@
 //! The factory as the runtime takes it: typed where every factory is the same, nodes where the connectors know better.
 
+use crate::files::{self, Files};
 use crate::name;
 use crate::node::{Node, Spanned};
 use crate::place::Place;
@@ -10,7 +11,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One factory: everything its YAML says, templates expanded, references resolved.
 #[derive(Clone, Debug)]
@@ -34,6 +36,28 @@ pub struct Factory {
     pub sinks: Vec<Connector>,
     /// The tree without sources and sinks, for [`expanded`](crate::expanded).
     pub(crate) head: Node,
+    /// Where the files came from, for those that are named in it.
+    pub(crate) files: Arc<dyn Files>,
+}
+
+/// A schema's file may be this long.
+const NAMED_MAX: usize = 16 << 20;
+
+impl Factory {
+    /// Reads a text file that a value names, relative to the file the value stands in. `name` may lead on from there: a file beside that one.
+    ///
+    /// Returns its path and its text. Errors: what the file system says, in a person's words.
+    pub fn read_named(&self, value: Place, name: &str, problems: &Problems) -> Result<(PathBuf, String), String> {
+        let folder = Path::new(problems.places.file_of(value)).parent().unwrap_or(Path::new(""));
+        let path = files::tidy(&folder.join(name));
+        let bytes =
+            self.files.read(&path, NAMED_MAX).map_err(|error| format!("cannot read {}: {}", path.display(), files::cause(&error)))?;
+        if bytes.len() > NAMED_MAX {
+            return Err(format!("{} is larger than {} MiB", path.display(), NAMED_MAX >> 20));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+        Ok((path, text))
+    }
 }
 
 /// The top level of a factory's file, for the schema and the reference.

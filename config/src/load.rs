@@ -96,6 +96,7 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
         sources,
         sinks,
         head,
+        files: how.files.clone(),
     };
     addresses(&factory, problems);
     written_out_passwords(&factory, problems);

@@ -1,7 +1,7 @@
 //! Problems of a configuration, each with its places; collected, never thrown.
 
 use crate::node::Text;
-use crate::place::{Location, Place, Places};
+use crate::place::{Location, Place, Places, Step};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Severity {
@@ -94,6 +94,13 @@ impl Problems {
     /// The problems in the order they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.list.iter()
+    }
+
+    /// A place in a file that is no YAML: a schema. Lines and columns count from one.
+    pub fn place_in(&mut self, file: &str, text: &str, line: usize, column: usize) -> Place {
+        let file = self.places.add_file(file, text.into());
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.places.mark(file, Place::NONE, Step::Root, (count(line), count(column)))
     }
 
     /// What a place means: file, line, column, path.

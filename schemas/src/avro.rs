@@ -74,6 +74,19 @@ pub fn encode(meta: &SampleMeta<'_>, row: &Row, heap: &[u8], out: &mut Vec<u8>) 
     Some(tag)
 }
 
+/// Appends a value as the branch of its own, and returns that branch's place in the union of `value`; `None`, and nothing written, where the heap
+/// does not hold it.
+pub fn encode_value(of: Value, heap: &[u8], out: &mut Vec<u8>) -> Option<u8> {
+    let start = out.len();
+    let mut short = Short::new();
+    if value(of, heap, &mut short, out).is_none() {
+        out.truncate(start);
+        return None;
+    }
+    short.flush(out);
+    Some(out.remove(start) >> 1)
+}
+
 /// Writes the value: what is short stays in `short`, the rest goes to `out`. `None`, and nothing written, where the heap does not hold it.
 #[inline]
 fn value(value: Value, heap: &[u8], short: &mut Short, out: &mut Vec<u8>) -> Option<()> {

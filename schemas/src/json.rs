@@ -32,6 +32,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::ops::Range;
 
+/// The JSON Schema of a sample, as it is registered.
+pub const TELEMETRY_JSON_SCHEMA: &str = include_str!("../telemetry.schema.json");
+
+/// Appends a value as it stands in a sample; `None`, and nothing written, where the heap does not hold it.
+pub fn encode_value(of: Value, heap: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let start = out.len();
+    let written = value(of, heap, out);
+    if written.is_none() {
+        out.truncate(start);
+    }
+    written
+}
+
+/// Appends a text as a JSON string, with its quotes.
+pub fn encode_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape(text, out);
+    out.push(b'"');
+}
+
 const NAN: &str = "NaN";
 const INFINITY: &str = "Infinity";
 const NEG_INFINITY: &str = "-Infinity";

@@ -1,6 +1,6 @@
 //! From a filled batch to bytes nothing is allocated.
 
-use millrace_schemas::{Batch, Flags, Micros, Row, SampleMeta, StatusCode, TagId, avro, json};
+use millrace_schemas::{Batch, Flags, Micros, Row, SampleMeta, StatusCode, TagId, avro, json, protobuf};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -67,6 +67,7 @@ fn ten_thousand_rows_become_bytes_without_an_allocation() {
             };
             avro::encode(&meta, row, &batch.heap, &mut out);
             json::encode(&meta, row, &batch.heap, &mut out);
+            protobuf::encode(&meta, row, &batch.heap, &mut out);
         }
         allocations = ALLOCATIONS.get() - before;
         assert!(round > 0 || allocations > 0, "the counter counts");

@@ -1,4 +1,4 @@
-//! The two forms of a sample against foreign encoders and decoders, against themselves, and against hostile bytes.
+//! The three forms of a sample against foreign encoders and decoders, against themselves, and against hostile bytes.
 
 mod common;
 
@@ -8,14 +8,31 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{Decimal, Schema, rabin::Rabin};
 use common::{Plain, Sample, sample};
 use millrace_schemas::avro::{TELEMETRY_FINGERPRINT, TELEMETRY_SCHEMA};
-use millrace_schemas::{Batch, DecodeError, Kind, Row, SampleMeta, Span, StatusCode, Value, avro, json};
+use millrace_schemas::{Batch, DecodeError, Kind, Row, SampleMeta, Span, StatusCode, Value, avro, json, protobuf};
 use proptest::prelude::*;
+use prost_reflect::prost::Message;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 use serde_json::{Value as Json, json};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse_str(TELEMETRY_SCHEMA).unwrap());
+
+static PROTO: LazyLock<MessageDescriptor> = LazyLock::new(|| {
+    struct Telemetry;
+    impl protox::file::FileResolver for Telemetry {
+        fn open_file(&self, name: &str) -> Result<protox::file::File, protox::Error> {
+            protox::file::File::from_source(name, protobuf::TELEMETRY_PROTO)
+        }
+    }
+    let mut compiler = protox::Compiler::with_file_resolver(Telemetry);
+    compiler.open_file("telemetry.proto").unwrap();
+    compiler.descriptor_pool().get_message_by_name("millrace.Sample").unwrap()
+});
+
+static JSON_SCHEMA: LazyLock<jsonschema::Validator> =
+    LazyLock::new(|| jsonschema::validator_for(&serde_json::from_str(json::TELEMETRY_JSON_SCHEMA).unwrap()).unwrap());
 
 type Encode = fn(&SampleMeta<'_>, &Row, &[u8], &mut Vec<u8>) -> Option<Range<usize>>;
 type Decode = fn(&[u8], &mut Batch) -> Result<(), DecodeError>;
@@ -193,21 +210,53 @@ proptest! {
     }
 
     #[test]
-    fn a_sample_comes_back_from_both_forms(sample in sample()) {
+    fn a_sample_comes_back_from_every_form(sample in sample()) {
         let expected = text(&sample.clone().written());
+        prop_assert_eq!(text(&decoded(&encoded(&sample, protobuf::encode), protobuf::decode).unwrap()), expected.clone());
         prop_assert_eq!(text(&decoded(&encoded(&sample, avro::encode), avro::decode).unwrap()), expected.clone());
         prop_assert_eq!(text(&decoded(&encoded(&sample, json::encode), json::decode).unwrap()), expected);
+    }
+
+    #[test]
+    fn prost_reads_what_we_write_and_we_read_what_it_writes(sample in sample()) {
+        let ours = encoded(&sample, protobuf::encode);
+        let read = DynamicMessage::decode(PROTO.clone(), &ours[..]).unwrap();
+        let tag = read.get_field_by_name("tag").unwrap();
+        prop_assert_eq!(tag.as_str(), Some(sample.tag.as_str()));
+        let seq = read.get_field_by_name("seq").unwrap();
+        prop_assert_eq!(seq.as_i64(), Some(sample.seq));
+        let time = read.get_field_by_name("time").unwrap();
+        prop_assert_eq!(time.as_i64(), Some(sample.time));
+        let status = read.get_field_by_name("status").unwrap();
+        prop_assert_eq!(status.as_u32(), Some(sample.status));
+        prop_assert_eq!(read.has_field_by_name("device_time"), sample.device_time != 0);
+        prop_assert_eq!(read.unknown_fields().count(), 0);
+        let set: Vec<_> = read.fields().filter(|(field, _)| (3..=15).contains(&field.number())).collect();
+        prop_assert_eq!(set.len(), usize::from(!matches!(sample.value, Plain::Null)));
+        if let (Plain::Double(value), [(field, found)]) = (&sample.value, &set[..]) {
+            prop_assert_eq!(field.name(), "double_value");
+            prop_assert_eq!(found.as_f64().map(f64::to_bits), Some(value.to_bits()));
+        }
+        prop_assert_eq!(text(&decoded(&read.encode_to_vec(), protobuf::decode).unwrap()), text(&sample.written()));
+    }
+
+    #[test]
+    fn what_we_write_in_json_fits_the_schema_of_the_samples(sample in sample()) {
+        let line = encoded(&sample, json::encode);
+        let value: Json = serde_json::from_slice(&line).unwrap();
+        prop_assert!(JSON_SCHEMA.is_valid(&value), "{}", String::from_utf8_lossy(&line));
     }
 
     #[test]
     fn bytes_from_anywhere_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         avro::fuzz_avro_sample(&bytes);
         json::fuzz_json_sample(&bytes);
+        protobuf::fuzz_protobuf_sample(&bytes);
     }
 
     #[test]
     fn a_damaged_sample_is_read_or_refused(sample in sample(), damage in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4), cut in any::<usize>()) {
-        for (encode, fuzz) in [(avro::encode as Encode, avro::fuzz_avro_sample as fn(&[u8])), (json::encode, json::fuzz_json_sample)] {
+        for (encode, fuzz) in [(avro::encode as Encode, avro::fuzz_avro_sample as fn(&[u8])), (json::encode, json::fuzz_json_sample), (protobuf::encode, protobuf::fuzz_protobuf_sample)] {
             let mut bytes = encoded(&sample, encode);
             fuzz(&bytes[..cut % bytes.len()]);
             for (at, byte) in &damage {
@@ -230,7 +279,7 @@ proptest! {
         };
         let base = plain(Plain::Null);
         let row = Row { value, ..base.row(&mut Batch::new()) };
-        for (encode, decode) in [(avro::encode as Encode, avro::decode as Decode), (json::encode, json::decode)] {
+        for (encode, decode) in [(avro::encode as Encode, avro::decode as Decode), (json::encode, json::decode), (protobuf::encode, protobuf::decode)] {
             let mut out = Vec::new();
             encode(&base.meta(), &row, &heap, &mut out);
             let sample = decoded(&out, decode).unwrap();
@@ -362,7 +411,12 @@ fn fields_left_out_have_the_defaults_of_the_schema() {
 #[test]
 fn the_corpus_of_the_fuzzers_is_read_or_refused() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");
-    for (folder, fuzz) in [("avro_sample", avro::fuzz_avro_sample as fn(&[u8])), ("json_sample", json::fuzz_json_sample)] {
+    let forms = [
+        ("avro_sample", avro::fuzz_avro_sample as fn(&[u8])),
+        ("json_sample", json::fuzz_json_sample),
+        ("protobuf_sample", protobuf::fuzz_protobuf_sample),
+    ];
+    for (folder, fuzz) in forms {
         let files: Vec<_> = std::fs::read_dir(corpus.join(folder)).unwrap().map(|file| file.unwrap().path()).collect();
         assert!(files.len() > 5, "{folder} has only {} files", files.len());
         for file in files {

@@ -66,6 +66,8 @@ pub struct Record {
     pub value: Option<Span>,
     /// In the layout of `millrace_schemas::headers`.
     pub headers: Span,
+    /// Bytes of a schema registry's prefix that lie in front of the value in the heap.
+    pub prefix: u8,
 }
 
 #[derive(Debug, Default)]

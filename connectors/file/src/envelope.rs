@@ -181,7 +181,7 @@ mod tests {
         let mut encoded = Vec::new();
         with.iter().for_each(|(name, value)| push_header(&mut encoded, name, *value));
         let headers = push(&encoded);
-        let record = Record { part: 0, offset: 42, timestamp_ms: 1_750_000_000_123, key: key_span, value: value_span, headers };
+        let record = Record { part: 0, offset: 42, timestamp_ms: 1_750_000_000_123, key: key_span, value: value_span, headers, prefix: 0 };
         let mut line = Vec::new();
         write(&records, &record, &mut line);
         assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1, "one line");

@@ -30,7 +30,7 @@ async fn key_headers_timestamp_and_value_survive_an_air_gap() {
         headers.iter().for_each(|(name, value)| push_header(&mut encoded, name, *value));
         let (key, value, headers) = (key.map(&mut push), value.map(&mut push), push(&encoded));
         let timestamp_ms = 1_750_000_000_000 + offset as i64;
-        records.records.push(Record { part: 0, offset: offset as i64, timestamp_ms, key, value, headers });
+        records.records.push(Record { part: 0, offset: offset as i64, timestamp_ms, key, value, headers, prefix: 0 });
     }
 
     let (stick, inbox) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

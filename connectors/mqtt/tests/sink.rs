@@ -94,7 +94,7 @@ fn records(list: &[(Option<&str>, Option<&str>, Option<&str>)]) -> Records {
             push_header(&mut records.heap, "shift", Some(header.as_bytes()));
         }
         let headers = Span { start: start as u32, len: (records.heap.len() - start) as u32 };
-        records.records.push(Record { part: 0, offset: offset as i64, timestamp_ms: 0, key, value, headers });
+        records.records.push(Record { part: 0, offset: offset as i64, timestamp_ms: 0, key, value, headers, prefix: 0 });
     }
     records
 }

@@ -6,6 +6,7 @@ use millrace_config::factory::{Delivery, Factory, LogCompression};
 use millrace_engine::compile::Works;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
+use millrace_registry::Client;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,18 @@ async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
     Broker::start(options).await.map(Some).context("cannot start the embedded broker")
 }
 
+/// The schema registry's client; it connects when the first schema is sent.
+fn registry(factory: &Factory) -> Result<Option<Arc<Client>>> {
+    match factory.schemas.registry.value.as_str() {
+        "none" => Ok(None),
+        urls => {
+            let memory = Some(factory.data_dir.join("registry.json"));
+            let client = Client::new(millrace_registry::Settings { memory, ..millrace_registry::Settings::new(urls) })?;
+            Ok(Some(Arc::new(client)))
+        }
+    }
+}
+
 impl Service {
     /// Starts the embedded broker where there is one, the engine, then the console.
     ///
@@ -79,6 +92,7 @@ impl Service {
             exactly_once: factory.kafka.delivery == Delivery::ExactlyOnce,
             commit: factory.kafka.commit.0,
             alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
+            registry: registry(factory)?,
         };
         let engine = match Engine::start(works, options) {
             Ok(engine) => engine,

@@ -19,12 +19,13 @@ use std::sync::Arc;
 /// The topic of the catalog.
 pub const TOPIC: &str = "millrace.tags";
 
-/// A record for the catalog's topic.
+/// A record for the catalog's topic, or that of the last samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub topic: Arc<str>,
     pub key: Vec<u8>,
-    pub value: Vec<u8>,
+    /// `None`: a tombstone.
+    pub value: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Catalog {
     file: PathBuf,
     source: Arc<str>,
     topic: Arc<str>,
+    /// Where the last sample of each tag is kept: a tag that goes has none.
+    latest: Option<Arc<str>>,
     known: HashMap<Arc<str>, Known>,
     pending: Vec<Entry>,
     is_dirty: bool,
@@ -47,7 +50,7 @@ struct Known {
 
 impl Catalog {
     /// Reads the cache; whatever can't be read of it is sent again.
-    pub fn open(file: &Path, source: &Arc<str>) -> Self {
+    pub fn open(file: &Path, source: &Arc<str>, latest: Option<Arc<str>>) -> Self {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let known = text.lines().filter_map(|line| {
             let (kind, rest) = line.split_once(' ')?;
@@ -55,7 +58,7 @@ impl Catalog {
             Some((path.into(), Known { def: def.parse().ok()?, is_static: kind == "s", is_here: false }))
         });
         let known = known.collect();
-        Self { file: file.to_owned(), source: source.clone(), topic: TOPIC.into(), known, pending: Vec::new(), is_dirty: false }
+        Self { file: file.to_owned(), source: source.clone(), topic: TOPIC.into(), latest, known, pending: Vec::new(), is_dirty: false }
     }
 
     /// Takes a definition in. Returns its `def`, and whether it is another than before.
@@ -77,6 +80,9 @@ impl Catalog {
             let value = json!({ "source": &*self.source, "retired": now.0 });
             let Value::Object(value) = value else { return };
             self.push(path, known.def, value);
+            if let Some(topic) = &self.latest {
+                self.pending.push(Entry { topic: topic.clone(), key: path.as_bytes().to_vec(), value: None });
+            }
         }
     }
 
@@ -92,7 +98,7 @@ impl Catalog {
         value.insert("tag".to_owned(), path.into());
         value.insert("def".to_owned(), def.into());
         let key = format!("{path}#{def}").into_bytes();
-        self.pending.push(Entry { topic: self.topic.clone(), key, value: Value::Object(value).to_string().into_bytes() });
+        self.pending.push(Entry { topic: self.topic.clone(), key, value: Some(Value::Object(value).to_string().into_bytes()) });
         self.is_dirty = true;
     }
 
@@ -177,13 +183,13 @@ mod tests {
         let path: Arc<str> = "acme/plant/body/temperature".into();
         let source: Arc<str> = "acme/plant/press".into();
 
-        let mut catalog = Catalog::open(&file, &source);
+        let mut catalog = Catalog::open(&file, &source, None);
         let (celsius, is_news) = catalog.declare(&path, &tag("degC"), true, Micros(1));
         assert!(is_news);
         assert_eq!(catalog.take_pending()[0].key, format!("{path}#{celsius}").into_bytes());
         Catalog::write(&catalog.take_changed().unwrap()).unwrap();
 
-        let mut catalog = Catalog::open(&file, &source);
+        let mut catalog = Catalog::open(&file, &source, None);
         assert_eq!(catalog.declare(&path, &tag("degC"), true, Micros(2)), (celsius, false));
         assert!(!catalog.has_pending());
         let (fahrenheit, is_news) = catalog.declare(&path, &tag("degF"), true, Micros(3));
@@ -191,9 +197,11 @@ mod tests {
         catalog.take_pending();
         Catalog::write(&catalog.take_changed().unwrap()).unwrap();
 
-        let mut catalog = Catalog::open(&file, &source);
+        let mut catalog = Catalog::open(&file, &source, Some("latest".into()));
         catalog.retire_missing(Micros(4));
-        let entry: Value = serde_json::from_slice(&catalog.take_pending()[0].value).unwrap();
+        let pending = catalog.take_pending();
+        let entry: Value = serde_json::from_slice(pending[0].value.as_ref().unwrap()).unwrap();
         assert_eq!((entry["tag"].as_str(), entry["retired"].as_i64()), (Some(&*path), Some(4)));
+        assert_eq!(pending[1], Entry { topic: "latest".into(), key: path.as_bytes().to_vec(), value: None }, "the last sample goes, too");
     }
 }

@@ -1,5 +1,7 @@
 //! From the factory's YAML to what the engine runs: every connector compiled, every topic known, every problem found. No I/O.
 
+mod contracts;
+
 use crate::commands::{self, CommandRules};
 use crate::frame::Lane;
 use crate::intake::ClockWindow;
@@ -165,29 +167,10 @@ fn entry<'e>(connector: &Connector, entries: &'e [Entry], role: Role, problems: 
 
 /// Says what the grammar knows and this release does not do yet: nothing declared is silently left out.
 fn limits_of_this_release(factory: &Factory, problems: &mut Problems) {
-    if factory.schemas.registry.value != "none" {
+    if factory.schemas.registry.value == "embedded" {
         problems
-            .error(factory.schemas.registry.place, "schema registries are not in this release")
-            .help("say `registry: none`: values then go out without a prefix, Avro names its schema in the header millrace.schema");
-    }
-    for (name, topic) in &factory.topics {
-        let mut unable = |what: &str, help: &str| {
-            problems.error(topic.place, format!("topic {name}: {what} is not in this release")).help(help.to_owned());
-        };
-        if !matches!(topic.format, factory::Format::Avro | factory::Format::Json) {
-            unable("this format", "use avro or json");
-        }
-        if topic.shape != Shape::Sample {
-            unable("this shape", "leave `shape` out: one record per sample");
-        }
-        if topic.latest {
-            unable("`latest`", "leave it out, or compact the topic itself");
-        }
-        if let Some(schema) = &topic.schema
-            && schema.value != "telemetry"
-        {
-            unable("validating documents against a schema file", "leave `schema` out: documents pass as they are");
-        }
+            .error(factory.schemas.registry.place, "the embedded schema registry is not in this release")
+            .help("name a registry, or say `registry: none`: values then go out without a prefix, and name their schema in the header millrace.schema");
     }
 }
 
@@ -223,9 +206,9 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
             (_, Some(retention)) => i64::try_from(retention.0.as_micros()).unwrap_or(i64::MAX),
             _ => Topic::undeclared(name).behind,
         };
+        let declared_as = contracts::of(factory, name, topic, problems);
         topics.push(Topic {
             name: name.as_str().into(),
-            format: if t.format == factory::Format::Avro { Format::Avro } else { Format::Json },
             key,
             lane: match t.lane {
                 factory::Lane::First => Lane::First,
@@ -234,7 +217,7 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
             },
             dead_letter,
             behind,
-            ..Topic::undeclared(name)
+            ..declared_as
         });
         declared.push(TopicSpec {
             name: name.clone(),
@@ -278,23 +261,44 @@ fn clashes(factory: &Factory, works: &Works, problems: &mut Problems) {
     }
 }
 
-/// Documents go out as they came: their topic can't be Avro. A topic that is not declared is listed.
+/// Documents and samples go only to topics whose values may be such. A topic that is not declared is listed.
 fn formats(factory: &Factory, works: &Works, problems: &mut Problems) {
     let mut undeclared: BTreeMap<Arc<str>, Place> = BTreeMap::new();
     for source in &works.sources {
         let place = factory.sources.iter().find(|c| c.name == source.name).map_or(Place::NONE, |c| c.place);
         let model = source.compiled.model();
-        let topics = model.routes.iter().map(|r| (&r.topic, !r.samples)).chain(model.tags.iter().map(|t| (&t.topic, false)));
-        let mut said = Vec::new();
-        for (topic, is_document) in topics {
-            if !factory.topics.contains_key(&**topic) && !topic.contains('{') {
-                undeclared.entry(topic.clone()).or_insert(place);
+        let routes = model.routes.iter().map(|r| (&r.topic, !r.samples));
+        let tags = model.tags.iter().map(|t| (t.options.topic.as_deref().map_or_else(|| t.topic.clone(), Arc::from), false));
+        let mut topics: Vec<(Arc<str>, bool)> = routes.map(|(topic, docs)| (topic.clone(), docs)).chain(tags).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        for (name, is_document) in topics {
+            if !factory.topics.contains_key(&*name) && !name.contains('{') {
+                undeclared.entry(name.clone()).or_insert(place);
             }
-            if is_document && works.topics.get(topic).format == Format::Avro && !said.contains(topic) {
-                said.push(topic.clone());
-                problems
-                    .error(place, format!("source {} sends documents to topic {topic}, which is avro", source.name))
-                    .help("documents are not converted in this release: use `format: json` for their topic");
+            let topic = works.topics.get(&name);
+            let also = factory.topics.get(&*name).map_or(Place::NONE, |t| t.place);
+            let found = match (is_document, topic.format, &topic.contract) {
+                (true, Format::Avro | Format::Protobuf, None) | (true, Format::Json, None) if topic.schema.is_some() => Some((
+                    format!("source {} sends documents to topic {name}, which holds samples", source.name),
+                    "give the topic a schema of theirs, `schema: file`, or send them to another topic",
+                )),
+                (true, ..) if topic.shape.is_some() => Some((
+                    format!("source {} sends documents to topic {name}, which holds wide records of tags", source.name),
+                    "send them to another topic",
+                )),
+                (false, _, Some(_)) => Some((
+                    format!("source {} sends samples to topic {name}, whose schema is that of other documents", source.name),
+                    "send them to a topic with `schema: telemetry`",
+                )),
+                (false, Format::Raw, None) => Some((
+                    format!("source {} sends samples to topic {name}, which is raw", source.name),
+                    "samples are avro, json or protobuf",
+                )),
+                _ => None,
+            };
+            if let Some((message, help)) = found {
+                problems.error(place, message).help(help).also(also, "the topic");
             }
         }
     }

@@ -8,6 +8,7 @@
 //! __connect.errors.connector.name      who gave it up
 //! __connect.errors.exception.message   why
 //! millrace.route, .source, .seq        which way it came in, and its identity
+//! millrace.payload.encoded             the payload is in the topic's format, a registry's prefix in front; else it is as it came
 //! millrace.payload.cut                 the payload was too large for the dead letters, too: this is its beginning
 //! ```
 //!
@@ -33,6 +34,8 @@ pub const CONNECTOR: &str = "__connect.errors.connector.name";
 const PREFIX: &str = "__connect.errors.";
 /// The payload is only a beginning.
 pub const CUT: &str = "millrace.payload.cut";
+/// The payload is what was to be sent, in the topic's format, not what came in.
+pub const ENCODED: &str = "millrace.payload.encoded";
 /// Where a replayed record lay among the dead letters.
 pub const REPLAYED: &str = "millrace.replayed";
 const PATIENCE: Duration = Duration::from_secs(30);

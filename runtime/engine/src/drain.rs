@@ -23,16 +23,20 @@ mod client;
 mod lane;
 mod reports;
 
+use crate::book::Book;
 use crate::cursors;
-use crate::frame::Lane as LaneName;
+use crate::frame::{Lane as LaneName, RESERVED};
 use crate::outlet::{Note, Outlet};
+use crate::registrar::{Answer, Registrar};
 use crate::topics::Topics;
 use client::Client;
 use lane::{Lane, Moved, Room, State};
 use millrace_kafka::{Class, Connection, KafkaError, Outgoing, SendError, Settings, TopicSpec, TransactionError};
+use millrace_schemas::contract::Kind;
 use parking_lot::{Condvar, Mutex};
 use reports::{Mailbox, Tally};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,9 +70,60 @@ pub struct DrainOptions {
     pub outlets: Vec<Arc<Outlet>>,
     /// How long a record waits for company, unless the properties say so.
     pub linger: Duration,
+    /// The schemas that records in the logs were written with.
+    pub book: Arc<Book>,
+    /// `None`: values go out without ids.
+    pub registrar: Option<Arc<Registrar>>,
+}
+
+/// Why a batch can't go yet.
+enum Hindrance {
+    /// The registry is asked.
+    Wait,
+    /// It needs a human.
+    Refused(String),
+}
+
+/// How the values of one topic and schema go out.
+struct Way {
+    /// Magic byte and id.
+    prefix: Option<[u8; RESERVED]>,
+    /// Bytes in front of the value that only a registry's readers want: the indexes of a Protobuf message.
+    indexes: usize,
+    /// Without a registry: readers find the schema by its fingerprint in a header.
+    names_schema: bool,
+}
+
+impl Way {
+    const PLAIN: Self = Self { prefix: None, indexes: 0, names_schema: false };
+
+    /// What is sent of a value, whose reserved bytes lie in front of it.
+    fn of_value(&self, value: Range<usize>, is_reserved: bool) -> Range<usize> {
+        match self.prefix {
+            _ if !is_reserved => value,
+            Some(_) => value.start - RESERVED..value.end,
+            None => (value.start + self.indexes).min(value.end)..value.end,
+        }
+    }
 }
 
 impl DrainOptions {
+    fn way_of(&self, topic: &str, mark: u64) -> Result<Way, Hindrance> {
+        if mark == 0 {
+            return Ok(Way::PLAIN);
+        }
+        if let Some(registrar) = &self.registrar {
+            return match registrar.id(topic, mark) {
+                Answer::Id(id) => Ok(Way { prefix: Some(id.prefix()), ..Way::PLAIN }),
+                Answer::Wait => Err(Hindrance::Wait),
+                Answer::Refused(why) => Err(Hindrance::Refused(why)),
+            };
+        }
+        let schema = self.book.get(mark);
+        let names_schema = schema.as_ref().is_none_or(|schema| schema.kind != Kind::Json);
+        Ok(Way { prefix: None, indexes: schema.map_or(0, |schema| schema.indexes.len()), names_schema })
+    }
+
     /// How long a transaction stays open; `None`: there are none.
     fn commit_every(&self) -> Option<Duration> {
         self.transactions.as_ref().map(|(_, every)| *every)
@@ -89,6 +144,9 @@ pub struct DrainReport {
     pub transactions_aborted: u64,
     /// Records handed to the producer whose delivery is not reported yet.
     pub in_flight: usize,
+    /// Why records wait for the schema registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
 }
 
 /// The drain's thread.
@@ -139,6 +197,10 @@ impl Drain {
         for (_, log) in options.outlets.iter().flat_map(|o| &o.lanes) {
             let signal = shared.signal.clone();
             log.on_append(move |_| signal.wake());
+        }
+        if let Some(registrar) = &options.registrar {
+            let signal = shared.signal.clone();
+            registrar.on_answer(move || signal.wake());
         }
         let pump = Pump::new(options, shared.clone());
         let thread = std::thread::Builder::new().name("drain".into()).spawn(move || pump.run());
@@ -716,9 +778,11 @@ impl Pump {
                 save(lane);
             }
         }
+        let mut report = self.shared.report.lock();
         if let Some(client) = &self.client {
-            self.shared.report.lock().in_flight = client.producer.waiting();
+            report.in_flight = client.producer.waiting();
         }
+        report.registry = self.options.registrar.as_ref().and_then(|registrar| registrar.away());
     }
 
     /// When to look again, if nobody wakes us.

@@ -4,12 +4,14 @@
 //! start: store ─ intakes ─ drain ─ sources ─ sinks           stop: sources ─ intakes synced ─ sinks ─ drain (bounded) ─ store closed
 //! ```
 
+use crate::book::Book;
 use crate::commands::{self, CommandParts, CommandSink};
 use crate::compile::{SinkSpec, Works};
 use crate::drain::{Drain, DrainOptions, DrainReport};
 use crate::intake::{Intake, IntakeOptions, source_dir};
 use crate::ledger::Snapshot;
 use crate::paths::Paths;
+use crate::registrar::Registrar;
 use crate::sinks::{SinkCounts, SinkOptions, SinkTask};
 use crate::source::{Host, Remote, supervise};
 use crate::status::{Board, Report};
@@ -42,6 +44,8 @@ pub struct EngineOptions {
     pub commit: Duration,
     /// Warn when a log is this full (0..1), or will be within this time.
     pub alarm: (f64, Duration),
+    /// The schema registry; `None`: values go out without ids.
+    pub registry: Option<Arc<millrace_registry::Client>>,
 }
 
 /// A running engine.
@@ -126,6 +130,13 @@ impl Engine {
     pub fn start(works: Works, options: EngineOptions) -> Result<Arc<Self>, String> {
         let store = Store::open(options.data_dir.join("log"), StoreOptions { keep_free: options.keep_free, ..StoreOptions::default() })
             .map_err(|e| e.to_string())?;
+        let book = Arc::new(Book::open(&options.data_dir).map_err(|e| format!("cannot make the folder of schemas: {e}"))?);
+        for schema in works.topics.iter().filter_map(|topic| topic.schema.as_ref()) {
+            book.keep(schema).map_err(|e| format!("cannot keep the schema {} in the data directory: {e}", schema.name))?;
+        }
+        let topics = works.topics.with_sheets(&options.data_dir, &book).map_err(|e| format!("cannot take up the shapes of topics: {e}"))?;
+        let registrar =
+            options.registry.clone().map(|client| Registrar::new(client, book.clone(), topics.clone(), tokio::runtime::Handle::current()));
         let taps = Arc::new(Taps::default());
         let paths = Arc::new(Paths::default());
         let stopping = watch::Sender::new(false);
@@ -136,7 +147,7 @@ impl Engine {
                     site: &works.site,
                     name,
                     model,
-                    topics: &works.topics,
+                    topics: &topics,
                     clock: works.clock,
                     log_size,
                     full,
@@ -162,10 +173,12 @@ impl Engine {
         let drain = Arc::new(Drain::start(DrainOptions {
             settings: options.settings.clone(),
             transactions: options.exactly_once.then(|| (format!("millrace-{}", works.site.replace('/', "-")), options.commit)),
-            topics: works.topics.clone(),
+            topics: topics.clone(),
             declared: works.declared,
             outlets,
             linger: Duration::from_millis(5),
+            book,
+            registrar,
         })?);
         let mut sources = Vec::new();
         for (spec, host) in prepared {
@@ -196,12 +209,12 @@ impl Engine {
         }
         let mut sinks = Vec::new();
         for spec in works.sinks {
-            sinks.push(start_sink(spec, &works.site, &works.topics, &options.settings)?);
+            sinks.push(start_sink(spec, &works.site, &topics, &options.settings, options.registry.is_some())?);
         }
         for (index, rules) in works.commands.into_iter().enumerate() {
             let Some((own, (remote, target))) = own.clone().zip(remotes.get(&rules.source).cloned()) else { continue };
             let parts = CommandParts { rules: Arc::new(rules), index, remote, target, own };
-            sinks.push(start_commands(parts, &works.site, &works.topics, &options.settings)?);
+            sinks.push(start_commands(parts, &works.site, &topics, &options.settings, options.registry.is_some())?);
         }
         let watched: Vec<Arc<Intake>> = sources.iter().map(|s| s.host.intake.clone()).collect();
         let watcher = tokio::spawn(crate::alarm::watch(watched, store.clone(), options.alarm));
@@ -278,7 +291,7 @@ impl Engine {
     }
 }
 
-fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings) -> Result<RunningSink, String> {
+fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings, is_prefixed: bool) -> Result<RunningSink, String> {
     let board = Arc::new(Board::default());
     let topics = topics.clone();
     let compiled = spec.compiled;
@@ -290,6 +303,8 @@ fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings) 
             topics: spec.topics,
             from_latest: spec.from_latest,
             connector: format!("{site}/{}", spec.name),
+            known: topics.clone(),
+            is_prefixed,
             dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
             make: Box::new(move || compiled.sink().expect("compiled as a sink")),
             board: board.clone(),
@@ -299,7 +314,7 @@ fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings) 
     Ok(RunningSink { name: spec.name, type_name: spec.type_name, board, task })
 }
 
-fn start_commands(parts: CommandParts, site: &str, topics: &Topics, settings: &Settings) -> Result<RunningSink, String> {
+fn start_commands(parts: CommandParts, site: &str, topics: &Topics, settings: &Settings, is_prefixed: bool) -> Result<RunningSink, String> {
     let board = Arc::new(Board::default());
     let topics = topics.clone();
     let rules = parts.rules.clone();
@@ -315,6 +330,8 @@ fn start_commands(parts: CommandParts, site: &str, topics: &Topics, settings: &S
             topics: rules.topics.clone(),
             from_latest: true,
             connector: format!("{site}/{}", rules.name),
+            known: topics.clone(),
+            is_prefixed,
             dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
             make: Box::new(move || Box::new(CommandSink::new(parts.clone()))),
             board: board.clone(),

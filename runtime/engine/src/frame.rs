@@ -433,6 +433,17 @@ fn record(body: &[u8], start: &mut usize, topics: &[(&str, u64)]) -> Result<Reco
     Ok(RecordView { delta, topic, timestamp_delta_ms, flags, key, headers, value, reserved })
 }
 
+/// Writes a registry's prefix into the reserved bytes of every record whose topic has one; ends at a record that is damaged.
+pub fn stamp(body: &mut [u8], topics: &[(&str, u64)], prefixes: &[Option<[u8; RESERVED]>]) {
+    let mut start = 0;
+    while start < body.len() {
+        let Ok(view) = record(body, &mut start, topics) else { return };
+        if let (true, Some(value), Some(prefix)) = (view.reserved, view.value, prefixes[view.topic]) {
+            body[value.start - RESERVED..value.start].copy_from_slice(&prefix);
+        }
+    }
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -573,6 +584,23 @@ mod tests {
         let mut bytes = sample_batch(&mut Builder::default(), 1);
         bytes[0] = 9;
         assert_eq!(Frame::read(&bytes).unwrap_err(), FrameError::Version(9));
+    }
+
+    #[test]
+    fn a_prefix_stands_in_the_reserved_bytes_and_nothing_else_has_changed() {
+        let bytes = sample_batch(&mut Builder::default(), 3);
+        let frame = Frame::read(&bytes).unwrap();
+        let mut body = Vec::new();
+        frame.unpack(&mut body).unwrap();
+        let before = body.clone();
+        stamp(&mut body, &frame.topics, &[Some([0, 1, 2, 3, 4]), Some([9; 5])]);
+        let views: Vec<_> = records(&before, &frame.topics).map(Result::unwrap).collect();
+        for value in views.iter().filter_map(|v| v.value.clone()) {
+            assert_eq!(&body[value.start - RESERVED..value.start], [0, 1, 2, 3, 4]);
+        }
+        let changed = before.iter().zip(&body).filter(|(a, b)| a != b).count();
+        assert_eq!(changed, 3 * 4, "the magic byte is zero already");
+        assert_eq!(records(&body, &frame.topics).map(Result::unwrap).collect::<Vec<_>>(), views);
     }
 
     proptest! {

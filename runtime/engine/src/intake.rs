@@ -17,12 +17,14 @@ use crate::ledger::{Intake as IntakeCounts, Ledger};
 use crate::outlet::{CURSOR, Note, Outlet, Positions};
 use crate::paths::Paths;
 use crate::positions;
+use crate::repeats::Repeats;
 use crate::tags::{Tags, Verdict};
 use crate::taps::Taps;
-use crate::topics::{Format, SampleKey, Topic, Topics};
+use crate::topics::{Format, LATEST, SampleKey, Topic, Topics};
+use crate::wide::{Rows, Seat};
 use millrace_contract::{AckId, Clash, Model, Route, TagDef};
 use millrace_log::{AppendError, Budget, Full, Log, LogOptions, Store};
-use millrace_schemas::avro::TELEMETRY_FINGERPRINT;
+use millrace_schemas::contract::Work;
 use millrace_schemas::{
     Batch, Doc, Flags, Micros, Origin, Reject, Row, SampleMeta, Span, StatusCode, TagId, TimeSource, Value, push_header,
 };
@@ -45,6 +47,8 @@ const SPARE_BATCHES: usize = 4;
 const SPARE_HEAP: usize = 4 << 20;
 /// Topics that a source makes up from templates, at most.
 const TOPICS_MAX: usize = 100_000;
+/// In front of a sample in Protobuf: it is the first message of its file.
+const FIRST_MESSAGE: u8 = 0;
 /// No clock older than this program is used to number a new incarnation: 2026-11-01.
 const PROGRAM_BUILT: u64 = 1_793_491_200;
 
@@ -102,6 +106,9 @@ pub struct Intake {
     /// Why the log takes nothing at the moment; for the status board.
     held: Mutex<Option<String>>,
     catalog_saved: Mutex<Instant>,
+    latest: Arc<str>,
+    /// Dead letters are told in the messages, a storm of them now and then.
+    told: Mutex<Repeats>,
 }
 
 #[derive(Default)]
@@ -121,6 +128,11 @@ struct Pipe {
     owed: Vec<(String, Vec<u8>)>,
     headers: Vec<u8>,
     key: Vec<u8>,
+    /// A document in its topic's format, and what the conversion needs.
+    value: Vec<u8>,
+    work: Work,
+    /// Positions of what is in an open window: until when, key, value.
+    held: VecDeque<(i64, String, Vec<u8>)>,
 }
 
 struct LanePipe {
@@ -145,6 +157,8 @@ struct Core {
     catalog: Catalog,
     /// Samples the engine owes: of parts that are gone.
     pending: Vec<Row>,
+    /// What becomes one record for many tags.
+    rows: Rows,
 }
 
 struct Def {
@@ -153,14 +167,25 @@ struct Def {
     address: Box<str>,
     topic: Arc<Topic>,
     def: i32,
+    /// Where it goes into a wide record.
+    seat: Option<Seat>,
 }
 
 #[derive(Default)]
 struct Acks {
     sent: u64,
     done: u64,
-    /// Ack ids whose lanes are not all synced: the id, and each lane's end after it.
-    pending: VecDeque<(u64, [u64; 3])>,
+    /// Ack ids whose lanes are not all synced.
+    pending: VecDeque<Unsynced>,
+}
+
+/// A batch that is not durable yet.
+struct Unsynced {
+    id: u64,
+    /// Each lane's end after it.
+    ends: [u64; 3],
+    /// Some of it is in a wide record's window that ends then, and in no log before; zero: nothing.
+    held: i64,
 }
 
 /// Forgets what the report filter remembers, unless it is disarmed.
@@ -177,6 +202,14 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// What could not be delivered.
+struct Dead<'a> {
+    key: Key<'a>,
+    headers: Span,
+    payload: &'a [u8],
+    reason: &'a str,
+}
+
 /// What one `send` adds to the ledger, committed piece by piece.
 #[derive(Default, Clone, Copy)]
 struct Delta {
@@ -184,6 +217,8 @@ struct Delta {
     dropped: u64,
     dead: u64,
     clock_refused: u64,
+    /// The end of the last window that something went into.
+    held: i64,
 }
 
 impl Intake {
@@ -274,8 +309,9 @@ impl Intake {
                 Box::new(move || positions.save())
             },
         });
-        let catalog = Catalog::open(&options.dir.join("catalog"), &source);
         let intake_source = source.clone();
+        let keeps_latest = options.topics.iter().any(|topic| topic.latest);
+        let catalog = Catalog::open(&options.dir.join("catalog"), &source, keeps_latest.then(|| LATEST.into()));
         let intake = Self {
             source,
             ledger,
@@ -287,7 +323,16 @@ impl Intake {
             compress: options.compress,
             budget,
             full: options.full,
-            pipe: tokio::sync::Mutex::new(Pipe { lanes, next_seq, owed: Vec::new(), headers: Vec::new(), key: Vec::new() }),
+            pipe: tokio::sync::Mutex::new(Pipe {
+                lanes,
+                next_seq,
+                owed: Vec::new(),
+                headers: Vec::new(),
+                key: Vec::new(),
+                value: Vec::new(),
+                work: Work::default(),
+                held: VecDeque::new(),
+            }),
             core: Mutex::new(Core {
                 source: intake_source,
                 paths: options.paths,
@@ -299,6 +344,7 @@ impl Intake {
                 topic_cache: HashMap::new(),
                 catalog,
                 pending: Vec::new(),
+                rows: Rows::default(),
             }),
             positions,
             acks: Mutex::default(),
@@ -307,6 +353,8 @@ impl Intake {
             taps: options.taps,
             held: Mutex::new(None),
             catalog_saved: Mutex::new(Instant::now()),
+            latest: LATEST.into(),
+            told: Mutex::default(),
         };
         {
             let mut core = intake.core.lock();
@@ -350,6 +398,8 @@ impl Intake {
             core.paths.release(&path, &core.source);
             core.catalog.retire(&path, Micros::now());
         }
+        drop(core);
+        self.events.work.notify_one();
     }
 
     pub fn alive(&self, part: &str) {
@@ -424,12 +474,12 @@ impl Intake {
     pub async fn send(&self, mut batch: Batch, moved: &[(&str, &[u8])]) -> AckId {
         let mut pipe = self.pipe.lock().await;
         let pipe = &mut *pipe;
-        self.append(pipe, &batch, moved).await;
+        let held = self.append(pipe, &batch, moved).await;
         let id = {
             let mut acks = self.acks.lock();
             acks.sent += 1;
             let id = acks.sent;
-            acks.pending.push_back((id, ends(&pipe.lanes)));
+            acks.pending.push_back(Unsynced { id, ends: ends(&pipe.lanes), held });
             AckId(id)
         };
         self.events.sent.notify_waiters();
@@ -453,7 +503,7 @@ impl Intake {
             {
                 let mut acks = self.acks.lock();
                 let heads = self.synced();
-                while let Some((id, ends)) = acks.pending.front()
+                while let Some(Unsynced { id, ends, held: 0 }) = acks.pending.front()
                     && ends.iter().zip(heads).all(|(end, synced)| *end <= synced)
                 {
                     acks.done = *id;
@@ -462,7 +512,7 @@ impl Intake {
                 if acks.done > after.0 {
                     return AckId(acks.done);
                 }
-                if let Some((_, ends)) = acks.pending.back() {
+                if let Some(Unsynced { ends, .. }) = acks.pending.back() {
                     for (lane, log) in &self.outlet.lanes {
                         if log.synced() < ends[*lane as usize] {
                             log.want_sync();
@@ -495,7 +545,7 @@ impl Intake {
             let mut core = self.core.lock();
             let core = &mut *core;
             core.tags.tick(batch.read_time, &mut batch);
-            !core.pending.is_empty() || core.catalog.has_pending()
+            !core.pending.is_empty() || core.catalog.has_pending() || core.rows.has_due(batch.read_time)
         };
         if !batch.is_empty() || has_catalog {
             self.append(&mut pipe, &batch, &[]).await;
@@ -530,6 +580,12 @@ impl Intake {
 
     /// Makes everything durable that was sent: for a clean stop.
     pub async fn close(&self) {
+        {
+            // Windows end with the source.
+            let mut pipe = self.pipe.lock().await;
+            let batch = Batch { read_time: Micros::now(), ..Batch::new() };
+            self.append_until(&mut pipe, &batch, &[], Micros(i64::MAX)).await;
+        }
         let sent = self.acks.lock().sent;
         if sent > 0 {
             let _ = tokio::time::timeout(Duration::from_secs(10), self.durable(AckId(sent - 1))).await;
@@ -539,7 +595,12 @@ impl Intake {
         let _ = tokio::task::spawn_blocking(move || positions.save()).await;
     }
 
-    async fn append(&self, pipe: &mut Pipe, batch: &Batch, moved: &[(&str, &[u8])]) {
+    async fn append(&self, pipe: &mut Pipe, batch: &Batch, moved: &[(&str, &[u8])]) -> i64 {
+        self.append_until(pipe, batch, moved, batch.read_time).await
+    }
+
+    /// Appends a batch; wide records whose window ends until `windows` go with it. Returns until when some of the batch is held in a window.
+    async fn append_until(&self, pipe: &mut Pipe, batch: &Batch, moved: &[(&str, &[u8])], windows: Micros) -> i64 {
         // Dropped in a wait, what was judged is not written: it must not be filtered when it comes again.
         let mut undo = Undo { core: &self.core, is_armed: true };
         let mut delta = Delta::default();
@@ -573,7 +634,7 @@ impl Intake {
             }
         }
         for doc in &batch.docs {
-            self.document(pipe, doc, batch);
+            self.document(pipe, &mut delta, doc, batch);
             if pipe.is_full() {
                 self.flush(pipe, &mut delta, &[]).await;
             }
@@ -584,8 +645,70 @@ impl Intake {
                 self.flush(pipe, &mut delta, &[]).await;
             }
         }
-        self.flush(pipe, &mut delta, moved).await;
+        let written_until = if self.wide_records(pipe, batch.read_time, windows) { windows.0 } else { 0 };
+        // Positions wait with what they stand behind, and behind one that waits.
+        let held = delta.held;
+        let until = held.max(pipe.held.back().map_or(0, |(until, ..)| *until));
+        if until != 0 {
+            pipe.held.extend(moved.iter().map(|(key, value)| (until, (*key).to_owned(), value.to_vec())));
+        }
+        let free = pipe.held.iter().take_while(|(until, ..)| *until <= written_until).count();
+        pipe.owed.extend(pipe.held.drain(..free).map(|(_, key, value)| (key, value)));
+        self.flush(pipe, &mut delta, if until == 0 { moved } else { &[] }).await;
+        let ends = ends(&pipe.lanes);
+        for waiting in self.acks.lock().pending.iter_mut().filter(|w| w.held != 0 && w.held <= written_until) {
+            (waiting.held, waiting.ends) = (0, ends);
+        }
         undo.is_armed = false;
+        held
+    }
+
+    /// Writes the wide records whose window or scan is over. False: some have to wait.
+    fn wide_records(&self, pipe: &mut Pipe, read_time: Micros, until: Micros) -> bool {
+        let mut core = self.core.lock();
+        while let Some(row) = core.rows.next_due(until) {
+            if !self.wide_record(&mut core, pipe, row, read_time) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes a wide record. False: its schema can't be kept on the disk; it waits.
+    fn wide_record(&self, core: &mut Core, pipe: &mut Pipe, row: usize, read_time: Micros) -> bool {
+        let seq = pipe.next_seq;
+        let Pipe { lanes, value, key: key_buffer, .. } = pipe;
+        let made = match core.rows.write(row, &self.source, seq, value) {
+            Ok(made) => made,
+            Err(error) => {
+                let why = format!("the schema of a wide record can't be kept: {error}");
+                if self.told.lock().say(&why).is_some() {
+                    tracing::error!(source = %self.source, "{why}; its values wait in memory");
+                }
+                self.hold(Some(&why));
+                return false;
+            }
+        };
+        pipe.next_seq += 1;
+        let (timestamp, is_replaced) = made.topic.timestamp(made.time, read_time);
+        if is_replaced {
+            self.ledger.outgoing.timestamp_replaced.fetch_add(1, Relaxed);
+        }
+        let key = match sample_key(&made.topic.key, made.asset, &self.source, key_buffer) {
+            KeyChoice::Bytes(bytes) if matches!(made.topic.key, SampleKey::Template(_)) => Key::Bytes(bytes),
+            KeyChoice::None => Key::None,
+            _ => Key::Bytes(made.asset.as_bytes()),
+        };
+        let record = Record { offset: seq, topic: &made.topic.name, schema: made.mark, timestamp_ms: timestamp, flags: 0, headers: &[] };
+        lane_of(lanes, made.topic.lane).builder.push(
+            &record,
+            Some(|out: &mut Vec<u8>| {
+                out.extend_from_slice(value);
+                key
+            }),
+            Key::None,
+        );
+        true
     }
 
     /// One reading: the bits of a word become their own samples.
@@ -616,7 +739,11 @@ impl Intake {
             delta.clock_refused += 1;
         }
         let applied = core.tags.rules(row.tag).map_or(Ok(()), |rules| rules.apply(&mut row));
-        if let Verdict::Report { first } = core.tags.judge(&row, heap, read_time) {
+        let verdict = core.tags.judge(&row, heap, read_time);
+        if let (Some(seat), Ok(())) = (core.defs[row.tag.0 as usize].seat, &applied) {
+            return self.fold(core, pipe, delta, seat, &row, heap, read_time, verdict);
+        }
+        if let Verdict::Report { first } = verdict {
             if first && matches!(row.flags.origin, Origin::Change | Origin::Poll | Origin::Other) {
                 row.flags.origin = Origin::Initial;
             }
@@ -627,6 +754,7 @@ impl Intake {
             if let Err(reason) = applied {
                 pipe.headers.clear();
                 dead_letter_headers(&mut pipe.headers, &def.topic.name, &def.path, &self.source, seq, &reason);
+                self.tell(&def.topic, "", &format!("tag {}: {reason}", def.path));
                 let Pipe { lanes, headers, .. } = pipe;
                 let lane = lane_of(lanes, def.topic.lane);
                 let record = Record {
@@ -657,16 +785,13 @@ impl Intake {
             let lane = lane_of(lanes, lane);
             let topic = &def.topic;
             let write_key = sample_key(&topic.key, &def.path, &self.source, key_buffer);
-            let schema = if topic.format == Format::Avro { TELEMETRY_FINGERPRINT } else { 0 };
-            let record = Record { offset: seq, topic: &topic.name, schema, timestamp_ms: timestamp, flags: 0, headers: &[] };
+            let record =
+                Record { offset: seq, topic: &topic.name, schema: topic.sample_mark(), timestamp_ms: timestamp, flags: 0, headers: &[] };
             lane.builder.push(
                 &record,
                 Some(|out: &mut Vec<u8>| {
                     let start = out.len();
-                    let tag_at = match topic.format {
-                        Format::Avro => millrace_schemas::avro::encode(&meta, &row, heap, out),
-                        Format::Json => millrace_schemas::json::encode(&meta, &row, heap, out),
-                    };
+                    let tag_at = encode(topic.format, &meta, &row, heap, out);
                     match (write_key, tag_at) {
                         (KeyChoice::Tag, Some(at)) => Key::InValue { start: (at.start - start) as u32, len: at.len() as u32 },
                         (KeyChoice::Tag, None) => Key::Bytes(def.path.as_bytes()),
@@ -676,6 +801,27 @@ impl Intake {
                 }),
                 Key::None,
             );
+            if topic.latest && row.flags.origin != Origin::Backfill {
+                // In one lane whatever the topic's, so that a tombstone never overtakes a sample.
+                let seq = pipe.next_seq;
+                pipe.next_seq += 1;
+                let record = Record {
+                    offset: seq,
+                    topic: &self.latest,
+                    schema: topic.sample_mark(),
+                    timestamp_ms: timestamp,
+                    flags: flag::AUX,
+                    headers: &[],
+                };
+                lane_of(&mut pipe.lanes, Lane::Normal).builder.push(
+                    &record,
+                    Some(|out: &mut Vec<u8>| {
+                        encode(topic.format, &meta, &row, heap, out);
+                        Key::Bytes(def.path.as_bytes())
+                    }),
+                    Key::None,
+                );
+            }
             if self.taps.is_watched() {
                 let mut line = Vec::new();
                 millrace_schemas::json::encode(&meta, &row, heap, &mut line);
@@ -683,6 +829,40 @@ impl Intake {
             }
         } else {
             delta.filtered += 1;
+        }
+    }
+
+    /// A sample that goes into a wide record: a change into its asset's, any reading into its scan's.
+    #[allow(clippy::too_many_arguments, reason = "one sample on its way, as in `sample`")]
+    fn fold(
+        &self,
+        core: &mut Core,
+        pipe: &mut Pipe,
+        delta: &mut Delta,
+        seat: Seat,
+        row: &Row,
+        heap: &[u8],
+        read_time: Micros,
+        verdict: Verdict,
+    ) {
+        delta.filtered += 1;
+        let is_scan = core.rows.is_scan(seat);
+        let is_wanted = if is_scan { !matches!(row.flags.origin, Origin::Heartbeat | Origin::Status) } else { verdict != Verdict::Filter };
+        if !is_wanted {
+            return;
+        }
+        if core.rows.is_repeat(seat) {
+            let closed = core.rows.close(seat);
+            self.wide_record(core, pipe, closed, read_time);
+        }
+        delta.held = delta.held.max(core.rows.fold(seat, row, heap, read_time));
+        if self.taps.is_watched() {
+            let def = &core.defs[row.tag.0 as usize];
+            let meta =
+                SampleMeta { tag: &def.path, def: def.def, read_time, device_time: None, source: &self.source, seq: pipe.next_seq as i64 };
+            let mut line = Vec::new();
+            millrace_schemas::json::encode(&meta, row, heap, &mut line);
+            self.taps.say(&self.source, &def.path, line);
         }
     }
 
@@ -711,15 +891,30 @@ impl Intake {
         is_not_behind && time.0 <= read_time.0.saturating_add(micros(self.clock.ahead))
     }
 
-    fn document(&self, pipe: &mut Pipe, doc: &Doc, batch: &Batch) {
+    fn document(&self, pipe: &mut Pipe, delta: &mut Delta, doc: &Doc, batch: &Batch) {
+        let route = self.routes.get(doc.route.0 as usize);
         let topic = {
-            let name = if doc.topic == Span::EMPTY {
-                self.routes.get(doc.route.0 as usize).map_or("millrace.unrouted", |r| &r.topic)
-            } else {
-                batch.text_of(doc.topic)
-            };
+            let name = if doc.topic == Span::EMPTY { route.map_or("millrace.unrouted", |r| &r.topic) } else { batch.text_of(doc.topic) };
             self.core.lock().topic(name)
         };
+        let key = if doc.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(doc.key)) };
+        let payload = doc.payload.map(|span| batch.bytes_of(span));
+        let mut is_converted = false;
+        if let (Some(contract), Some(bytes)) = (&topic.contract, payload) {
+            pipe.value.clear();
+            if let Err(misfit) = contract.fit(bytes, &mut pipe.value, &mut pipe.work) {
+                let reason = format!("does not fit the schema of topic {}: {misfit}", topic.name);
+                return self.dead_letter(
+                    pipe,
+                    delta,
+                    &topic,
+                    route,
+                    Dead { key, headers: doc.headers, payload: bytes, reason: &reason },
+                    batch,
+                );
+            }
+            is_converted = true;
+        }
         let time = if doc.time.is_none() { batch.read_time } else { doc.time };
         let (timestamp, is_replaced) = topic.timestamp(time, batch.read_time);
         if is_replaced {
@@ -730,14 +925,13 @@ impl Intake {
         pipe.headers.clear();
         pipe.headers.extend_from_slice(batch.bytes_of(doc.headers));
         identity_headers(&mut pipe.headers, &self.source, seq);
-        let key = if doc.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(doc.key)) };
-        let Pipe { lanes, headers, .. } = pipe;
+        let Pipe { lanes, headers, value, .. } = pipe;
         let lane = lane_of(lanes, topic.lane);
-        let payload = doc.payload.map(|span| batch.bytes_of(span));
-        let record = Record { offset: seq, topic: &topic.name, schema: 0, timestamp_ms: timestamp, flags: 0, headers };
+        let record = Record { offset: seq, topic: &topic.name, schema: topic.mark, timestamp_ms: timestamp, flags: 0, headers };
+        let written: Option<&[u8]> = if is_converted { Some(value) } else { payload };
         lane.builder.push(
             &record,
-            payload.map(|bytes| {
+            written.map(|bytes| {
                 move |out: &mut Vec<u8>| {
                     out.extend_from_slice(bytes);
                     key
@@ -755,13 +949,21 @@ impl Intake {
     fn reject(&self, pipe: &mut Pipe, delta: &mut Delta, reject: &Reject, batch: &Batch) {
         let route = self.routes.get(reject.route.0 as usize);
         let topic = self.core.lock().topic(route.map_or("millrace.unrouted", |r| &r.topic));
+        let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
+        let payload = batch.bytes_of(reject.payload);
+        self.dead_letter(pipe, delta, &topic, route, Dead { key, headers: reject.headers, payload, reason: &reject.reason }, batch);
+    }
+
+    /// A dead letter with the payload as it came.
+    fn dead_letter(&self, pipe: &mut Pipe, delta: &mut Delta, topic: &Topic, route: Option<&Route>, dead: Dead<'_>, batch: &Batch) {
+        let Dead { key, headers: carried, payload, reason } = dead;
+        let route = route.map_or("", |r| &*r.name);
+        self.tell(topic, route, reason);
         let seq = pipe.next_seq;
         pipe.next_seq += 1;
         pipe.headers.clear();
-        pipe.headers.extend_from_slice(batch.bytes_of(reject.headers));
-        dead_letter_headers(&mut pipe.headers, &topic.name, route.map_or("", |r| &r.name), &self.source, seq, &reject.reason);
-        let payload = batch.bytes_of(reject.payload);
-        let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
+        pipe.headers.extend_from_slice(batch.bytes_of(carried));
+        dead_letter_headers(&mut pipe.headers, &topic.name, route, &self.source, seq, reason);
         let Pipe { lanes, headers, .. } = pipe;
         let lane = lane_of(lanes, topic.lane);
         let record = Record {
@@ -783,6 +985,13 @@ impl Intake {
         delta.dead += 1;
     }
 
+    /// Says in the messages that there is a dead letter: of each way in the first at once, a storm of them now and then.
+    fn tell(&self, topic: &Topic, route: &str, reason: &str) {
+        if let Some(times) = self.told.lock().say(&format!("{route} {}", topic.name)) {
+            tracing::warn!(source = %self.source, route, topic = &*topic.dead_letter, repeated = times, "a dead letter: {reason}");
+        }
+    }
+
     /// One catalog entry: a tag's definition, or the news that it is retired.
     fn entry(&self, pipe: &mut Pipe, entry: &crate::catalog::Entry, read_time: Micros) {
         let seq = pipe.next_seq;
@@ -792,11 +1001,13 @@ impl Intake {
             Record { offset: seq, topic: &entry.topic, schema: 0, timestamp_ms: read_time.as_millis(), flags: flag::AUX, headers: &[] };
         lane.builder.push(
             &record,
-            Some(|out: &mut Vec<u8>| {
-                out.extend_from_slice(&entry.value);
-                Key::Bytes(&entry.key)
+            entry.value.as_ref().map(|value| {
+                |out: &mut Vec<u8>| {
+                    out.extend_from_slice(value);
+                    Key::Bytes(&entry.key)
+                }
             }),
-            Key::None,
+            Key::Bytes(&entry.key),
         );
     }
 
@@ -935,11 +1146,14 @@ impl Core {
                 known.def = def;
                 known.topic = topic;
                 self.tags.change(id, &tag.options, &tag.part, now);
+                let seat = known.topic.sheet.clone().map(|sheet| self.rows.seat(&known.topic, &sheet, &path, &tag));
+                known.seat = seat;
             }
             return Ok(id);
         }
         let id = self.tags.add(&tag.options, &tag.part, now);
-        self.defs.push(Def { path: path.clone(), address: tag.address.as_str().into(), topic, def });
+        let seat = topic.sheet.clone().map(|sheet| self.rows.seat(&topic, &sheet, &path, &tag));
+        self.defs.push(Def { path: path.clone(), address: tag.address.as_str().into(), topic, def, seat });
         self.by_path.insert(path, id);
         if let Some(bits) = &tag.options.bits {
             let options = Arc::new(millrace_contract::TagOptions { bits: None, ..(*tag.options).clone() });
@@ -998,6 +1212,18 @@ fn sample_key<'a>(key: &SampleKey, path: &'a str, source: &str, buffer: &'a mut 
             }
             buffer.extend_from_slice(rest.as_bytes());
             KeyChoice::Bytes(buffer)
+        }
+    }
+}
+
+/// A sample in its topic's format. Returns where in `out` the tag's path lies, for the record's key.
+fn encode(format: Format, meta: &SampleMeta<'_>, row: &Row, heap: &[u8], out: &mut Vec<u8>) -> Option<std::ops::Range<usize>> {
+    match format {
+        Format::Avro => millrace_schemas::avro::encode(meta, row, heap, out),
+        Format::Json | Format::Raw => millrace_schemas::json::encode(meta, row, heap, out),
+        Format::Protobuf => {
+            out.push(FIRST_MESSAGE);
+            millrace_schemas::protobuf::encode(meta, row, heap, out)
         }
     }
 }

@@ -17,9 +17,10 @@
 
 use crate::dead;
 use crate::status::Board;
+use crate::topics::{Format, Topics};
 use millrace_contract::{Failure, Flush, Flushed, Input, Partition, Record, Records, Refused, Sink, Status};
 use millrace_kafka::{Class, Connection, Consumer, KafkaError, Message, Polled, Settings, Start, TopicPartition};
-use millrace_schemas::{Batch, Micros, Span, avro, json, push_header};
+use millrace_schemas::{Batch, Micros, Span, avro, json, protobuf, push_header};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,6 +62,10 @@ pub struct SinkOptions {
     pub connector: String,
     /// The dead-letter topic of a topic.
     pub dead_letter: DeadLetterOf,
+    /// What is known of the topics: their formats.
+    pub known: Topics,
+    /// Values of topics with a schema begin with a registry's prefix.
+    pub is_prefixed: bool,
     /// Makes a new instance: at start, and after a failure.
     pub make: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     pub board: Arc<Board>,
@@ -291,12 +296,13 @@ impl<'r> Session<'r> {
 
     /// Reads messages into `records`.
     fn fetch(&mut self, wait: Duration) -> Polled {
-        let Self { consumer, records, .. } = self;
+        let Self { consumer, records, runner, .. } = self;
+        let options = &runner.options;
         records.parts.clear();
         records.records.clear();
         records.heap.clear();
         consumer.poll(wait, |message| {
-            push(records, &message);
+            push(records, &message, options);
             records.records.len() < RECORDS && records.heap.len() < BYTES
         })
     }
@@ -343,7 +349,8 @@ impl<'r> Session<'r> {
         let mut kept = Vec::with_capacity(self.records.records.len());
         for record in std::mem::take(&mut self.records.records) {
             let Some(value) = record.value else { continue };
-            match decode_sample(self.records.of(value), &mut batch) {
+            let format = self.runner.options.known.get(&self.records.partition(&record).topic).format;
+            match decode_sample(format, self.records.of(value), &mut batch) {
                 Ok(()) => kept.push(record),
                 Err(reason) => self.letter(&record, &reason)?,
             }
@@ -367,7 +374,8 @@ impl<'r> Session<'r> {
             connector: &options.connector,
             reason,
             key: of(record.key),
-            value: of(record.value),
+            // As it lies in Kafka.
+            value: of(record.value.map(|v| Span { start: v.start - u32::from(record.prefix), len: v.len + u32::from(record.prefix) })),
             headers: self.records.of(record.headers),
         };
         self.letters.send(&(options.dead_letter)(&part.topic), &letter).map_err(|e| failure("cannot write a dead letter", &e))?;
@@ -382,7 +390,8 @@ impl<'r> Session<'r> {
         let mut found = Records::default();
         let reader = Consumer::reader(&self.runner.options.settings, true).map_err(|e| failure("cannot read a refused record", &e))?;
         let ends = HashMap::from([(part.clone(), refused.offset + 1)]);
-        let outcome = reader.read_to(&[(part.clone(), refused.offset)], &ends, PATIENCE, |message| push(&mut found, &message));
+        let outcome =
+            reader.read_to(&[(part.clone(), refused.offset)], &ends, PATIENCE, |message| push(&mut found, &message, &self.runner.options));
         outcome.map_err(|e| failure("cannot read a refused record", &e))?;
         let Some(record) = found.records.first().copied() else {
             tracing::error!(sink = self.runner.options.name, partition = %part, offset = refused.offset, "a refused record is not in Kafka any more: {}", refused.reason);
@@ -611,7 +620,7 @@ fn contract_parts(parts: &[TopicPartition]) -> Vec<Partition> {
 }
 
 /// Copies a message into the records.
-fn push(records: &mut Records, message: &Message<'_>) {
+fn push(records: &mut Records, message: &Message<'_>, options: &SinkOptions) {
     let is_same = |p: &Partition| p.partition == message.partition() && &*p.topic == message.topic();
     // The last one, nearly always; the records of one partition may come in several runs.
     let part = match records.parts.iter().rposition(is_same) {
@@ -629,19 +638,38 @@ fn push(records: &mut Records, message: &Message<'_>) {
         heap.extend_from_slice(bytes);
         Span { start, len: bytes.len() as u32 }
     };
-    let (key, value) = (message.key().map(&mut copy), message.value().map(&mut copy));
+    let (key, mut value) = (message.key().map(&mut copy), message.value().map(&mut copy));
+    let mut prefix = 0;
+    if options.is_prefixed
+        && let (Some(span), Some(bytes)) = (&mut value, message.value())
+    {
+        prefix = options.known.get(message.topic()).prefix_of(bytes);
+        *span = Span { start: span.start + u32::from(prefix), len: span.len - u32::from(prefix) };
+    }
     let start = heap.len() as u32;
     for (name, value) in message.headers() {
         push_header(heap, name, value);
     }
     let headers = Span { start, len: heap.len() as u32 - start };
-    records.records.push(Record { part: part as u32, offset: message.offset(), timestamp_ms: message.timestamp_ms(), key, value, headers });
+    records.records.push(Record {
+        part: part as u32,
+        offset: message.offset(),
+        timestamp_ms: message.timestamp_ms(),
+        key,
+        value,
+        headers,
+        prefix,
+    });
 }
 
-/// Reads a sample in either of its forms. They can't be confused: Avro begins with the length of the tag, which is not negative, as `{` would be.
-fn decode_sample(value: &[u8], batch: &mut Batch) -> Result<(), String> {
+/// Reads a sample in any of its forms. JSON can't be confused: Avro begins with the length of the tag, which is not negative, as `{` would be.
+fn decode_sample(format: Format, value: &[u8], batch: &mut Batch) -> Result<(), String> {
     let rows = batch.rows.len();
-    let outcome = if value.first() == Some(&b'{') { json::decode(value, batch) } else { avro::decode(value, batch) };
+    let outcome = match format {
+        Format::Protobuf => protobuf::decode(value, batch),
+        _ if value.first() == Some(&b'{') => json::decode(value, batch),
+        _ => avro::decode(value, batch),
+    };
     outcome.map_err(|error| {
         batch.rows.truncate(rows);
         format!("is no sample: {error}")
@@ -676,7 +704,7 @@ mod tests {
     fn what_is_no_sample_is_refused_with_the_reason_and_leaves_no_row() {
         let mut batch = Batch::new();
         for bytes in [&b"{\"tag\": 1}"[..], b"", b"\xff\xff", b"hello"] {
-            assert!(decode_sample(bytes, &mut batch).unwrap_err().starts_with("is no sample: "));
+            assert!(decode_sample(Format::Avro, bytes, &mut batch).unwrap_err().starts_with("is no sample: "));
             assert!(batch.rows.is_empty());
         }
     }

@@ -1,8 +1,13 @@
 //! What the engine knows of each Kafka topic: format, key, lane, dead letters, and which timestamps it takes.
 
-use crate::frame::Lane;
+use crate::book::Book;
+use crate::frame::{Lane, RESERVED};
+use crate::wide::{Shape, Sheet};
 use millrace_schemas::Micros;
+use millrace_schemas::avro::TELEMETRY_FINGERPRINT;
+use millrace_schemas::contract::{Contract, Kind, Schema};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The form of a topic's values.
@@ -11,6 +16,43 @@ pub enum Format {
     Avro,
     #[default]
     Json,
+    Protobuf,
+    /// Documents as they came; no samples.
+    Raw,
+}
+
+impl Format {
+    /// The language its schemas are written in.
+    pub const fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Avro => Some(Kind::Avro),
+            Self::Json => Some(Kind::Json),
+            Self::Protobuf => Some(Kind::Protobuf),
+            Self::Raw => None,
+        }
+    }
+}
+
+/// How the subject of a topic's schema is named in a registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Subject {
+    /// `{topic}-value`
+    #[default]
+    TopicName,
+    /// The schema's full name.
+    RecordName,
+    /// `{topic}-{the schema's full name}`
+    TopicRecordName,
+}
+
+impl Subject {
+    pub fn of(self, topic: &str, name: &str) -> String {
+        match self {
+            Self::TopicName => format!("{topic}-value"),
+            Self::RecordName => name.to_owned(),
+            Self::TopicRecordName => format!("{topic}-{name}"),
+        }
+    }
 }
 
 /// The key of a topic's samples.
@@ -28,11 +70,24 @@ pub enum SampleKey {
 }
 
 /// The contract of one topic.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Topic {
     pub name: Arc<str>,
     pub format: Format,
+    /// What its values are written with; `None`: nothing is said of them.
+    pub schema: Option<Arc<Schema>>,
+    /// What its documents must be.
+    pub contract: Option<Arc<Contract>>,
+    pub subject: Subject,
+    /// The schema's mark, by which a record in the log names it; 0: none.
+    pub mark: u64,
     pub key: SampleKey,
+    /// Many tags go into one record.
+    pub shape: Option<Shape>,
+    /// The fields of its wide records, once the engine runs.
+    pub sheet: Option<Arc<Sheet>>,
+    /// The last sample of each tag is also kept in [`LATEST`].
+    pub latest: bool,
     pub lane: Lane,
     pub dead_letter: Arc<str>,
     /// How far behind and ahead of read_time, in microseconds, Kafka takes a timestamp: its retention, and one hour by default.
@@ -40,6 +95,8 @@ pub struct Topic {
     pub ahead: i64,
 }
 
+/// The compacted topic of last samples, by tag.
+pub const LATEST: &str = "millrace.latest";
 const DAY: i64 = 86_400_000_000;
 const HOUR: i64 = 3_600_000_000;
 
@@ -49,12 +106,44 @@ impl Topic {
         Self {
             name: name.into(),
             format: Format::Json,
+            schema: None,
+            contract: None,
+            subject: Subject::TopicName,
+            mark: 0,
             key: SampleKey::Tag,
+            shape: None,
+            sheet: None,
+            latest: false,
             lane: Lane::Normal,
             dead_letter: dead_letter_of(name),
             behind: 7 * DAY,
             ahead: HOUR,
         }
+    }
+
+    /// With the schema its values are written with.
+    #[must_use]
+    pub fn with_schema(self, schema: Arc<Schema>) -> Self {
+        Self { mark: schema.mark(), schema: Some(schema), ..self }
+    }
+
+    /// As [`Topic::mark`], of a sample.
+    pub fn sample_mark(&self) -> u64 {
+        if self.format == Format::Avro { TELEMETRY_FINGERPRINT } else { self.mark }
+    }
+
+    /// How many bytes of a registry's prefix a value of this topic begins with: magic byte and id, and of Protobuf the message's indexes.
+    pub fn prefix_of(&self, value: &[u8]) -> u8 {
+        let Some((&[0, ..], rest)) = value.split_first_chunk::<RESERVED>().filter(|_| self.mark != 0 || self.shape.is_some()) else {
+            return 0;
+        };
+        if self.format != Format::Protobuf {
+            return RESERVED as u8;
+        }
+        // A count, then so many indexes, each a zigzag varint; a single zero stands for the first message.
+        let ends = rest.iter().take(64).enumerate().filter(|(_, byte)| **byte & 0x80 == 0).map(|(at, _)| at + 1);
+        let count = usize::from(rest.first().copied().unwrap_or(0) >> 1);
+        ends.take(count + 1).nth(count).map_or(RESERVED as u8, |end| (RESERVED + end) as u8)
     }
 
     /// The timestamp Kafka gets for a record of this time, and whether it had to be replaced.
@@ -82,6 +171,22 @@ impl Topics {
         self.0.get(name).cloned().unwrap_or_else(|| Arc::new(Topic::undeclared(name)))
     }
 
+    /// With the sheets of wide topics, taken up from the data directory.
+    pub fn with_sheets(&self, data_dir: &Path, book: &Arc<Book>) -> std::io::Result<Self> {
+        let mut topics = self.clone();
+        for topic in topics.0.values_mut() {
+            if let Some(shape) = topic.shape {
+                let sheet = Some(Arc::new(Sheet::open(data_dir, topic, shape, book)?));
+                *topic = Arc::new(Topic { sheet, ..(**topic).clone() });
+            }
+        }
+        Ok(topics)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.0.values()
+    }
+
     pub fn lanes(&self) -> impl Iterator<Item = Lane> {
         self.0.values().map(|t| t.lane)
     }
@@ -90,6 +195,18 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_s_prefix_is_measured_for_each_format() {
+        let topic = |format| Topic { format, mark: 7, ..Topic::undeclared("t") };
+        assert_eq!(topic(Format::Avro).prefix_of(&[0, 0, 0, 0, 1, 2]), 5);
+        assert_eq!(topic(Format::Json).prefix_of(b"{\"a\":1}"), 0);
+        assert_eq!(Topic::undeclared("t").prefix_of(&[0, 0, 0, 0, 1, 2]), 0);
+        assert_eq!(topic(Format::Avro).prefix_of(&[0, 0, 0]), 0);
+        assert_eq!(topic(Format::Protobuf).prefix_of(&[0, 0, 0, 0, 1, 0, 8, 5]), 6);
+        assert_eq!(topic(Format::Protobuf).prefix_of(&[0, 0, 0, 0, 1, 4, 2, 0, 8, 5]), 8);
+        assert_eq!(topic(Format::Protobuf).prefix_of(&[0, 0, 0, 0, 1, 4]), 5);
+    }
 
     #[test]
     fn a_timestamp_that_kafka_would_refuse_is_replaced_by_the_read_time() {

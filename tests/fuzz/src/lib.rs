@@ -6,15 +6,18 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
+    ("document", millrace_schemas::contract::fuzz_document),
     ("extract", millrace_kit::extract::fuzz_extract),
     ("frame", millrace_engine::frame::fuzz_frame),
     ("json_sample", millrace_schemas::json::fuzz_json_sample),
     ("log_cursors", millrace_log::fuzz::fuzz_cursors),
     ("log_segment", millrace_log::fuzz::fuzz_segment),
     ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),
+    ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
+    ("schema", millrace_schemas::contract::fuzz_schema),
     ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),
 ];
 

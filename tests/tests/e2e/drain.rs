@@ -1,6 +1,7 @@
 //! The drain against a real Kafka: every log record once or at least once, whatever is refused, killed or lost.
 
 use millrace_contract::{Model, Route};
+use millrace_engine::book::Book;
 use millrace_engine::drain::{Drain, DrainOptions};
 use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
 use millrace_engine::ledger::Snapshot;
@@ -62,6 +63,8 @@ fn site(kafka: &Kafka, dir: &Path, commit: Option<Duration>, sources: &[(&str, &
         declared,
         outlets: sources.iter().map(|s| s.outlet.clone()).collect(),
         linger: Duration::from_millis(5),
+        book: Arc::new(Book::open(dir).expect("the folder of schemas is made")),
+        registrar: None,
     })
     .expect("the drain starts");
     Site { tokio, store, sources, drain }

@@ -5,6 +5,7 @@ use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Recor
 use millrace_engine::dead;
 use millrace_engine::sinks::{SinkOptions, SinkTask};
 use millrace_engine::status::Board;
+use millrace_engine::topics::Topics;
 use millrace_kafka::Settings;
 use millrace_tests::*;
 use parking_lot::Mutex;
@@ -150,6 +151,8 @@ impl Bench {
             topics,
             from_latest: false,
             connector: "acme/plant/target".into(),
+            known: Topics::default(),
+            is_prefixed: false,
             dead_letter: Box::new(|topic| format!("{topic}.dead").into()),
             make: Box::new(move || {
                 *target.instances.lock() += 1;

@@ -5,6 +5,7 @@
 
 mod commands;
 mod demo;
+mod contracts;
 mod drain;
 mod faults_kafka;
 mod faults_runtime;

@@ -80,7 +80,7 @@ pub fn push(records: &mut Records, offset: Offset, payload: &[u8]) {
     let value = append(&mut records.heap, |heap| heap.extend_from_slice(payload));
     let headers = append(&mut records.heap, |heap| push_header(heap, "millrace.seq", Some(offset.to_string().as_bytes())));
     let timestamp_ms = timestamp_ms(offset);
-    records.records.push(Record { part: 0, offset, timestamp_ms, key: Some(key), value: Some(value), headers });
+    records.records.push(Record { part: 0, offset, timestamp_ms, key: Some(key), value: Some(value), headers, prefix: 0 });
 }
 
 fn append(heap: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Span {

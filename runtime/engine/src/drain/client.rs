@@ -2,7 +2,7 @@
 
 use super::DrainOptions;
 use super::reports::Mailbox;
-use crate::{catalog, cursors};
+use crate::{catalog, cursors, topics};
 use millrace_kafka::{Admin, Class, KafkaError, Limits, Producer, Settings, Topic, TopicOutcome, TopicSpec, TransactionError};
 use millrace_schemas::Micros;
 use std::collections::HashMap;
@@ -35,8 +35,6 @@ enum Ready {
 pub(super) struct Gate {
     pub topic: Topic,
     limits: Limits,
-    /// Avro without a registry: readers find the schema by the fingerprint in a header.
-    pub names_schema: bool,
 }
 
 impl Gate {
@@ -86,22 +84,21 @@ impl Client {
             contradictions.extend(say(spec, &outcome));
             let ready = match outcome {
                 TopicOutcome::Refused(error) => Ready::No(error, Instant::now()),
-                _ => Ready::Yes(client.gate_of(&spec.name, limits, options)?),
+                _ => Ready::Yes(client.gate_of(&spec.name, limits)?),
             };
             client.topics.insert(spec.name.as_str().into(), ready);
         }
         Ok((client, contradictions))
     }
 
-    fn gate_of(&self, name: &str, limits: Limits, options: &DrainOptions) -> Result<Gate, KafkaError> {
-        let names_schema = options.topics.get(name).format == crate::topics::Format::Avro;
-        Ok(Gate { topic: self.producer.topic(name)?, limits, names_schema })
+    fn gate_of(&self, name: &str, limits: Limits) -> Result<Gate, KafkaError> {
+        Ok(Gate { topic: self.producer.topic(name)?, limits })
     }
 
     /// The way to a topic. One that nobody declared is made with the defaults before its first record.
     ///
     /// Errors: the topic is refused (class `Topic`), or Kafka can't be asked.
-    pub fn gate(&mut self, name: &str, options: &DrainOptions) -> Result<Gate, KafkaError> {
+    pub fn gate(&mut self, name: &str) -> Result<Gate, KafkaError> {
         match self.topics.get(name) {
             Some(Ready::Yes(gate)) => return Ok(gate.clone()),
             Some(Ready::No(error, since)) if since.elapsed() < REFUSED_FOR => return Err(error.clone()),
@@ -120,7 +117,7 @@ impl Client {
             }
             _ => {
                 let limits = admin.limits(&[name])?.pop().unwrap_or_default();
-                Ready::Yes(self.gate_of(name, limits, options)?)
+                Ready::Yes(self.gate_of(name, limits)?)
             }
         };
         let answer = match &ready {
@@ -140,7 +137,7 @@ impl Client {
 /// A topic that nobody declared: the cluster's defaults.
 fn undeclared(name: &str) -> TopicSpec {
     let mut spec = TopicSpec { name: name.to_owned(), ..TopicSpec::default() };
-    if name == catalog::TOPIC {
+    if name == catalog::TOPIC || name == topics::LATEST {
         spec.configs.insert("cleanup.policy".into(), "compact".into());
     }
     spec

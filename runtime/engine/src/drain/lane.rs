@@ -17,7 +17,8 @@
 //! ```
 
 use super::client::Client;
-use super::{DrainOptions, Source};
+use super::{DrainOptions, Hindrance, Source};
+use crate::dead;
 use crate::frame::{self, Frame, Lane as LaneName, flag};
 use crate::intake::dead_letter_headers;
 use crate::outlet::{CURSOR, Note};
@@ -295,13 +296,34 @@ impl Lane {
         // Every topic of the batch is made ready before its first record goes.
         let mut gates = Vec::with_capacity(frame.topics.len());
         for (topic, _) in &frame.topics {
-            match client.gate(topic, options) {
+            match client.gate(topic) {
                 Ok(gate) => gates.push(gate),
                 Err(error) => {
                     self.refused_topic(source, topic, &error);
                     return sent;
                 }
             }
+        }
+        // So is every schema: what was written with one goes out with its id in front.
+        let mut ways = Vec::with_capacity(frame.topics.len());
+        let mut prefixes = Vec::with_capacity(frame.topics.len());
+        for (topic, schema) in &frame.topics {
+            let way = match options.way_of(topic, *schema) {
+                Ok(way) => way,
+                Err(Hindrance::Wait) => {
+                    self.wait(PAUSE);
+                    return sent;
+                }
+                Err(Hindrance::Refused(reason)) => {
+                    self.block(source, reason);
+                    return sent;
+                }
+            };
+            prefixes.push(way.prefix);
+            ways.push(way);
+        }
+        if prefixes.iter().any(Option::is_some) {
+            frame::stamp(body, &frame.topics, &prefixes);
         }
         let limit = self.careful.map_or(usize::MAX, |careful| careful.size as usize);
         let opaque = u64::from(self.id) << 32 | u64::from(self.serial);
@@ -339,11 +361,12 @@ impl Lane {
                 timestamp_ms = read_time_ms;
             }
             let key = record.key.clone().map(|r| &body[r]);
-            let value = record.value.clone().map(|r| &body[r]);
+            let way = &ways[record.topic];
+            let value = record.value.clone().map(|r| &body[way.of_value(r, record.reserved)]);
             let message = Outgoing { partition: None, key, value, timestamp_ms, opaque };
             let outcome = if let Some(Fix::Dead { fault, is_stripped }) = fix {
                 let letter = options.topics.get(topic).dead_letter.clone();
-                match client.gate(&letter, options) {
+                match client.gate(&letter) {
                     Ok(gate) => {
                         self.headers.clear();
                         for (name, value) in headers(&body[record.headers.clone()]) {
@@ -352,8 +375,9 @@ impl Lane {
                             }
                         }
                         dead_letter_headers(&mut self.headers, topic, "", &source.outlet.source, offset, fault);
+                        push_header(&mut self.headers, dead::ENCODED, Some(b"true"));
                         if *is_stripped {
-                            push_header(&mut self.headers, "millrace.payload.cut", Some(b"true"));
+                            push_header(&mut self.headers, dead::CUT, Some(b"true"));
                         }
                         let value = value.map(|v| if *is_stripped { &v[..v.len().min(STRIPPED)] } else { v });
                         let message = Outgoing { value, timestamp_ms: read_time_ms, ..message };
@@ -364,7 +388,7 @@ impl Lane {
                         return sent;
                     }
                 }
-            } else if gate.names_schema && schema != 0 {
+            } else if way.names_schema {
                 let schema = hex(schema);
                 let own = headers(&body[record.headers.clone()]);
                 client.producer.send(&gate.topic, &message, own.chain([("millrace.schema", Some(&schema[..]))]))
