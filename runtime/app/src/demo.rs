@@ -109,8 +109,7 @@ async fn run(
         let left = options.lasts.map(|lasts| lasts.0.saturating_sub(view.elapsed()));
         let happened = plant.act(view.elapsed(), left);
         view.update(&service, &plant, &witness, happened);
-        screen.draw(&view)?;
-        if left.is_some_and(|left| left.is_zero()) {
+        if !screen.draw(&view)? || left.is_some_and(|left| left.is_zero()) {
             break;
         }
     }

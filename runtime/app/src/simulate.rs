@@ -1,6 +1,7 @@
 //! `millrace simulate`: one simulated device or broker alone, with faults, for people who try their own YAML.
 
 mod mqtt;
+mod opcua;
 
 use anyhow::{Context, Result};
 use millrace_config::Period;
@@ -13,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub enum Command {
     /// An MQTT broker with assembly cells (JSON) and packaging machines (Sparkplug B).
     Mqtt(mqtt::Options),
+    /// An OPC UA server with a press shop.
+    Opcua(opcua::Options),
 }
 
 /// When faults happen, and for how long all of it.
@@ -30,6 +33,7 @@ pub fn simulate(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start threads")?;
     match command {
         Command::Mqtt(options) => runtime.block_on(mqtt::simulate(options)),
+        Command::Opcua(options) => runtime.block_on(opcua::simulate(options)),
     }
 }
 

@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
@@ -16,6 +16,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("log_cursors", millrace_log::fuzz::fuzz_cursors),
     ("log_segment", millrace_log::fuzz::fuzz_segment),
     ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),
+    ("mqtt_request", millrace_mqtt_sim::wire::fuzz_mqtt_request),
     ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
     ("schema", millrace_schemas::contract::fuzz_schema),
     ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),

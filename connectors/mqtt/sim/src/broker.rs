@@ -47,6 +47,9 @@ impl Default for Bounds {
     }
 }
 
+/// Shared subscriptions whose turn is remembered.
+const TURNS: usize = 10_000;
+
 /// How a cable fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Break {
@@ -409,6 +412,10 @@ impl State {
                 self.dropped += u64::from(!session.offer(delivery, bounds.waiting));
             }
             wake.notify_one();
+        }
+        // Whose turn it is may be forgotten: names are made by clients.
+        if self.turns.len() > TURNS {
+            self.turns.clear();
         }
         for (name, mut members) in shares {
             any = true;

@@ -314,6 +314,31 @@ pub fn write_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xD0, 0]);
 }
 
+/// Reads whatever is in `bytes`, as both versions, to the end or the first fault. For fuzzing.
+#[doc(hidden)]
+pub fn fuzz_mqtt_request(bytes: &[u8]) {
+    for version in [Version::V4, Version::V5] {
+        let mut rest = bytes;
+        while let Ok(Some(frame)) = Frame::read(rest) {
+            if rest.len() < frame.len() {
+                break;
+            }
+            let (packet, tail) = rest.split_at(frame.len());
+            rest = tail;
+            match read(frame, &packet[frame.header..], version) {
+                Ok(Request::Subscribe { id, wanted, .. }) => assert!(id != 0 && !wanted.is_empty()),
+                Ok(Request::Unsubscribe { id, filters }) => assert!(id != 0 && !filters.is_empty()),
+                Ok(Request::Publish(publish)) => assert!(!publish.topic.is_empty()),
+                Ok(_) => {}
+                Err(fault) => {
+                    assert!(fault.code >= 0x80);
+                    break;
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

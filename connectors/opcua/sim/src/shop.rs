@@ -18,6 +18,7 @@ use opcua::types::{AttributeId, DataValue, DateTime, MessageSecurityMode, NodeId
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex as Gate};
 use std::thread::JoinHandle;
@@ -88,6 +89,7 @@ pub struct Shop {
     host: String,
     orders: Option<UnboundedSender<(Order, SyncSender<Result<(), Error>>)>>,
     frozen: Arc<(Gate<bool>, Condvar)>,
+    strokes: Arc<[AtomicU32]>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -107,6 +109,8 @@ impl Shop {
         let (orders, incoming) = unbounded_channel();
         let (ready, opened) = sync_channel(1);
         let (host, gate) = (options.listen.ip().to_string(), frozen.clone());
+        let strokes: Arc<[AtomicU32]> = (0..options.presses).map(|_| AtomicU32::new(0)).collect();
+        let counts = strokes.clone();
         let thread = std::thread::Builder::new()
             .name("press-shop".into())
             .spawn(move || {
@@ -114,11 +118,11 @@ impl Shop {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(ready.send(Err(Error::Start(error.to_string())))),
                 };
-                runtime.block_on(live(options, incoming, ready, gate));
+                runtime.block_on(live(options, incoming, ready, gate, counts));
             })
             .map_err(|error| Error::Start(error.to_string()))?;
         let port = opened.recv().map_err(|_| Error::Gone)??;
-        Ok(Self { port, host, orders: Some(orders), frozen, thread: Some(thread) })
+        Ok(Self { port, host, orders: Some(orders), frozen, strokes, thread: Some(thread) })
     }
 
     /// `opc.tcp://HOST:PORT`.
@@ -128,6 +132,11 @@ impl Shop {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The strokes of every press so far, as `Strokes` shows them.
+    pub fn strokes(&self) -> Vec<u32> {
+        self.strokes.iter().map(|strokes| strokes.load(Relaxed)).collect()
     }
 
     /// A press stops with a fault: `Force` turns bad, an alarm is raised.
@@ -197,6 +206,8 @@ struct Hall {
     failing: HashMap<String, StatusCode>,
     events: u64,
     load_value: f64,
+    /// Of each press, for whoever asks from outside.
+    strokes: Arc<[AtomicU32]>,
 }
 
 /// A server, serving.
@@ -217,9 +228,15 @@ impl Drop for Open {
 
 type Incoming = UnboundedReceiver<(Order, SyncSender<Result<(), Error>>)>;
 
-async fn live(options: Options, mut orders: Incoming, ready: SyncSender<Result<u16, Error>>, frozen: Arc<(Gate<bool>, Condvar)>) {
+async fn live(
+    options: Options,
+    mut orders: Incoming,
+    ready: SyncSender<Result<u16, Error>>,
+    frozen: Arc<(Gate<bool>, Condvar)>,
+    strokes: Arc<[AtomicU32]>,
+) {
     let presses = (1..=options.presses).map(|number| Press::new(number, options.seed)).collect();
-    let mut hall = Hall { options, presses, history: Arc::default(), failing: HashMap::new(), events: 0, load_value: 0.0 };
+    let mut hall = Hall { options, presses, history: Arc::default(), failing: HashMap::new(), events: 0, load_value: 0.0, strokes };
     let mut open = match hall.open(&[]).await {
         Ok((open, port)) => {
             hall.options.listen.set_port(port);
@@ -413,6 +430,10 @@ impl Hall {
             }
         }
         open.set(values.into_iter());
+        // Only now: what is counted is there to be read.
+        for (press, count) in self.presses.iter().zip(self.strokes.iter()) {
+            count.store(press.strokes, Relaxed);
+        }
     }
 
     fn change_load(&mut self, open: &Open) {

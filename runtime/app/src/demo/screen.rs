@@ -48,7 +48,8 @@ impl Screen {
         Self::Terminal { colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
     }
 
-    pub fn draw(&mut self, view: &View) -> Result<()> {
+    /// Shows the moment. False when nobody looks any more: the pipe was closed.
+    pub fn draw(&mut self, view: &View) -> Result<bool> {
         match self {
             Self::Terminal { colours } => {
                 let (width, height) = terminal_size::terminal_size().map_or((80, 24), |(w, h)| (w.0.into(), h.0.into()));
@@ -76,17 +77,15 @@ impl Screen {
                 }
                 told(&out)
             }
-            Self::Json => Ok(()),
+            Self::Json => Ok(true),
         }
     }
 
     /// Gives the terminal back and says how it ended.
     pub fn close(self, view: &View) -> Result<()> {
-        if matches!(self, Self::Json) {
-            return told(&format!("{}\n", view.summary()));
-        }
+        let last = if matches!(self, Self::Json) { format!("{}\n", view.summary()) } else { ending(view) };
         drop(self);
-        told(&ending(view))
+        told(&last).map(drop)
     }
 }
 
@@ -99,12 +98,13 @@ impl Drop for Screen {
     }
 }
 
-/// Whoever closed the pipe does not want to hear more; that is no failure of the demo.
-fn told(text: &str) -> Result<()> {
+/// False where whoever listened has closed the pipe.
+fn told(text: &str) -> Result<bool> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -142,22 +142,24 @@ fn clock(at: Duration) -> String {
 
 /// The whole screen, at most `height` lines; what happened takes what the rest leaves.
 fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
-    let is_tall = height >= 30;
-    let gap = || is_tall.then(Vec::new);
-    let mut lines = head(view, width);
-    lines.extend(gap());
-    lines.extend(sources(view, width));
-    lines.extend(gap());
-    lines.extend(ledger(view));
-    lines.extend(gap());
-    lines.extend(devices(view));
+    let is_tall = height >= 32;
+    let parts = [head(view, width), sources(view, width), ledger(view), devices(view)];
+    let foot = how_to_look(view, is_tall);
+    let rest = height.saturating_sub(parts.iter().map(Vec::len).sum::<usize>() + foot.len() + 1);
+    // Empty lines between the parts, where five events fit beside them.
+    let is_airy = rest >= parts.len() + 4;
+    let mut lines: Vec<Vec<Piece>> = Vec::new();
+    for part in parts {
+        if is_airy && !lines.is_empty() {
+            lines.push(Vec::new());
+        }
+        lines.extend(part);
+    }
     lines.push(Vec::new());
-    let mut foot: Vec<Vec<Piece>> = gap().into_iter().collect();
-    foot.extend(how_to_look(view, is_tall));
-    let room = height.saturating_sub(lines.len() + foot.len());
+    let room = height.saturating_sub(lines.len() + foot.len() + usize::from(is_airy));
     let mut happened = events(view, width, room);
     // The foot stays at the bottom.
-    happened.resize(room, Vec::new());
+    happened.resize(room + usize::from(is_airy), Vec::new());
     lines.extend(happened);
     lines.extend(foot);
     lines.truncate(height);
@@ -169,17 +171,12 @@ fn head(view: &View, width: usize) -> Vec<Vec<Piece>> {
     let end = "Ctrl-C ends ";
     let gap = width.saturating_sub(title.chars().count() + end.len());
     let kind = if view.is_embedded { " (embedded)" } else { "" };
-    vec![
-        vec![(BOLD, title), (PLAIN, " ".repeat(gap)), (DIM, end.into())],
-        vec![
-            (DIM, " Kafka ".into()),
-            (PLAIN, format!("{}{kind}", view.kafka)),
-            (DIM, "   console ".into()),
-            (PLAIN, view.http.clone()),
-            (DIM, "   data ".into()),
-            (PLAIN, view.data.clone()),
-        ],
-    ]
+    let mut places = vec![(DIM, " Kafka ".into()), (PLAIN, format!("{}{kind}", view.kafka))];
+    if view.kafka_status != "Running" {
+        places.push((colour_of(view.kafka_status), format!(" {}", view.kafka_status)));
+    }
+    places.extend([(DIM, "  console ".into()), (PLAIN, view.http.clone()), (DIM, "  data ".into()), (PLAIN, view.data.clone())]);
+    vec![vec![(BOLD, title), (PLAIN, " ".repeat(gap)), (DIM, end.into())], places]
 }
 
 fn colour_of(status: &str) -> &'static str {

@@ -28,6 +28,7 @@ pub struct View {
     pub site: String,
     pub kafka: String,
     pub is_embedded: bool,
+    pub kafka_status: &'static str,
     pub http: String,
     pub data: String,
     pub sources: Vec<Source>,
@@ -83,6 +84,7 @@ impl View {
             site: factory.site.value.clone(),
             kafka: place.kafka.clone(),
             is_embedded: place.is_embedded,
+            kafka_status: "Starting",
             http: format!("http://{}", service.http),
             data: place.data.display().to_string(),
             sources: Vec::new(),
@@ -143,6 +145,12 @@ impl View {
     }
 
     fn runtime(&mut self, report: &EngineReport, now: Instant) {
+        let kafka = &report.kafka;
+        if kafka.status != self.kafka_status && (self.kafka_status, kafka.status) != ("Starting", "Running") && !self.over {
+            let reason = kafka.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            self.say(&format!("Kafka is {}{reason}", kafka.status));
+        }
+        self.kafka_status = kafka.status;
         self.history.push_back((now, report.sources.iter().map(|(name, source)| (name.clone(), source.ledger.received)).collect()));
         while self.history.len() > 2 && self.history[1].0 + RATE_OVER <= now {
             self.history.pop_front();
