@@ -5,7 +5,7 @@ use crate::name;
 use crate::node::{Node, Spanned};
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::units::{ByteSize, KeepFree, Listen, Percent, Period};
+use crate::units::{ByteSize, KeepFree, Listen, Percent, Period, Secret};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -222,8 +222,12 @@ pub enum Delivery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schemas {
-    /// `http(s)://registry:8081` (Confluent-compatible), `embedded`, or `none`.
+    /// `http(s)://registry:8081` (Confluent-compatible; several addresses of one registry with commas), `embedded`, or `none`.
     pub registry: Spanned<String>,
+    /// How to log in to a registry that is not embedded.
+    pub login: Option<Spanned<RegistryLogin>>,
+    /// Certificates, for a registry at `https://`.
+    pub tls: RegistryTls,
     /// Where the embedded one listens.
     pub listen: Listen,
     /// What the registry demands of a new version of a schema.
@@ -234,10 +238,36 @@ impl Default for Schemas {
     fn default() -> Self {
         Self {
             registry: Spanned::from("none".to_owned()),
+            login: None,
+            tls: RegistryTls::default(),
             listen: Listen(([127, 0, 0, 1], 8081).into()),
             compatibility: Compatibility::Backward,
         }
     }
+}
+
+/// A login of the schema registry: user and password, or a token.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryLogin {
+    /// The user's name, with `password`.
+    pub user: Option<String>,
+    /// The password, by reference: `${env:NAME}` or `${file:/path}`. Never printed.
+    pub password: Option<Secret>,
+    /// A bearer token instead, by reference.
+    pub token: Option<Secret>,
+}
+
+/// Certificates for the schema registry. All files are PEM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryTls {
+    /// The authority (or the registry's own certificate) to trust. Left out: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// This client's certificate, where the registry asks for one. Wants `key`.
+    pub cert: Option<PathBuf>,
+    /// The private key of `cert`.
+    pub key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]

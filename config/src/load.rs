@@ -1,7 +1,7 @@
 //! From paths on the command line to a factory.
 
 use crate::expand::expand;
-use crate::factory::{COMMANDS, Connector, Factory, File, Shape, Topic};
+use crate::factory::{COMMANDS, Connector, Factory, File, RegistryLogin, Schemas, Shape, Topic};
 use crate::files::{self, Disk, Files, same_name};
 use crate::node::{Entry, Kind, Node, Spanned};
 use crate::place::Place;
@@ -248,12 +248,29 @@ fn addresses(factory: &Factory, problems: &mut Problems) {
             }
         }
     }
-    let registry = &factory.schemas.registry;
-    let is_url = registry.starts_with("http://") || registry.starts_with("https://");
-    if !is_url && registry.value != "embedded" && registry.value != "none" {
+    registry(&factory.schemas, problems);
+}
+
+fn registry(schemas: &Schemas, problems: &mut Problems) {
+    let registry = &schemas.registry;
+    let is_named = registry.value == "embedded" || registry.value == "none";
+    if !is_named {
+        for url in registry.split(',').map(str::trim) {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                problems
+                    .error(registry.place, format!("`{url}` is not a registry"))
+                    .help("write its address, `http://registry:8081`, or `embedded`, or `none`");
+            }
+        }
+    }
+    let Some(login) = &schemas.login else { return };
+    let RegistryLogin { user, password, token } = &login.value;
+    if is_named {
+        problems.error(login.place, format!("`login` with `registry: {}`", registry.value)).help("leave it out: it is for a registry with an address");
+    } else if !matches!((user, password, token), (Some(_), Some(_), None) | (None, None, Some(_))) {
         problems
-            .error(registry.place, format!("`{}` is not a registry", registry.value))
-            .help("write its address, `http://registry:8081`, or `embedded`, or `none`");
+            .error(login.place, "a login of a registry is a user and a password, or a token")
+            .help("write `{user: .., password: \"${env:NAME}\"}` or `{token: \"${env:NAME}\"}`");
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`kafka`]: an Apache Kafka broker; [`topic`] reads and writes its topics.
 //! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
 //! - [`millrace`]: the runtime under test, from a YAML text.
+//! - [`apicurio`]: a foreign schema registry.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
 //! - [`stub`]: a receiver that acknowledges and discards, for benchmarks.
@@ -28,6 +29,7 @@
 //! Everything is blocking: a test reads from top to bottom. Waiting is for an event with a generous deadline ([`eventually`]), never for a time.
 //! Ports are free ones on 127.0.0.1; data lies in a temporary folder per peer; logs are shown when a test fails.
 
+pub mod apicurio;
 pub mod cable;
 pub mod http;
 pub mod kafka;
@@ -43,6 +45,7 @@ pub mod tls;
 pub mod topic;
 pub mod wait;
 
+pub use apicurio::Apicurio;
 pub use cable::Cable;
 pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};

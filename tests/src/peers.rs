@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 pub const KAFKA_VERSION: &str = "4.1.1";
 pub const SPARKPLUG_CLIENT_VERSION: &str = "3.2.4";
 pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
+pub const APICURIO_VERSION: &str = "3.0.9";
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -34,6 +35,24 @@ pub fn kafka_libs() -> &'static Path {
             mvn.args(["-q", "-B", "-f"]).arg(scripts().join("pom.xml")).arg(format!("-Dkafka.version={KAFKA_VERSION}"));
             mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
             run(mvn, "fetch Apache Kafka from Maven Central");
+        })
+    })
+}
+
+/// Apicurio Registry, from Maven Central: the folder that holds its runner jar.
+pub fn apicurio() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("apicurio-registry-{APICURIO_VERSION}"), |folder| {
+            let mut mvn = tool("mvn", "maven");
+            mvn.args(["-q", "-B", "dependency:copy"]).arg(format!("-DoutputDirectory={}", folder.display()));
+            mvn.arg(format!("-Dartifact=io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all"));
+            run(mvn, "fetch Apicurio Registry from Maven Central");
+            let archive = folder.join(format!("apicurio-registry-app-{APICURIO_VERSION}-all.tar.gz"));
+            let mut tar = tool("tar", "tar");
+            tar.arg("-xzf").arg(&archive).arg("-C").arg(folder);
+            run(tar, "unpack Apicurio Registry");
+            std::fs::remove_file(&archive).expect("an unpacked archive can go");
         })
     })
 }

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// What a registry may answer with, in bytes; more is not read.
 const ANSWER: usize = 32 << 20;
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Schemas kept for lookups by id.
 const KEPT: usize = 10_000;
 /// Schemas one schema may refer to, over all steps.
@@ -105,11 +107,12 @@ impl Client {
         if urls.is_empty() {
             return Err(RegistryError::Refused("no address of a schema registry is given".into()));
         }
-        let mut builder = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(5))).no_proxy();
-        if urls.iter().any(|url| url.starts_with("https:")) {
-            let config = tls.client_config().map_err(|failure| RegistryError::Refused(failure.to_string()))?;
-            builder = builder.tls_backend_preconfigured((*config).clone());
-        }
+        let config = if urls.iter().any(|url| url.starts_with("https:")) {
+            (*tls.client_config().map_err(|failure| RegistryError::Refused(failure.to_string()))?).clone()
+        } else {
+            without_authorities()?
+        };
+        let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout.min(CONNECT)).no_proxy().tls_backend_preconfigured(config);
         let http = builder.build().map_err(|error| RegistryError::Refused(format!("cannot make an HTTP client: {error}")))?;
         let state = State { memory: memory.map(|file| Memory::open(file, &urls)).unwrap_or_default(), ..State::default() };
         Ok(Self { http, urls, login, current: AtomicUsize::new(0), state: Mutex::new(state) })
@@ -313,6 +316,13 @@ impl Client {
             RegistryError::Refused(format!("{url}{path} does not answer as a schema registry: {error}; check the address"))
         })
     }
+}
+
+/// The HTTP client wants a configuration even where nothing is encrypted; this one trusts nobody and reads no file.
+fn without_authorities() -> Result<rustls::ClientConfig, RegistryError> {
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| RegistryError::Refused(format!("cannot set up tls: {error}")))?;
+    Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
 }
 
 /// The body of a schema, as asked and as answered.

@@ -24,7 +24,7 @@ mod state;
 mod topic;
 
 pub use level::Level;
-pub use rest::router;
+pub use rest::{router, serve};
 
 use crate::parsed::Parsed;
 use crate::schema::SchemaId;

@@ -5,8 +5,7 @@
 //! {"subject":"orders-value","kind":"AVRO","text":"..","references":[],"id":7}  then a line per schema; the last of the same wins
 //! ```
 //!
-//! A file of another registry is begun anew; of a damaged one the lines that can be read are used. It is a cache: losing it costs
-//! requests, and nothing else.
+//! A file of another registry, or one whose end is torn, is begun anew. It is a cache: losing it costs requests, and nothing else.
 
 use crate::schema::{Kind, Reference, Schema, SchemaId};
 use serde::{Deserialize, Serialize};
@@ -101,13 +100,16 @@ fn read(path: &PathBuf, head: &Head) -> Option<HashMap<(String, Schema), SchemaI
         return None;
     }
     let mut known = HashMap::new();
-    while next(&mut line) && known.len() < ENTRIES {
+    while known.len() < ENTRIES && next(&mut line) {
+        // Torn by a power cut: what is written next must not be glued to it.
+        if !line.ends_with(b"\n") {
+            return None;
+        }
         if let Ok(Line { subject, kind, text, references, id }) = serde_json::from_slice(&line) {
             known.insert((subject, Schema { kind, text, references }), id);
         }
     }
-    // A line without its end was torn by a power cut: what is written next must not be glued to it.
-    (line.is_empty() || line.ends_with(b"\n")).then_some(known)
+    Some(known)
 }
 
 #[cfg(test)]

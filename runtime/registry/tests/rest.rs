@@ -10,6 +10,8 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        // The second time it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = embedded::router(Registry::in_memory(Level::Backward));

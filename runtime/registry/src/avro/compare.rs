@@ -110,9 +110,7 @@ impl Comparison<'_> {
                     self.pair(known, field.node, source.node, &format!("/fields/{index}/type"), found)?;
                 }
                 None => {
-                    // An enumeration with a default of its own reads as that.
-                    let of_type = matches!(self.reader.node(field.node).kind, Kind::Enum { default: Some(_), .. });
-                    if field.default.is_none() && !of_type {
+                    if field.default.is_none() {
                         let name = &field.name;
                         let words = format!(
                             "The field '{name}' at path '%p' in the %r schema has no default value and is missing in the %w schema"

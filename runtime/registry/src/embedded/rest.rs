@@ -14,7 +14,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// The longest body of a request: a schema, escaped, with its references.
 const BODY: usize = 4 << 20;
@@ -22,7 +24,22 @@ const BODY: usize = 4 << 20;
 type Shared = State<Arc<Registry>>;
 type Flags = Query<HashMap<String, String>>;
 
-/// The router of the embedded registry; whoever binds an address serves it there.
+/// Binds an address and serves the registry there until the process ends. Returns the address bound.
+///
+/// Errors: the address is in use or not this machine's.
+pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> Result<SocketAddr, String> {
+    let listener =
+        TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}; set schemas.listen to a free port"))?;
+    let bound = listener.local_addr().map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router(registry)).await {
+            tracing::error!("the schema registry ended: {error}");
+        }
+    });
+    Ok(bound)
+}
+
+/// The router of the embedded registry.
 pub fn router(registry: Arc<Registry>) -> Router {
     Router::new()
         .route("/", get(async || Answer::json(&json!({}))))
