@@ -266,7 +266,9 @@ fn registry(schemas: &Schemas, problems: &mut Problems) {
     let Some(login) = &schemas.login else { return };
     let RegistryLogin { user, password, token } = &login.value;
     if is_named {
-        problems.error(login.place, format!("`login` with `registry: {}`", registry.value)).help("leave it out: it is for a registry with an address");
+        problems
+            .error(login.place, format!("`login` with `registry: {}`", registry.value))
+            .help("leave it out: it is for a registry with an address");
     } else if !matches!((user, password, token), (Some(_), Some(_), None) | (None, None, Some(_))) {
         problems
             .error(login.place, "a login of a registry is a user and a password, or a token")

@@ -1,10 +1,10 @@
 //! `millrace`: one service per factory, declared in YAML.
 //!
 //! - [`catalog`]: the connectors of this build; the only place that names them.
-//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`pki`], [`simulate`]: a command or two each. [`reference`]: what the documentation is
+//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`pki`], [`schema`], [`simulate`]: a command or two each. [`reference`]: what the documentation is
 //!   generated from.
 //! - [`demo`]: the whole product in one command.
-//! - [`service`]: what a factory needs in this process, started and stopped in order.
+//! - [`registry`]: the schema registry a factory names. [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`voice`]: how the program speaks: log lines for people or machines.
 
 mod browse;
@@ -15,7 +15,9 @@ mod demo;
 mod logs;
 mod pki;
 mod reference;
+mod registry;
 mod run;
+mod schema;
 mod service;
 mod simulate;
 mod tap;
@@ -83,6 +85,9 @@ enum Command {
     /// Looks at the logs on disk, repairs and moves them.
     #[command(subcommand)]
     Log(logs::Command),
+    /// Lists the topics' schemas, asks the registry whether it takes them, registers them, says what a change breaks.
+    #[command(subcommand)]
+    Schema(schema::Command),
     /// Looks after certificates: our own, and those of OPC UA servers.
     #[command(subcommand)]
     Pki(pki::Command),
@@ -106,6 +111,7 @@ fn main() -> ExitCode {
         Command::Simulate(command) => simulate::simulate(command),
         Command::Dead(command) => dead::dead(command),
         Command::Log(command) => logs::log(command),
+        Command::Schema(command) => schema::schema(command),
         Command::Pki(command) => pki::pki(command),
         Command::Config(command) => reference::print(&command),
     };

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 /// The ids a registry gave, below the data directory.
 const MEMORY: &str = "registry.json";
+const EMBEDDED: &str = "embedded";
 
-/// Starts the embedded registry, where the factory says so; the address it listens at. It reads its topic meanwhile.
-pub async fn start(factory: &Factory) -> Result<Option<SocketAddr>> {
-    if factory.schemas.registry.value != "embedded" {
-        return Ok(None);
+/// Starts the embedded registry, where the factory says so, and makes the client of the factory's registry, whichever it is: the address
+/// at which the embedded one listens, and the client. The embedded one reads its topic meanwhile; the client sends nothing yet.
+pub async fn start(factory: &Factory) -> Result<(Option<SocketAddr>, Option<Arc<Client>>)> {
+    if factory.schemas.registry.value != EMBEDDED {
+        return Ok((None, client(factory)?));
     }
     let level = match factory.schemas.compatibility {
         Compatibility::None => Level::None,
@@ -27,15 +29,21 @@ pub async fn start(factory: &Factory) -> Result<Option<SocketAddr>> {
     };
     let registry = Registry::start(service::settings(factory), level).context("cannot start the schema registry")?;
     let bound = embedded::serve(factory.schemas.listen.0, registry).await.map_err(anyhow::Error::msg)?;
-    Ok(Some(bound))
+    Ok((Some(bound), Some(Arc::new(Client::new(settings(factory, reachable(bound)))?))))
 }
 
-/// The client of the factory's registry, embedded or not; `None` where there is none. It sends nothing yet.
+/// The client of the factory's registry, embedded in another process or not; `None` where there is none.
 pub fn client(factory: &Factory) -> Result<Option<Arc<Client>>> {
+    if factory.schemas.registry.value == "none" {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Client::new(settings(factory, reachable(factory.schemas.listen.0)))?)))
+}
+
+fn settings(factory: &Factory, embedded: SocketAddr) -> Settings {
     let schemas = &factory.schemas;
     let mut settings = match schemas.registry.value.as_str() {
-        "none" => return Ok(None),
-        "embedded" => Settings::new(&format!("http://{}", reachable(schemas.listen.0))),
+        EMBEDDED => Settings::new(&format!("http://{embedded}")),
         urls => Settings::new(urls),
     };
     settings.memory = Some(factory.data_dir.join(MEMORY));
@@ -48,7 +56,7 @@ pub fn client(factory: &Factory) -> Result<Option<Arc<Client>>> {
     };
     let tls = schemas.tls.clone();
     settings.tls = millrace_kit::Tls { ca: tls.ca, cert: tls.cert, key: tls.key, server_name: None };
-    Ok(Some(Arc::new(Client::new(settings)?)))
+    settings
 }
 
 /// Where we reach what listens at an address ourselves.

@@ -1,12 +1,12 @@
 //! The service in this process: what a factory needs, started in order and stopped in order. `run` and `demo` drive it.
 
+use crate::registry;
 use anyhow::{Context, Result, anyhow};
 use millrace_broker::Broker;
 use millrace_config::factory::{Delivery, Factory, LogCompression};
 use millrace_engine::compile::Works;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
-use millrace_registry::Client;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct Service {
     broker: Option<Arc<Broker>>,
     /// Where the console listens.
     pub http: SocketAddr,
+    /// Where the embedded schema registry listens.
+    pub registry: Option<SocketAddr>,
     /// How Kafka is reached, also by whoever wants to look at the data.
     pub kafka: Settings,
 }
@@ -64,25 +66,20 @@ async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
     Broker::start(options).await.map(Some).context("cannot start the embedded broker")
 }
 
-/// The schema registry's client; it connects when the first schema is sent.
-fn registry(factory: &Factory) -> Result<Option<Arc<Client>>> {
-    match factory.schemas.registry.value.as_str() {
-        "none" => Ok(None),
-        urls => {
-            let memory = Some(factory.data_dir.join("registry.json"));
-            let client = Client::new(millrace_registry::Settings { memory, ..millrace_registry::Settings::new(urls) })?;
-            Ok(Some(Arc::new(client)))
-        }
-    }
-}
-
 impl Service {
-    /// Starts the embedded broker where there is one, the engine, then the console.
+    /// Starts the embedded broker and schema registry where there are such, the engine, then the console.
     ///
     /// Errors: the data directory can't be used, or an address is taken. Nothing is left running then.
     pub async fn start(factory: &Factory, works: Works) -> Result<Self> {
         let broker = start_broker(factory).await?;
         let kafka = settings(factory);
+        let (registry, client) = match registry::start(factory).await {
+            Ok(started) => started,
+            Err(error) => {
+                stop_broker(&broker).await;
+                return Err(error);
+            }
+        };
         let options = EngineOptions {
             data_dir: factory.data_dir.clone(),
             keep_free: keep_free(factory),
@@ -92,7 +89,7 @@ impl Service {
             exactly_once: factory.kafka.delivery == Delivery::ExactlyOnce,
             commit: factory.kafka.commit.0,
             alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
-            registry: registry(factory)?,
+            registry: client,
         };
         let engine = match Engine::start(works, options) {
             Ok(engine) => engine,
@@ -102,7 +99,7 @@ impl Service {
             }
         };
         match millrace_console::serve(factory.http.listen.0, engine.clone()).await {
-            Ok(http) => Ok(Self { engine, broker, http, kafka }),
+            Ok(http) => Ok(Self { engine, broker, http, registry, kafka }),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
                 stop_broker(&broker).await;

@@ -46,7 +46,6 @@ pub struct SinkSpec {
 
 /// Compiles a factory with the connectors there are. Problems are added; where there are errors, what is returned must not run.
 pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) -> Works {
-    limits_of_this_release(factory, problems);
     for problem in millrace_kafka::properties::check_properties(&plain(&factory.kafka.properties)) {
         let place = factory.kafka.properties.get(&problem.name).map_or(Place::NONE, |v| v.place);
         problems.error(place, format!("property {} {}", problem.name, problem.message));
@@ -163,15 +162,6 @@ fn entry<'e>(connector: &Connector, entries: &'e [Entry], role: Role, problems: 
             .help(format!("this build has {}", known.join(", ")));
     }
     found
-}
-
-/// Says what the grammar knows and this release does not do yet: nothing declared is silently left out.
-fn limits_of_this_release(factory: &Factory, problems: &mut Problems) {
-    if factory.schemas.registry.value == "embedded" {
-        problems
-            .error(factory.schemas.registry.place, "the embedded schema registry is not in this release")
-            .help("name a registry, or say `registry: none`: values then go out without a prefix, and name their schema in the header millrace.schema");
-    }
 }
 
 fn plain(properties: &indexmap::IndexMap<String, Spanned<String>>) -> BTreeMap<String, String> {

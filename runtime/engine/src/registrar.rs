@@ -95,7 +95,7 @@ impl Registrar {
         let subject = subject.of(&key.0, &schema.name);
         let mut backoff = BACKOFF_FIRST;
         let state = loop {
-            match self.register(&subject, schema).await {
+            match register(&self.client, &subject, schema).await {
                 Ok(id) => {
                     tracing::info!(topic = &*key.0, subject, id = id.0, "the registry knows the schema");
                     break State::Known(id);
@@ -124,29 +124,48 @@ impl Registrar {
         self.states.lock().insert(key, state);
         (self.wake.lock())();
     }
+}
 
-    /// Registers what the schema names, innermost first, then the schema.
-    async fn register(&self, subject: &str, schema: &Arc<Schema>) -> Result<SchemaId, RegistryError> {
-        let mut done: BTreeMap<Arc<str>, RegistryReference> = BTreeMap::new();
-        let mut open: Vec<(Arc<str>, Arc<Schema>)> = schema.references.iter().map(|r| (r.name.clone(), r.schema.clone())).collect();
-        while let Some((name, inner)) = open.pop() {
-            if done.contains_key(&name) {
-                continue;
-            }
-            let needs: Vec<_> = inner.references.iter().filter(|r| !done.contains_key(&r.name)).collect();
-            if !needs.is_empty() {
-                open.push((name, inner.clone()));
-                open.extend(needs.iter().map(|r| (r.name.clone(), r.schema.clone())));
-                continue;
-            }
-            let registered = registered(&inner, &done);
-            self.client.register(&name, &registered).await?;
-            let version = self.client.lookup(&name, &registered).await?.version;
-            let reference = RegistryReference { name: name.to_string(), subject: name.to_string(), version };
-            done.insert(name, reference);
+/// Registers what the schema names, innermost first, then the schema.
+pub async fn register(client: &Client, subject: &str, schema: &Arc<Schema>) -> Result<SchemaId, RegistryError> {
+    let done = references(client, schema, true).await?;
+    client.register(subject, &registered(schema, &done)).await
+}
+
+/// The schema as a registry takes it, with the versions that it holds of what the schema names. Registers nothing.
+///
+/// Errors: `NotFound` where it does not hold one of them.
+pub async fn as_registered(client: &Client, schema: &Arc<Schema>) -> Result<Registered, RegistryError> {
+    Ok(registered(schema, &references(client, schema, false).await?))
+}
+
+/// Everything a schema names, innermost first, each with its version; `registers`: what is not there yet is registered.
+async fn references(
+    client: &Client,
+    schema: &Arc<Schema>,
+    registers: bool,
+) -> Result<BTreeMap<Arc<str>, RegistryReference>, RegistryError> {
+    let mut done: BTreeMap<Arc<str>, RegistryReference> = BTreeMap::new();
+    let mut open: Vec<(Arc<str>, Arc<Schema>)> = schema.references.iter().map(|r| (r.name.clone(), r.schema.clone())).collect();
+    while let Some((name, inner)) = open.pop() {
+        if done.contains_key(&name) {
+            continue;
         }
-        self.client.register(subject, &registered(schema, &done)).await
+        let needs: Vec<_> = inner.references.iter().filter(|r| !done.contains_key(&r.name)).collect();
+        if !needs.is_empty() {
+            open.push((name, inner.clone()));
+            open.extend(needs.iter().map(|r| (r.name.clone(), r.schema.clone())));
+            continue;
+        }
+        let form = registered(&inner, &done);
+        if registers {
+            client.register(&name, &form).await?;
+        }
+        let version = client.lookup(&name, &form).await?.version;
+        let reference = RegistryReference { name: name.to_string(), subject: name.to_string(), version };
+        done.insert(name, reference);
     }
+    Ok(done)
 }
 
 fn registered(schema: &Schema, done: &BTreeMap<Arc<str>, RegistryReference>) -> Registered {

@@ -112,7 +112,8 @@ impl Client {
         } else {
             without_authorities()?
         };
-        let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout.min(CONNECT)).no_proxy().tls_backend_preconfigured(config);
+        let builder =
+            reqwest::Client::builder().timeout(timeout).connect_timeout(timeout.min(CONNECT)).no_proxy().tls_backend_preconfigured(config);
         let http = builder.build().map_err(|error| RegistryError::Refused(format!("cannot make an HTTP client: {error}")))?;
         let state = State { memory: memory.map(|file| Memory::open(file, &urls)).unwrap_or_default(), ..State::default() };
         Ok(Self { http, urls, login, current: AtomicUsize::new(0), state: Mutex::new(state) })
@@ -321,7 +322,8 @@ impl Client {
 /// The HTTP client wants a configuration even where nothing is encrypted; this one trusts nobody and reads no file.
 fn without_authorities() -> Result<rustls::ClientConfig, RegistryError> {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| RegistryError::Refused(format!("cannot set up tls: {error}")))?;
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(|error| RegistryError::Refused(format!("cannot set up tls: {error}")))?;
     Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
 }
 

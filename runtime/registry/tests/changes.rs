@@ -63,7 +63,8 @@ fn a_schema_is_what_it_was_after_it_was_written_out() {
             let once = parsed(&change, value);
             for normalized in [false, true] {
                 let text = once.canonical(normalized);
-                let again = Parsed::parse(&Schema::new(change.kind, &*text), &[]).unwrap_or_else(|why| panic!("{}: {why}: {text}", change.what));
+                let again =
+                    Parsed::parse(&Schema::new(change.kind, &*text), &[]).unwrap_or_else(|why| panic!("{}: {why}: {text}", change.what));
                 assert_eq!(once.identity(normalized), again.identity(normalized), "{}", change.what);
                 assert_eq!(again.canonical(normalized), text, "{}", change.what);
                 assert!(again.cannot_read(&once).unwrap().is_empty() && once.cannot_read(&again).unwrap().is_empty(), "{}", change.what);
@@ -71,4 +72,3 @@ fn a_schema_is_what_it_was_after_it_was_written_out() {
         }
     }
 }
-

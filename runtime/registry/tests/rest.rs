@@ -67,7 +67,10 @@ async fn a_schema_has_one_id_whatever_the_subject_and_a_version_per_subject() {
     assert_eq!(client.register("one-value", &record(&format!("{A},{B_WITH_DEFAULT}"))).await.unwrap(), SchemaId(2));
     assert_eq!(client.versions("one-value").await.unwrap(), [1, 2]);
     assert_eq!(client.subjects().await.unwrap(), ["one-value", "two-value"]);
-    assert_eq!(site.get("/schemas/ids/1/versions").await.1, json!([{"subject":"one-value","version":1},{"subject":"two-value","version":1}]));
+    assert_eq!(
+        site.get("/schemas/ids/1/versions").await.1,
+        json!([{"subject":"one-value","version":1},{"subject":"two-value","version":1}])
+    );
     assert_eq!(site.get("/schemas/ids/1/subjects").await.1, json!(["one-value", "two-value"]));
     let resolved = client.schema(id).await.unwrap();
     assert_eq!(resolved.schema, record(A));
@@ -95,8 +98,12 @@ async fn each_level_asks_in_its_direction_and_as_far_back_as_it_says() {
     let site = Site::start().await;
     let schema = |text: &str| json!({ "schema": text });
     // 1: int. 2: long (reads int). 3: double (reads long and int, an int reader reads none of them).
-    for (subject, level) in [("backward", "BACKWARD"), ("all", "BACKWARD_TRANSITIVE"), ("forward", "FORWARD"), ("full", "FULL_TRANSITIVE")] {
-        assert_eq!(site.send("PUT", &format!("/config/{subject}"), json!({"compatibility": level})).await, (200, json!({"compatibility": level})));
+    for (subject, level) in [("backward", "BACKWARD"), ("all", "BACKWARD_TRANSITIVE"), ("forward", "FORWARD"), ("full", "FULL_TRANSITIVE")]
+    {
+        assert_eq!(
+            site.send("PUT", &format!("/config/{subject}"), json!({"compatibility": level})).await,
+            (200, json!({"compatibility": level}))
+        );
         assert_eq!(site.send("POST", &format!("/subjects/{subject}/versions"), schema("\"long\"")).await.0, 200);
         let wider = site.send("POST", &format!("/subjects/{subject}/versions"), schema("\"double\"")).await.0;
         let narrower = site.send("POST", &format!("/subjects/{subject}/versions"), schema("\"int\"")).await.0;
@@ -165,7 +172,9 @@ async fn references_are_followed_guarded_and_named_where_they_lead_nowhere() {
         panic!("refused")
     };
     assert!(why.contains("nobody") && why.contains("42201"), "{why}");
-    let Err(RegistryError::Refused(why)) = client.register("user", &Schema { references: Vec::new(), ..user }).await else { panic!("refused") };
+    let Err(RegistryError::Refused(why)) = client.register("user", &Schema { references: Vec::new(), ..user }).await else {
+        panic!("refused")
+    };
     assert!(why.contains("undefined name: \\\"acme.Unit\\\"") || why.contains("acme.Unit"), "{why}");
 }
 
@@ -177,11 +186,20 @@ async fn protobuf_comes_as_text_or_as_a_descriptor_and_is_the_same_schema() {
     let id = client.register("p-value", &Schema::new(Kind::Protobuf, text)).await.unwrap();
     let (_, body) = site.get(&format!("/schemas/ids/{id}?format=serialized")).await;
     let descriptor = body["schema"].as_str().unwrap().to_owned();
-    assert_eq!(site.client().register("q-value", &Schema::new(Kind::Protobuf, descriptor)).await.unwrap(), id, "the same bytes on the wire");
+    assert_eq!(
+        site.client().register("q-value", &Schema::new(Kind::Protobuf, descriptor)).await.unwrap(),
+        id,
+        "the same bytes on the wire"
+    );
     let (_, body) = site.get("/subjects/q-value/versions/1").await;
     assert_eq!(body["schemaType"], "PROTOBUF");
     let printed = body["schema"].as_str().unwrap();
-    assert!(printed.contains("map<string, int64> counts = 1;") && printed.contains("oneof what {") && printed.contains("optional double x = 4;"), "{printed}");
+    assert!(
+        printed.contains("map<string, int64> counts = 1;")
+            && printed.contains("oneof what {")
+            && printed.contains("optional double x = 4;"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
