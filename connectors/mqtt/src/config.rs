@@ -45,7 +45,8 @@ pub struct SourceConfig {
     /// With 3.1.1 the broker decides how long.
     #[serde(default)]
     pub session_expiry: Option<Period>,
-    /// How many messages the broker may send before the first is acknowledged; default 5000. With 3.1.1 the broker decides.
+    /// How many messages the broker may send before the first is acknowledged; default 5000. The broker may allow fewer, with 3.1.1 it alone
+    /// decides: Mosquitto's `max_inflight_messages` is 20 unless raised, and bounds the throughput.
     #[serde(default)]
     pub window: Option<Spanned<u16>>,
     /// A longer message becomes a dead letter with its beginning; default 32MiB, at least 128KiB.

@@ -277,6 +277,9 @@ impl<'r> Session<'r> {
                 }
                 Polled::Assigned(parts) => {
                     self.is_well();
+                    if let Some(at) = &mut self.look_at {
+                        *at = (*at).min(Instant::now() + LOOK_FIRST);
+                    }
                     self.assign(parts)?;
                 }
                 Polled::Revoked { parts, lost } => self.revoke(parts, lost)?,
@@ -548,7 +551,7 @@ impl<'r> Session<'r> {
             are_all_there &= is_there;
             let part = format!("topic {topic}");
             if !is_there {
-                let reason = "it does not exist yet; the sink begins when somebody creates it, or declare it under `topics`".to_owned();
+                let reason = "it does not exist yet, or this user may not see it; the sink begins when it is there: create it, or declare it under `topics`".to_owned();
                 if options.board.set_part(&part, Status::Degraded(reason.clone()), Micros::now()) {
                     tracing::warn!(sink = options.name, topic, "{reason}");
                 }

@@ -1,8 +1,11 @@
 //! The intake over a real log on disk: what is sent is appended once, counted once, acknowledged when synced, and known again after a restart.
 
-use millrace_contract::{AckId, Model, Route, TagDef, TagOptions};
+use millrace_contract::{AckId, Failure, Model, Route, Source, SourceIo, TagDef, TagOptions};
 use millrace_engine::frame::{Frame, Lane, records};
 use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
+use millrace_engine::paths::Paths;
+use millrace_engine::source::{Host, supervise};
+use millrace_engine::status::Board;
 use millrace_engine::taps::Taps;
 use millrace_engine::topics::{Format, Topic, Topics};
 use millrace_log::{Full, ReadBuf, Store, StoreOptions};
@@ -10,6 +13,7 @@ use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, RouteId, Row, 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
 fn tag(path: &str) -> TagDef {
     TagDef {
@@ -304,4 +308,78 @@ async fn a_send_that_is_dropped_while_it_waits_is_not_filtered_when_it_comes_aga
     let bench = Bench::open(dir.path(), 64 << 20, Full::Block);
     let after = bench.intake.ledger.snapshot();
     assert_eq!(after.appended, before.appended, "what was dropped in a wait was never counted");
+}
+
+#[tokio::test]
+async fn a_tag_path_that_another_source_has_discovered_is_refused_and_says_whose_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("log"), StoreOptions::default()).unwrap();
+    let paths = Arc::new(Paths::default());
+    let open = |name: &str| {
+        let options = IntakeOptions {
+            site: "acme/plant",
+            name,
+            model: &Model::default(),
+            topics: &topics(),
+            clock: ClockWindow::default(),
+            log_size: 64 << 20,
+            full: Full::Block,
+            sync: Duration::from_millis(200),
+            compress: true,
+            dir: dir.path().join("sources").join(name),
+            taps: Arc::new(Taps::default()),
+            paths: paths.clone(),
+        };
+        Intake::open(&store, options).unwrap()
+    };
+    let (first, second) = (open("first"), open("second"));
+    let id = first.declare(tag("line/speed")).unwrap();
+    let clash = second.declare(tag("line/speed")).unwrap_err();
+    assert_eq!((clash.path.as_str(), clash.by.as_str()), ("acme/plant/line/speed", "source acme/plant/first"));
+    assert_eq!(second.tags_len(), 0);
+    second.declare(tag("line/force")).unwrap();
+    // A tag that goes leaves its path to others.
+    first.retire(id);
+    second.declare(tag("line/speed")).unwrap();
+    assert!(first.declare(tag("line/speed")).is_err());
+}
+
+/// Says when its session begins, and stays.
+struct Begins(mpsc::UnboundedSender<()>);
+
+#[async_trait::async_trait]
+impl Source for Begins {
+    async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
+        let _ = self.0.send(());
+        io.stopping().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_start_without_kafka_says_that_it_waits_and_then_reads_and_a_later_one_reads_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for is_first in [true, false] {
+        let bench = Bench::small(dir.path());
+        assert_eq!(bench.intake.is_new, is_first);
+        let stop = watch::Sender::new(false);
+        let board = Arc::new(Board::default());
+        let (host, _) = Host::new(bench.intake.clone(), board.clone(), stop.subscribe());
+        let (begins, mut begun) = mpsc::unbounded_channel();
+        let running = tokio::spawn(supervise(Box::new(Begins(begins)), host, true));
+        if is_first {
+            while board.report(None).status == "Starting" {
+                tokio::task::yield_now().await;
+            }
+            let report = board.report(None);
+            assert!(report.status == "Degraded" && report.reason.as_deref().is_some_and(|r| r.contains("waits 10s")), "{report:?}");
+            assert!(begun.try_recv().is_err());
+        }
+        let asked = tokio::time::Instant::now();
+        begun.recv().await.unwrap();
+        assert_eq!(asked.elapsed() >= Duration::from_secs(9), is_first);
+        stop.send(true).unwrap();
+        running.await.unwrap();
+        bench.store.close().unwrap();
+    }
 }

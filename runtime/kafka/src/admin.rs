@@ -2,6 +2,8 @@
 
 use crate::error::{Class, KafkaError};
 use crate::properties::Settings;
+use crate::raw::{Native, Role};
+use crate::voice::Voice;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -11,7 +13,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A topic as declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,8 +82,12 @@ impl Default for Limits {
 /// An administrative client; make one when needed and drop it, it costs threads and connections.
 pub struct Admin {
     client: AdminClient<DefaultClientContext>,
+    settings: Settings,
     timeout: Duration,
 }
+
+/// How long a refused login may take to be told.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
 impl Admin {
     pub fn new(settings: &Settings, timeout: Duration) -> Result<Self, KafkaError> {
@@ -98,7 +104,7 @@ impl Admin {
                 KafkaError::described(RDKafkaErrorCode::Authentication as i32, &format!("cannot get a token for Kafka ({why})"))
             })?;
         }
-        Ok(Self { client, timeout })
+        Ok(Self { client, settings: settings.clone(), timeout })
     }
 
     fn options(&self) -> AdminOptions {
@@ -107,12 +113,35 @@ impl Admin {
 
     /// Names and partition counts of all topics.
     pub fn topics(&self) -> Result<HashMap<String, TopicShape>, KafkaError> {
-        let metadata = self.client.inner().fetch_metadata(None, self.timeout).map_err(|e| from_rdkafka("cannot list topics", &e))?;
+        let metadata = self.client.inner().fetch_metadata(None, self.timeout);
+        let metadata = metadata.map_err(|e| self.denial().unwrap_or_else(|| from_rdkafka("cannot list topics", &e)))?;
         let shape = |topic: &rdkafka::metadata::MetadataTopic| TopicShape {
             partitions: topic.partitions().len() as i32,
             replication: topic.partitions().first().map_or(0, |p| p.replicas().len() as i32),
         };
         Ok(metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name().to_owned(), shape(t))).collect())
+    }
+
+    /// Why the cluster does not let us in. rdkafka's own client only says that it has no connection: another one asks, whose events are heard.
+    fn denial(&self) -> Option<KafkaError> {
+        let conf = self.settings.conf(&[], &[]).ok()?;
+        let events = rdkafka::bindings::RD_KAFKA_EVENT_ERROR;
+        let native = Native::new(Role::Producer, conf, events, Voice::new(format!("{} admin", self.settings.client_id))).ok()?;
+        let queue = native.queue();
+        let deadline = Instant::now() + TOLD_WITHIN;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let Some(event) = queue.poll(left) else { continue };
+            if event.kind() == events {
+                let error = event.error();
+                if error.class == Class::Denied {
+                    return Some(error);
+                }
+            }
+        }
     }
 
     /// Creates what is missing and compares what is there; one outcome per spec, in their order.

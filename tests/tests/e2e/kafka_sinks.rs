@@ -328,3 +328,34 @@ fn dead_letters_are_listed_and_sent_again_but_never_a_command() {
     assert_eq!(records.len(), 23);
     assert!(records[20..].iter().all(|r| r.header(dead::REPLAYED).is_some() && r.header(dead::REASON).is_none()));
 }
+
+#[test]
+fn a_sink_says_which_of_its_topics_is_missing_and_begins_when_it_is_there() {
+    let kafka = Kafka::shared();
+    let (here, missing) = (kafka.topic("here"), kafka.topic("missing"));
+    kafka.create_topic(&here, 1, &[]);
+    let factory = Factory::on(kafka).with("here", &here).with("missing", &missing);
+    let archive = factory.dir().to_owned();
+    let millrace = factory.start(
+        "
+kafka: {brokers: '$kafka', properties: {topic.metadata.refresh.interval.ms: '1000'}}
+sinks:
+  archive: {type: file, topics: [$here, $missing], path: '$dir/{topic}.ndjson'}
+",
+    );
+    let part = format!("topic {missing}");
+    eventually("the missing topic is named", || {
+        let sink = millrace.connector("archive");
+        let reason = sink["parts"][&part].as_str().unwrap_or_default().to_owned();
+        (sink["status"] == "Degraded" && reason.contains("does not exist yet")).then_some(())
+    });
+    assert!(millrace.log().contains("does not exist yet"));
+    assert!(millrace.connector("archive")["parts"][format!("topic {here}")].is_null());
+    kafka.create_topic(&missing, 1, &[]);
+    kafka.produce(&missing, [("k", &b"\"unmistakable\""[..])]);
+    eventually("it is read", || {
+        let text = std::fs::read_to_string(archive.join(format!("{missing}.ndjson"))).unwrap_or_default();
+        text.contains("unmistakable").then_some(())
+    });
+    millrace.wait_running("archive");
+}

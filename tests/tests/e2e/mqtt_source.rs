@@ -511,3 +511,22 @@ fn qos_2_with_a_kept_session_comes_exactly_once_over_kills() {
     numbers.dedup();
     assert_eq!(numbers.len() as u64, messages, "a message came twice and another is missing");
 }
+
+#[test]
+fn a_changed_client_id_is_told_with_what_to_do_about_the_session_it_leaves() {
+    let (kafka, broker) = (Kafka::shared(), Mosquitto::start());
+    let topic = kafka.topic("documents");
+    let text = |client_id: &str| {
+        format!(
+            "sources:\n  cells: {{type: mqtt, endpoint: $broker, client_id: {client_id}, subscribe: [{{filter: 'a/#', topic: $topic}}]}}\n"
+        )
+    };
+    let mut millrace = Factory::on(kafka).with("broker", broker.url()).with("topic", &topic).start(&text("first-id"));
+    millrace.wait_running("cells");
+    millrace.stop();
+    millrace.write(&text("second-id"));
+    millrace.launch();
+    millrace.wait_alive();
+    millrace.wait_running("cells");
+    assert!(millrace.log().contains("start once with `client_id: first-id`"), "{}", millrace.log());
+}
