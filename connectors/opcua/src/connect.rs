@@ -122,6 +122,20 @@ pub struct Kept {
     nonce: ByteString,
 }
 
+impl Kept {
+    /// As part of the source's position. The token is of use only to who holds our key, on a secured channel.
+    pub fn write(&self) -> String {
+        format!("{}\n{}\n{}", self.session_id, self.token, self.nonce.as_base64())
+    }
+
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let mut lines = std::str::from_utf8(text).ok()?.split('\n');
+        let (session_id, token, nonce) = (lines.next()?.parse().ok()?, lines.next()?.parse().ok()?, lines.next()?);
+        let nonce = if nonce.is_empty() { ByteString::null() } else { ByteString::from_base64(nonce)? };
+        Some(Self { session_id, token, nonce })
+    }
+}
+
 /// Buffers and limits of a connection: a message has at most 256 chunks of 256 KiB.
 const CHUNK_BYTES: usize = 256 * 1024;
 const MESSAGE_CHUNKS: usize = 256;

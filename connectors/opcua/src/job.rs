@@ -23,6 +23,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Job {
     pub name: String,
+    /// The path of its tags.
+    pub at: String,
     /// One of each endpoint, in the order of preference.
     pub targets: Vec<Target>,
     pub sessions: usize,
@@ -135,6 +137,13 @@ fn queue_of(every: Duration, sampling: Duration) -> u32 {
     ((span.as_secs_f64() / sampling.as_secs_f64()).ceil() as u32).clamp(2, 1_000)
 }
 
+impl Group {
+    /// The server's queue for what is found by browsing.
+    pub fn queue_of_found(&self) -> u32 {
+        self.queue.unwrap_or_else(|| queue_of(self.every, self.sampling))
+    }
+}
+
 impl SourceConfig {
     /// Checks everything that needs no server; `None` when it can't go on.
     pub fn compile(&self, context: &Context, problems: &mut Problems) -> Option<Job> {
@@ -182,6 +191,7 @@ impl SourceConfig {
         let writes_allowed = context.writes_allowed;
         Some(Job {
             name: context.name.clone(),
+            at: context.at.clone(),
             targets: targets?,
             sessions,
             keep_alive,

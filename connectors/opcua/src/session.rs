@@ -93,6 +93,22 @@ impl Default for Limits {
     }
 }
 
+/// Asks a service about a list, in pieces: `$ask` is a future of as many results as there are items in `$now`.
+macro_rules! in_pieces {
+    ($session:expr, $service:literal, $items:expr, $piece:expr, |$now:ident| $ask:expr) => {{
+        let (items, piece) = ($items, &$piece);
+        let mut results = Vec::with_capacity(items.len());
+        while results.len() < items.len() {
+            let rest = &items[results.len()..];
+            let $now = &rest[..rest.len().min(piece.get())];
+            let answer = $ask.await;
+            results.extend($session.taken($service, $now.len(), piece, answer)?);
+        }
+        Ok(results)
+    }};
+}
+pub(crate) use in_pieces;
+
 /// An activated session on an open channel.
 pub struct Session {
     channel: Channel,
@@ -194,31 +210,26 @@ impl Session {
         Ok(is_other)
     }
 
-    /// Asks in pieces. `ask` makes one request and returns as many results as it had items.
-    pub(crate) async fn in_pieces<T, R>(
+    /// Takes the answer to one piece: its results, or nothing where it has to be asked again in smaller ones.
+    pub(crate) fn taken<R>(
         &self,
         service: &'static str,
-        items: &[T],
+        asked: usize,
         piece: &Piece,
-        ask: impl AsyncFn(&[T]) -> Result<Vec<R>, Refused>,
+        answer: Result<Vec<R>, Refused>,
     ) -> Result<Vec<R>, Refused> {
-        let mut results = Vec::with_capacity(items.len());
-        while results.len() < items.len() {
-            let rest = &items[results.len()..];
-            let now = &rest[..rest.len().min(piece.get())];
-            match ask(now).await {
-                Ok(some) if some.len() == now.len() => results.extend(some),
-                Ok(some) => {
-                    let what = format!("{} results for {} items", some.len(), now.len());
-                    return Err(Refused { service, error: Error::new(StatusCode::BadUnknownResponse, what) });
-                }
-                Err(refused) if refused.is_too_large() && self.channel.closed().is_none() && piece.halve(now.len()) => {
-                    tracing::info!(service, items = now.len(), %refused, "the server takes fewer items at once");
-                }
-                Err(refused) => return Err(refused),
+        match answer {
+            Ok(some) if some.len() == asked => Ok(some),
+            Ok(some) => {
+                let what = format!("{} results for {asked} items", some.len());
+                Err(Refused { service, error: Error::new(StatusCode::BadUnknownResponse, what) })
             }
+            Err(refused) if refused.is_too_large() && self.channel.closed().is_none() && piece.halve(asked) => {
+                tracing::info!(service, items = asked, %refused, "the server takes fewer items at once");
+                Ok(Vec::new())
+            }
+            Err(refused) => Err(refused),
         }
-        Ok(results)
     }
 
     /// Reads attributes, with both times.
@@ -228,7 +239,7 @@ impl Session {
 
     /// As [`Self::read`]; a value that the server read at most so many milliseconds ago will do.
     pub async fn read_aged(&self, nodes: &[ReadValueId], max_age_ms: f64) -> Result<Vec<DataValue>, Refused> {
-        self.in_pieces("Read", nodes, &self.limits.read, async |nodes| {
+        in_pieces!(self, "Read", nodes, self.limits.read, |nodes| async {
             let request = ReadRequest {
                 request_header: self.header(),
                 max_age: max_age_ms,
@@ -240,34 +251,31 @@ impl Session {
                 other => Err(Refused { service: "Read", error: unexpected(&other) }),
             }
         })
-        .await
     }
 
     pub async fn write(&self, values: &[WriteValue]) -> Result<Vec<StatusCode>, Refused> {
-        self.in_pieces("Write", values, &self.limits.write, async |values| {
+        in_pieces!(self, "Write", values, self.limits.write, |values| async {
             let request = WriteRequest { request_header: self.header(), nodes_to_write: Some(values.to_vec()) };
             match self.call("Write", request).await? {
                 ResponseMessage::Write(answer) => Ok(answer.results.unwrap_or_default()),
                 other => Err(Refused { service: "Write", error: unexpected(&other) }),
             }
         })
-        .await
     }
 
     pub async fn methods(&self, calls: &[CallMethodRequest]) -> Result<Vec<CallMethodResult>, Refused> {
-        self.in_pieces("Call", calls, &self.limits.call, async |calls| {
+        in_pieces!(self, "Call", calls, self.limits.call, |calls| async {
             let request = CallRequest { request_header: self.header(), methods_to_call: Some(calls.to_vec()) };
             match self.call("Call", request).await? {
                 ResponseMessage::Call(answer) => Ok(answer.results.unwrap_or_default()),
                 other => Err(Refused { service: "Call", error: unexpected(&other) }),
             }
         })
-        .await
     }
 
     /// The forward references of each node, all of them, by continuation points. A node that can't be browsed has a bad status.
     pub async fn browse(&self, nodes: &[BrowseDescription]) -> Result<Vec<Result<Vec<ReferenceDescription>, StatusCode>>, Refused> {
-        self.in_pieces("Browse", nodes, &self.limits.browse, async |nodes| {
+        in_pieces!(self, "Browse", nodes, self.limits.browse, |nodes| async {
             let request = BrowseRequest {
                 request_header: self.header(),
                 view: Default::default(),
@@ -284,7 +292,6 @@ impl Session {
             }
             Ok(found)
         })
-        .await
     }
 
     async fn browse_on(&self, mut result: BrowseResult) -> Result<Result<Vec<ReferenceDescription>, StatusCode>, Refused> {

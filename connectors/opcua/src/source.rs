@@ -2,11 +2,13 @@
 
 use crate::config::SourceConfig;
 use crate::job::{How, Job};
+use crate::shard::Shard;
 use async_trait::async_trait;
 use millrace_config::Problems;
 use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Model, Plan, Plugin, Role, Source, SourceIo};
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// `type: opcua` among the sources.
 pub struct OpcUaSource;
@@ -38,7 +40,7 @@ impl plugin::Compiled for Compiled {
     }
 
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(OpcUa { job: self.0.clone() }))
+        Some(Box::new(OpcUa { job: self.0.clone(), shards: Vec::new() }))
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -89,13 +91,44 @@ impl plugin::Compiled for Compiled {
 }
 
 struct OpcUa {
-    #[expect(dead_code)]
     job: Arc<Job>,
+    /// One for each session; `None` while its task has it.
+    shards: Vec<Option<Shard>>,
 }
 
 #[async_trait]
 impl Source for OpcUa {
-    async fn session(&mut self, _io: SourceIo) -> Result<(), Failure> {
-        todo!("the next commit's")
+    async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
+        let mut running = JoinSet::new();
+        self.shards.resize_with(self.job.sessions, || None);
+        for (index, slot) in self.shards.iter_mut().enumerate() {
+            let mut shard = slot.take().unwrap_or_else(|| Shard::new(self.job.clone(), index));
+            let io = io.clone();
+            running.spawn(async move {
+                let ended = shard.run(&io).await;
+                (shard, ended)
+            });
+        }
+        // The first that fails ends the others: they connect again with it, and find their places by their positions.
+        let mut first = None;
+        while let Some(joined) = running.join_next().await {
+            let ended = match joined {
+                Ok((shard, ended)) => {
+                    let index = shard.index();
+                    self.shards[index] = Some(shard);
+                    ended
+                }
+                Err(error) if error.is_cancelled() => continue,
+                Err(error) => Failure::Reconnect(format!("a session's task ended: {error}")),
+            };
+            if ended != Failure::Stopped {
+                running.abort_all();
+            }
+            first.get_or_insert(ended);
+        }
+        match first {
+            None | Some(Failure::Stopped) => Ok(()),
+            Some(failure) => Err(failure),
+        }
     }
 }

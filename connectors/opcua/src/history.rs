@@ -1,0 +1,223 @@
+//! What was missed, read back from the server's history: live values first, at a bounded rate, without repeats at the seams.
+//!
+//! ```text
+//! live ──────────┤ last        first ├────────── live
+//!                  └── read back ──┘              (last, first): both excluded, for each tag by its own source times
+//! ```
+//!
+//! A gap is opened for the tags of a subscription that could not be gone on with, or whose messages are gone. Each open gap is a position of its tag,
+//! so that it is filled after a crash, too; it moves with what is read.
+
+use crate::readings::Readings;
+use crate::session::{Refused, Session};
+use crate::shard::Shared;
+use millrace_contract::Failure;
+use millrace_schemas::Micros;
+use opcua::core::ResponseMessage;
+use opcua::types::{
+    AttributeId, ByteString, ByteStringBody, DateTime, ExtensionObject, HistoryReadRequest, HistoryReadResult, HistoryReadValueId, NodeId,
+    ReadRawModifiedDetails, TimestampsToReturn, Variant,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The key of a gap's position: this, and the tag's path.
+pub const GAP: &str = "gap/";
+/// Values of one answer.
+const VALUES_PER_ANSWER: u32 = 1_000;
+/// Live values come first: a gap is filled only after this.
+const LIVE_FIRST: Duration = Duration::from_secs(2);
+/// The bit of AccessLevel that says a node has a history.
+const HISTORY_READ: u8 = 0x04;
+
+/// Tags and the time from which on they miss something.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    open: parking_lot::Mutex<BTreeMap<usize, Micros>>,
+    opened: Notify,
+}
+
+impl Gaps {
+    /// These items may have missed values, each since its own time; none where nothing ever came.
+    pub fn open(&self, gaps: impl Iterator<Item = (usize, Micros)>) {
+        let mut open = self.open.lock();
+        for (handle, from) in gaps.filter(|(_, from)| !from.is_none()) {
+            let earliest = open.entry(handle).or_insert(from);
+            *earliest = (*earliest).min(from);
+        }
+        drop(open);
+        self.opened.notify_one();
+    }
+
+    fn take(&self) -> BTreeMap<usize, Micros> {
+        std::mem::take(&mut self.open.lock())
+    }
+}
+
+/// Fills gaps for as long as the session lives.
+pub async fn fill(shared: &Shared, session: &Session, gaps: &Gaps) -> Failure {
+    match filling(shared, session, gaps).await {
+        Ok(never) => match never {},
+        Err(refused) => refused.into(),
+    }
+}
+
+async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std::convert::Infallible, Refused> {
+    let Some(history) = shared.job.history else { return Ok(std::future::pending().await) };
+    let rate = Rate { per_s: history.per_s };
+    let mut waiting: VecDeque<(usize, Micros)> = VecDeque::new();
+    for (key, position) in shared.io.positions(GAP) {
+        let from = std::str::from_utf8(&position).ok().and_then(|text| text.parse().ok());
+        if let (Some(handle), Some(from)) = (shared.readings.lock().await.by_path(&key[GAP.len()..]), from) {
+            waiting.push_back((handle, Micros(from)));
+        }
+    }
+    loop {
+        if waiting.is_empty() {
+            gaps.opened.notified().await;
+        }
+        tokio::time::sleep(LIVE_FIRST).await;
+        let floor = Micros::now().0 - history.at_most.as_micros() as i64;
+        let new: Vec<_> = gaps.take().into_iter().map(|(handle, from)| (handle, Micros(from.0.max(floor)))).collect();
+        let new = with_history(shared, session, new).await?;
+        if !new.is_empty() {
+            tracing::info!(tags = new.len(), "values were missed; they are read back from the server's history");
+            remember(shared, &new).await;
+        }
+        waiting.extend(new);
+        while let Some((handle, from)) = waiting.pop_front() {
+            one(shared, session, handle, from, &rate).await?;
+        }
+    }
+}
+
+/// Writes the gaps down.
+async fn remember(shared: &Shared, gaps: &[(usize, Micros)]) {
+    let readings = shared.readings.lock().await;
+    let moved: Vec<(String, String)> =
+        gaps.iter().map(|(handle, from)| (format!("{GAP}{}", readings.item(*handle).def.path), from.0.to_string())).collect();
+    drop(readings);
+    let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, from)| (key.as_str(), from.as_bytes())).collect();
+    let batch = shared.io.batch().await;
+    shared.io.send(batch, &moved).await;
+}
+
+/// Those of the items whose nodes have a history.
+async fn with_history(shared: &Shared, session: &Session, gaps: Vec<(usize, Micros)>) -> Result<Vec<(usize, Micros)>, Refused> {
+    let handles: Vec<usize> = gaps.iter().map(|(handle, _)| *handle).collect();
+    let nodes = shared.resolve(session, &handles).await?;
+    let present: Vec<_> = gaps.into_iter().zip(nodes).filter_map(|(gap, node)| node.ok().map(|node| (gap, node))).collect();
+    let asked: Vec<_> = present.iter().map(|(_, node)| crate::session::attribute_of(node.clone(), AttributeId::AccessLevel)).collect();
+    let levels = session.read(&asked).await?;
+    let has = |level: &Option<Variant>| matches!(level, Some(Variant::Byte(level)) if level & HISTORY_READ != 0);
+    Ok(present.into_iter().zip(levels).filter(|(_, level)| has(&level.value)).map(|((gap, _), _)| gap).collect())
+}
+
+/// Fills one tag's gap.
+async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<(), Refused> {
+    let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(()) };
+    let (key, until) = {
+        let readings = shared.readings.lock().await;
+        (format!("{GAP}{}", readings.item(handle).def.path), first_after(&readings, handle, from))
+    };
+    let mut point = ByteString::null();
+    let (start, mut from) = (from, from);
+    loop {
+        let begun = Instant::now();
+        // A continuation goes with the question it continues.
+        let result = read(session, &node, start, until, std::mem::take(&mut point)).await?;
+        if result.status_code.is_bad() {
+            tracing::warn!(tag = &key[GAP.len()..], status = %result.status_code, "the history of a tag can't be read");
+            break;
+        }
+        point = result.continuation_point;
+        let body = result.history_data.inner_as::<ByteStringBody>().map(|body| body.raw_body().as_ref().to_vec()).unwrap_or_default();
+        let mut batch = shared.io.batch().await;
+        let mut readings = shared.readings.lock().await;
+        let newest = loop {
+            if body.is_empty() {
+                break Micros::NONE;
+            }
+            match readings.history(handle, &body, (from, until), &mut batch, &shared.io) {
+                Ok((tally, _)) if !tally.unknown.is_empty() => {
+                    for encoding in &tally.unknown {
+                        readings.types.learn_encoding(session, encoding).await?;
+                    }
+                }
+                Ok((_, newest)) => break newest,
+                Err(what) => {
+                    tracing::error!(tag = &key[GAP.len()..], %what, "a history can't be read");
+                    break Micros::NONE;
+                }
+            }
+        };
+        drop(readings);
+        let values = batch.rows.len();
+        let is_done = point.is_null_or_empty();
+        from = from.max(newest);
+        let position = if is_done { String::new() } else { from.0.to_string() };
+        shared.io.send(batch, &[(&key, position.as_bytes())]).await;
+        if is_done {
+            return Ok(());
+        }
+        rate.rest(values, begun).await;
+    }
+    let batch = shared.io.batch().await;
+    shared.io.send(batch, &[(&key, b"")]).await;
+    Ok(())
+}
+
+struct Rate {
+    per_s: f64,
+}
+
+impl Rate {
+    async fn rest(&self, values: usize, begun: Instant) {
+        tokio::time::sleep_until(begun + Duration::from_secs_f64(values as f64 / self.per_s)).await;
+    }
+}
+
+async fn read(
+    session: &Session,
+    node: &NodeId,
+    from: Micros,
+    until: Micros,
+    continuation_point: ByteString,
+) -> Result<HistoryReadResult, Refused> {
+    let details = ReadRawModifiedDetails {
+        is_read_modified: false,
+        start_time: time(from),
+        end_time: time(until),
+        num_values_per_node: VALUES_PER_ANSWER,
+        return_bounds: false,
+    };
+    let wanted = HistoryReadValueId { node_id: node.clone(), continuation_point, ..Default::default() };
+    let request = HistoryReadRequest {
+        request_header: session.header(),
+        history_read_details: ExtensionObject::from_message(details),
+        timestamps_to_return: TimestampsToReturn::Both,
+        release_continuation_points: false,
+        nodes_to_read: Some(vec![wanted]),
+    };
+    match session.call("HistoryRead", request).await {
+        Ok(ResponseMessage::HistoryRead(answer)) => Ok(answer.results.unwrap_or_default().pop().unwrap_or_default()),
+        Ok(other) => Err(Refused { service: "HistoryRead", error: crate::connect::unexpected(&other) }),
+        // No history at all is no reason to end the session.
+        Err(refused) if session.channel().closed().is_none() => {
+            Ok(HistoryReadResult { status_code: refused.status(), ..Default::default() })
+        }
+        Err(refused) => Err(refused),
+    }
+}
+
+fn time(time: Micros) -> DateTime {
+    DateTime::from((time.0 + crate::wire::EPOCH_MICROS).max(0) * 10)
+}
+
+/// Where the live values after a gap begin: the earliest that came since with a later time, else now.
+fn first_after(readings: &Readings, handle: usize, from: Micros) -> Micros {
+    let first = readings.seam(handle);
+    if first.0 > from.0 { first } else { Micros::now() }
+}

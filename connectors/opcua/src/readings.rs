@@ -1,0 +1,379 @@
+//! From notifications and read values to rows: a client handle is an index into the items, each item knows its tag.
+//!
+//! Invariants: no look-up and no allocation per scalar; a value whose structure nobody knows yet is not guessed at: the message waits until the
+//! server was asked.
+
+use crate::types::{Leaves, Types};
+use crate::wire::{Reader, Stamped, Structure, Undecodable, builtin};
+use millrace_contract::{SourceIo, Structure as Wanted, TagDef};
+use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value, json};
+use opcua::types::{BinaryEncodable, ContextOwned, DataValue};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One value that is read: a tag of the YAML, or found by browsing.
+#[derive(Debug)]
+pub struct Item {
+    pub def: TagDef,
+    /// The index in [`Job::tags`]; none of what was found by browsing.
+    pub index: Option<usize>,
+    /// Samples of a structure's leaves, by the path of their fields.
+    leaves: HashMap<String, TagId>,
+}
+
+/// What a message had in it, besides rows.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Values after which the server's queue had overflowed.
+    pub overflows: u64,
+    /// Values of handles that nobody gave.
+    pub strangers: u64,
+    /// Encodings the server has to be asked about before this message can be read.
+    pub unknown: Vec<Vec<u8>>,
+}
+
+/// The items of one session, by their handles.
+#[derive(Debug, Default)]
+pub struct Readings {
+    /// What a row needs, side by side: this is all that a scalar touches.
+    tags: Vec<TagId>,
+    /// The last source time of each item; for the seams between live values and history.
+    last: Vec<i64>,
+    /// The first source time after the item's last gap; 0: none came yet.
+    seams: Vec<i64>,
+    items: Vec<Item>,
+    pub types: Types,
+}
+
+/// Overflow, in the info bits of a data value.
+const OVERFLOW: u32 = 0x0480;
+
+impl Readings {
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn item(&self, handle: usize) -> &Item {
+        &self.items[handle]
+    }
+
+    pub fn tag(&self, handle: usize) -> TagId {
+        self.tags[handle]
+    }
+
+    /// The item's last source time; none came yet: 0.
+    pub fn last(&self, handle: usize) -> Micros {
+        Micros(self.last[handle])
+    }
+
+    /// The first source time after the last gap.
+    pub fn seam(&self, handle: usize) -> Micros {
+        Micros(self.seams[handle])
+    }
+
+    /// A gap begins: the next value with a later time ends it. Returns the time of the last one before.
+    pub fn begin_gap(&mut self, handle: usize) -> Micros {
+        self.seams[handle] = 0;
+        Micros(self.last[handle])
+    }
+
+    pub fn by_path(&self, path: &str) -> Option<usize> {
+        self.items.iter().position(|item| item.def.path == path)
+    }
+
+    pub fn handle_of(&self, tag: TagId) -> Option<usize> {
+        self.tags.iter().position(|known| *known == tag)
+    }
+
+    /// Adds an item; its handle is the next one.
+    pub fn add(&mut self, tag: TagId, def: TagDef, index: Option<usize>) -> usize {
+        self.tags.push(tag);
+        self.last.push(0);
+        self.seams.push(0);
+        self.items.push(Item { def, index, leaves: HashMap::new() });
+        self.items.len() - 1
+    }
+
+    pub fn set_tag(&mut self, handle: usize, tag: TagId) {
+        self.tags[handle] = tag;
+    }
+
+    /// Nothing came of it yet, or nothing with a source time.
+    pub fn is_unseen(&self, handle: usize) -> bool {
+        self.last[handle] == 0
+    }
+
+    /// The definition changed: its type became known.
+    pub fn redefine(&mut self, handle: usize, def: TagDef) {
+        self.items[handle].def = def;
+    }
+
+    /// Reads a DataChangeNotification. With unknown encodings in the tally, the batch is as before: ask the server, then read again.
+    pub fn data_change(&mut self, body: &[u8], batch: &mut Batch, io: &SourceIo) -> Result<Tally, Undecodable> {
+        let (rows, heap) = (batch.rows.len(), batch.heap.len());
+        let mut tally = Tally::default();
+        let mut reader = Reader::new(body);
+        let read = (|| {
+            for _ in 0..reader.length(5)?.unwrap_or(0) {
+                let handle = reader.u32()? as usize;
+                let stamped = reader.data_value(batch, body)?;
+                if handle >= self.tags.len() {
+                    tally.strangers += 1;
+                    continue;
+                }
+                self.take(handle, stamped, body, Origin::Change, batch, io, &mut tally);
+            }
+            Ok(())
+        })();
+        if !tally.unknown.is_empty() {
+            batch.rows.truncate(rows);
+            batch.heap.truncate(heap);
+        }
+        read.map(|()| tally)
+    }
+
+    /// Reads a HistoryData: past values of one item. As [`Self::data_change`].
+    pub fn history(
+        &mut self,
+        handle: usize,
+        body: &[u8],
+        (from, until): (Micros, Micros),
+        batch: &mut Batch,
+        io: &SourceIo,
+    ) -> Result<(Tally, Micros), Undecodable> {
+        let (rows, heap) = (batch.rows.len(), batch.heap.len());
+        let mut tally = Tally::default();
+        let mut newest = Micros::NONE;
+        let mut reader = Reader::new(body);
+        for _ in 0..reader.length(1)?.unwrap_or(0) {
+            let stamped = reader.data_value(batch, body)?;
+            // The last before the gap and the first behind it came by themselves.
+            if stamped.source.0 > from.0 && stamped.source.0 < until.0 && !stamped.source.is_none() {
+                newest = newest.max(stamped.source);
+                self.take(handle, stamped, body, Origin::Backfill, batch, io, &mut tally);
+            }
+        }
+        if !tally.unknown.is_empty() {
+            batch.rows.truncate(rows);
+            batch.heap.truncate(heap);
+        }
+        Ok((tally, newest))
+    }
+
+    /// A value that came as an answer, not as a notification.
+    pub fn answer(&mut self, handle: usize, value: &DataValue, origin: Origin, batch: &mut Batch, io: &SourceIo) -> Tally {
+        let mut tally = Tally::default();
+        let context = ContextOwned::default();
+        let bytes = value.encode_to_vec(&context.context());
+        let (rows, heap) = (batch.rows.len(), batch.heap.len());
+        let stamped = Reader::new(&bytes).data_value(batch, &bytes).unwrap_or(Stamped {
+            value: Value::Null,
+            status: StatusCode::BAD_DECODING_ERROR,
+            source: Micros::NONE,
+            server: Micros::NONE,
+            structure: None,
+        });
+        self.take(handle, stamped, &bytes, origin, batch, io, &mut tally);
+        if !tally.unknown.is_empty() {
+            batch.rows.truncate(rows);
+            batch.heap.truncate(heap);
+        }
+        tally
+    }
+
+    /// A tag that can't be read: no value, the status why.
+    pub fn bad(&mut self, handle: usize, status: StatusCode, batch: &mut Batch) {
+        let time = batch.read_time;
+        let stamped = Stamped { value: Value::Null, status, source: Micros::NONE, server: Micros::NONE, structure: None };
+        self.push(handle, Row { time, ..row(self.tags[handle], stamped, Origin::Poll) }, batch);
+    }
+
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn take(
+        &mut self,
+        handle: usize,
+        mut stamped: Stamped,
+        message: &[u8],
+        origin: Origin,
+        batch: &mut Batch,
+        io: &SourceIo,
+        tally: &mut Tally,
+    ) {
+        if stamped.status.0 & OVERFLOW == OVERFLOW {
+            tally.overflows += 1;
+            // Counted; of the value it says nothing. The limit bits need the type of the info bits, too.
+            let bits = if stamped.status.0 & 0x0300 == 0 { OVERFLOW } else { 0x0080 };
+            stamped.status = StatusCode(stamped.status.0 & !bits);
+        }
+        if stamped.source.0 > self.last[handle] && origin != Origin::Backfill {
+            self.last[handle] = stamped.source.0;
+            if self.seams[handle] == 0 {
+                self.seams[handle] = stamped.source.0;
+            }
+        }
+        match stamped.structure {
+            None => self.push(handle, row(self.tags[handle], stamped, origin), batch),
+            Some(structure) => self.structure(handle, stamped, structure, message, origin, batch, io, tally),
+        }
+    }
+
+    /// A scalar's row; where a structure was expanded before, one without a value for each leaf.
+    #[inline]
+    fn push(&mut self, handle: usize, row: Row, batch: &mut Batch) {
+        if row.value == Value::Null && !self.items[handle].leaves.is_empty() {
+            batch.rows.extend(self.items[handle].leaves.values().map(|tag| Row { tag: *tag, ..row }));
+            return;
+        }
+        batch.rows.push(row);
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments)]
+    fn structure(
+        &mut self,
+        handle: usize,
+        stamped: Stamped,
+        structure: Structure,
+        message: &[u8],
+        origin: Origin,
+        batch: &mut Batch,
+        io: &SourceIo,
+        tally: &mut Tally,
+    ) {
+        let (id, body) = (&message[structure.id.0..structure.id.1], &message[structure.body.0..structure.body.1]);
+        let row = row(self.tags[handle], stamped, origin);
+        let layout = match self.types.encoding(id) {
+            Some(layout) => layout,
+            None => {
+                if !tally.unknown.iter().any(|known| known == id) {
+                    tally.unknown.push(id.to_vec());
+                }
+                return;
+            }
+        };
+        let bad = |row: Row| Row {
+            status: if row.status.is_bad() { row.status } else { StatusCode::BAD_DECODING_ERROR },
+            value: Value::Null,
+            ..row
+        };
+        let Some(layout) = layout else {
+            // The server does not say what is in it: its bytes, as they are.
+            let value = Value::Bytes(batch.push_bytes(body));
+            batch.rows.push(Row { value, ..row });
+            return;
+        };
+        let item = &mut self.items[handle];
+        if item.def.options.structure == Some(Wanted::Json) {
+            let start = batch.heap.len();
+            let read = self.types.json(layout, body, &mut batch.heap);
+            let row = match read {
+                Ok(()) => Row { value: Value::Struct(batch.span_from(start)), ..row },
+                Err(_) => {
+                    batch.heap.truncate(start);
+                    bad(row)
+                }
+            };
+            batch.rows.push(row);
+            return;
+        }
+        let mut grow = Grow { item, io, row, rows: Vec::new() };
+        let (start, read) = (batch.heap.len(), self.types.expand(layout, body, batch, &mut grow));
+        let rows = grow.rows;
+        match read {
+            Ok(()) => batch.rows.extend(rows),
+            Err(_) => {
+                batch.heap.truncate(start);
+                self.push(handle, bad(row), batch);
+            }
+        }
+    }
+
+    /// The documents' form of a value that came as an answer.
+    pub fn json(&self, value: &DataValue, out: &mut Vec<u8>) -> bool {
+        let context = ContextOwned::default();
+        let Some(variant) = &value.value else { return false };
+        let bytes = variant.encode_to_vec(&context.context());
+        let start = out.len();
+        let mut reader = Reader::new(&bytes);
+        let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
+        let written = match (is_structure, reader.object()) {
+            (true, Ok(object)) => match (object.body, self.types.encoding(object.id).flatten()) {
+                (Some(body), Some(layout)) => self.types.json(layout, body, out).is_ok(),
+                (Some(body), None) => {
+                    json::base64(body, out);
+                    true
+                }
+                (None, _) => false,
+            },
+            _ => Reader::new(&bytes).json(builtin::VARIANT, out).is_ok(),
+        };
+        if !written {
+            out.truncate(start);
+        }
+        written
+    }
+}
+
+/// A value's time: the device's, else the server's, else none, which the engine makes its own.
+#[inline]
+fn row(tag: TagId, stamped: Stamped, origin: Origin) -> Row {
+    let (time, source) = match (stamped.source, stamped.server) {
+        (Micros::NONE, Micros::NONE) => (Micros::NONE, TimeSource::Gateway),
+        (Micros::NONE, server) => (server, TimeSource::Server),
+        (source, _) => (source, TimeSource::Device),
+    };
+    Row { time, server_time: stamped.server, value: stamped.value, tag, status: stamped.status, flags: Flags::new(origin, source) }
+}
+
+/// Rows of a structure's leaves, whose tags are declared as they come.
+struct Grow<'a> {
+    item: &'a mut Item,
+    io: &'a SourceIo,
+    row: Row,
+    rows: Vec<Row>,
+}
+
+impl Leaves for Grow<'_> {
+    fn leaf(&mut self, path: &str, value: Value, status: StatusCode) {
+        let tag = match self.item.leaves.get(path) {
+            Some(tag) => *tag,
+            None => {
+                let def = TagDef {
+                    path: format!("{}/{path}", self.item.def.path),
+                    address: format!("{}.{}", self.item.def.address, path.replace('/', ".")),
+                    kind: None,
+                    ..self.item.def.clone()
+                };
+                match self.io.declare(def) {
+                    Ok(tag) => {
+                        self.item.leaves.insert(path.to_owned(), tag);
+                        tag
+                    }
+                    Err(clash) => {
+                        tracing::warn!(%clash, "a field of a structure has no tag");
+                        return;
+                    }
+                }
+            }
+        };
+        let status = if status.is_bad() && !self.row.status.is_bad() { status } else { self.row.status };
+        self.rows.push(Row { tag, value, status, ..self.row });
+    }
+}
+
+/// The definition of a tag, with what the server says of its type.
+pub fn typed(def: &TagDef, kind: &str, values: Option<&std::collections::BTreeMap<String, String>>) -> TagDef {
+    let mut def = def.clone();
+    def.kind = Some(kind.to_owned());
+    if let Some(values) = values
+        && def.options.values.is_none()
+    {
+        def.options = Arc::new(millrace_contract::TagOptions { values: Some(values.clone()), ..(*def.options).clone() });
+    }
+    def
+}

@@ -1,0 +1,214 @@
+//! One document per event: when the triggering tag has its edge, the group's tags are read once.
+//!
+//! The document goes into the batch of the notification that triggered it, so that both are durable or neither: after a crash the notification
+//! comes again, and with it the document. It is acknowledged to the device once it is synced.
+
+use crate::config::Edge;
+use crate::events;
+use crate::job::{How, Job};
+use crate::readings::Readings;
+use crate::session::{Refused, Session, value_of};
+use crate::shard::Shared;
+use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, StatusCode, TagId, Value, json};
+use opcua::types::ReadValueId;
+use std::io::Write as _;
+
+/// A triggered group, in one session.
+#[derive(Debug)]
+struct Watch {
+    group: usize,
+    tag: TagId,
+    edge: Edge,
+    /// `None`: no value came yet.
+    last: Option<Value>,
+    /// The items to read, and the one that acknowledges.
+    handles: Vec<usize>,
+    ack: Option<usize>,
+}
+
+/// An event: which group, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Fired {
+    watch: usize,
+    time: Micros,
+}
+
+#[derive(Debug, Default)]
+pub struct Triggers {
+    watches: Vec<Watch>,
+    /// The subscription goes on from an earlier process: the first value is a change.
+    pub goes_on: bool,
+    acknowledges: Vec<usize>,
+}
+
+impl Triggers {
+    pub fn add(&mut self, group: usize, tag: TagId, edge: Edge, handles: Vec<usize>, ack: Option<usize>) {
+        self.watches.push(Watch { group, tag, edge, last: None, handles, ack });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    /// The events in a batch's rows from `first` on.
+    pub fn fired(&mut self, batch: &Batch, first: usize) -> Vec<Fired> {
+        let mut fired = Vec::new();
+        if self.watches.is_empty() {
+            return fired;
+        }
+        for row in &batch.rows[first..] {
+            for (index, watch) in self.watches.iter_mut().enumerate() {
+                if watch.tag != row.tag || row.status.is_bad() {
+                    continue;
+                }
+                let before = watch.last.replace(row.value);
+                let fires = match (watch.edge, before) {
+                    (_, None) if !self.goes_on => false,
+                    (Edge::Rising, before) => is_on(row.value) && !before.is_some_and(is_on),
+                    (Edge::Falling, before) => !is_on(row.value) && before.is_none_or(is_on),
+                    (Edge::Change, before) => before != Some(row.value),
+                };
+                if fires {
+                    fired.push(Fired { watch: index, time: row.time });
+                }
+            }
+        }
+        fired
+    }
+
+    /// Reads the groups and adds their documents to the batch.
+    pub async fn read(
+        &mut self,
+        session: &Session,
+        shared: &Shared,
+        readings: &mut Readings,
+        fired: Vec<Fired>,
+        batch: &mut Batch,
+    ) -> Result<(), Refused> {
+        for event in fired {
+            let watch = &self.watches[event.watch];
+            let job: &Job = &shared.job;
+            let How::Trigger(trigger) = &job.groups[watch.group].how else { continue };
+            let wanted: Vec<usize> = watch.handles.iter().copied().filter(|handle| Some(*handle) != watch.ack).collect();
+            let nodes = shared.resolve(session, &wanted).await?;
+            let mut asked = Vec::with_capacity(nodes.len());
+            for (handle, node) in wanted.iter().zip(&nodes) {
+                if let Ok(node) = node {
+                    let range = readings.item(*handle).index.map(|index| job.tags[index].range.clone()).unwrap_or_default();
+                    asked.push(ReadValueId { index_range: range, ..value_of(node.clone()) });
+                }
+            }
+            let mut values = session.read(&asked).await?.into_iter();
+            let start = batch.heap.len();
+            let mut spans = Vec::with_capacity(wanted.len());
+            let mut bad = Vec::new();
+            batch.heap.push(b'{');
+            for (handle, node) in wanted.iter().zip(&nodes) {
+                let name = readings.item(*handle).index.map(|index| job.tags[index].name.clone()).unwrap_or_default();
+                if !spans.is_empty() {
+                    batch.heap.push(b',');
+                }
+                json::quoted(&name, &mut batch.heap);
+                batch.heap.push(b':');
+                let at = batch.heap.len();
+                let status = match node {
+                    Err(status) => *status,
+                    Ok(_) => match values.next() {
+                        None => StatusCode::BAD_NO_DATA,
+                        Some(value) => {
+                            let status = StatusCode(value.status().bits());
+                            if status.is_bad() || readings.json(&value, &mut batch.heap) { status } else { StatusCode::BAD_NO_DATA }
+                        }
+                    },
+                };
+                if batch.heap.len() == at {
+                    batch.heap.extend_from_slice(b"null");
+                }
+                if !status.is_good() {
+                    bad.push((name, status));
+                }
+                spans.push((*handle, batch.span_from(at)));
+            }
+            if !bad.is_empty() {
+                batch.heap.extend_from_slice(b",\"_status\":{");
+                for (index, (name, status)) in bad.iter().enumerate() {
+                    if index > 0 {
+                        batch.heap.push(b',');
+                    }
+                    json::quoted(name, &mut batch.heap);
+                    let _ = write!(batch.heap, ":{}", status.0);
+                }
+                batch.heap.push(b'}');
+            }
+            batch.heap.push(b'}');
+            let payload = batch.span_from(start);
+            let key = match &trigger.key {
+                None => Span::EMPTY,
+                Some(template) => {
+                    let of = |name: &str| {
+                        let is_named = |handle: usize| readings.item(handle).index.is_some_and(|index| *job.tags[index].name == *name);
+                        spans.iter().find(|(handle, _)| is_named(*handle)).map(|(_, span)| *span)
+                    };
+                    events::key(template, of, batch)
+                }
+            };
+            let time = if event.time.is_none() { batch.read_time } else { event.time };
+            batch.docs.push(Doc {
+                route: RouteId(trigger.route as u32),
+                time,
+                key,
+                headers: Span::EMPTY,
+                payload: Some(payload),
+                topic: Span::EMPTY,
+            });
+            self.acknowledges.extend(watch.ack);
+        }
+        Ok(())
+    }
+
+    /// The handles to set once the batch is synced.
+    pub fn acknowledges(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.acknowledges)
+    }
+}
+
+fn is_on(value: Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => value,
+        Value::Int(value) => value != 0,
+        Value::UInt(value) => value != 0,
+        Value::Double(value) => value != 0.0,
+        Value::Text(span) | Value::Bytes(span) | Value::Array(_, span) | Value::Struct(span) => span.len > 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_schemas::{Flags, Row};
+
+    fn fired(edge: Edge, goes_on: bool, values: &[i64]) -> usize {
+        let mut triggers = Triggers { goes_on, ..Triggers::default() };
+        triggers.add(0, TagId(3), edge, Vec::new(), None);
+        let row = |value: &i64| Row {
+            time: Micros(1),
+            server_time: Micros::NONE,
+            value: Value::Int(*value),
+            tag: TagId(3),
+            status: StatusCode::GOOD,
+            flags: Flags::default(),
+        };
+        let mut batch = Batch::new();
+        batch.rows.extend(values.iter().map(row));
+        triggers.fired(&batch, 0).len()
+    }
+
+    #[test]
+    fn the_first_value_is_no_edge_unless_the_subscription_goes_on() {
+        assert_eq!(fired(Edge::Rising, false, &[1, 0, 1, 1, 0, 2]), 2);
+        assert_eq!(fired(Edge::Rising, true, &[1, 0, 1]), 2);
+        assert_eq!(fired(Edge::Falling, false, &[1, 0, 1, 0]), 2);
+        assert_eq!(fired(Edge::Change, false, &[1, 1, 2, 1]), 2);
+    }
+}

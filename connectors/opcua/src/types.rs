@@ -1,0 +1,446 @@
+//! The server's data types: their names, what enumerations mean, how structures are laid out.
+//!
+//! A structure's bytes say how they are encoded; the encoding's data type has a DataTypeDefinition, whose fields have data types of their own, up to
+//! the built-in ones. All of it is read once per connection, when a value first needs it. Source: OPC 10000-3, 5.8.3; OPC 10000-6, 5.2.6.
+//!
+//! Invariants: reading a structure follows its layout with a bounded depth; a layout that is not known leaves the bytes as they are.
+
+use crate::session::{Refused, Session, attribute_of, references_of};
+use crate::wire::{Reader, Undecodable, builtin, least, shape};
+use millrace_schemas::{Batch, StatusCode, Value, json};
+use opcua::types::{
+    AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, ByteStringBody, ContextOwned, DataTypeId, DataValue, EnumDefinition,
+    Identifier, NodeId, ReferenceTypeId, StructureDefinition, StructureType, Variant,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A data type of the server.
+#[derive(Clone, Debug)]
+pub struct DataType {
+    /// Its browse name.
+    pub name: Arc<str>,
+    /// The built-in type that its values are encoded as.
+    pub builtin: u8,
+    /// What the numbers of an enumeration mean.
+    pub values: Option<BTreeMap<String, String>>,
+    /// The layout of a structure, where it is known.
+    pub layout: Option<LayoutId>,
+}
+
+/// A layout's place in [`Types`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LayoutId(usize);
+
+#[derive(Debug)]
+struct Layout {
+    form: Form,
+    fields: Vec<Field>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Plain,
+    /// A mask of the optional fields that are there comes first.
+    Optional,
+    /// The number of the one field that is there comes first.
+    Union,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: Arc<str>,
+    encoded: Encoded,
+    /// Of an array 1, of a matrix more; else less than 1.
+    rank: i32,
+    is_optional: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Encoded {
+    Builtin(u8),
+    Structure(LayoutId),
+}
+
+/// What is known of a server's types. Node ids are those of this connection.
+#[derive(Debug, Default)]
+pub struct Types {
+    layouts: Vec<Layout>,
+    types: HashMap<NodeId, Arc<DataType>>,
+    /// By the encoding's node id, as it lies on the wire in its shortest form; `None`: the server does not say.
+    encodings: HashMap<Vec<u8>, Option<LayoutId>>,
+}
+
+/// More levels of supertypes, and of structures in structures, has no server that means well.
+const MOST_SUPERTYPES: usize = 32;
+const MOST_TYPES: usize = 10_000;
+const MOST_FIELDS: usize = 10_000;
+
+/// The leaves of a structure, as they are read.
+pub trait Leaves {
+    /// One leaf; `path` is that of the fields, joined by `/`.
+    fn leaf(&mut self, path: &str, value: Value, status: StatusCode);
+}
+
+impl Types {
+    /// The layout for an encoding; the outer `None`: nobody asked the server yet.
+    #[allow(clippy::option_option)]
+    pub fn encoding(&self, id: &[u8]) -> Option<Option<LayoutId>> {
+        self.encodings.get(id).copied()
+    }
+
+    pub fn known(&self, id: &NodeId) -> Option<&Arc<DataType>> {
+        self.types.get(id)
+    }
+
+    /// Asks the server about data types.
+    pub async fn learn(&mut self, session: &Session, ids: &[NodeId]) -> Result<(), Refused> {
+        for id in ids {
+            self.data_type(session, id).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the server how values with this encoding are laid out.
+    pub async fn learn_encoding(&mut self, session: &Session, encoding: &[u8]) -> Result<(), Refused> {
+        let Some(id) = node_id(encoding) else {
+            self.encodings.insert(encoding.to_vec(), None);
+            return Ok(());
+        };
+        let inverse = BrowseDescription { browse_direction: BrowseDirection::Inverse, ..references_of(id, ReferenceTypeId::HasEncoding) };
+        let found = session.browse(&[inverse]).await?.pop().and_then(Result::ok).unwrap_or_default();
+        let layout = match found.first() {
+            Some(reference) => self.data_type(session, &reference.node_id.node_id.clone()).await?.layout,
+            None => None,
+        };
+        self.encodings.insert(encoding.to_vec(), layout);
+        Ok(())
+    }
+
+    /// A data type, with all that it is made of.
+    async fn data_type(&mut self, session: &Session, id: &NodeId) -> Result<Arc<DataType>, Refused> {
+        if let Some(known) = self.types.get(id) {
+            return Ok(known.clone());
+        }
+        let (lineage, name, definition) = self.read_type(session, id).await?;
+        let mut data_type = DataType { name, builtin: lineage, values: None, layout: None };
+        match definition {
+            Definition::None => {}
+            Definition::Enumeration(values) => data_type.values = Some(values),
+            Definition::Structure(structure) if self.layouts.len() < MOST_TYPES => {
+                // Known before its fields are: a structure may contain itself.
+                let layout = LayoutId(self.layouts.len());
+                self.layouts.push(Layout { form: Form::Plain, fields: Vec::new() });
+                data_type.layout = Some(layout);
+                self.types.insert(id.clone(), Arc::new(data_type.clone()));
+                match Box::pin(self.lay_out(session, structure)).await? {
+                    Some(made) => self.layouts[layout.0] = made,
+                    None => data_type.layout = None,
+                }
+            }
+            Definition::Structure(_) => {}
+        }
+        let data_type = Arc::new(data_type);
+        self.types.insert(id.clone(), data_type.clone());
+        Ok(data_type)
+    }
+
+    async fn lay_out(&mut self, session: &Session, structure: StructureDefinition) -> Result<Option<Layout>, Refused> {
+        let form = match structure.structure_type {
+            StructureType::Structure | StructureType::StructureWithSubtypedValues => Form::Plain,
+            StructureType::StructureWithOptionalFields => Form::Optional,
+            StructureType::Union | StructureType::UnionWithSubtypedValues => Form::Union,
+        };
+        let subtyped =
+            matches!(structure.structure_type, StructureType::StructureWithSubtypedValues | StructureType::UnionWithSubtypedValues);
+        let mut fields = Vec::new();
+        for field in structure.fields.unwrap_or_default() {
+            if fields.len() == MOST_FIELDS {
+                return Ok(None);
+            }
+            let data_type = self.data_type(session, &field.data_type).await?;
+            let encoded = match data_type.layout {
+                _ if subtyped && field.is_optional && data_type.builtin == builtin::EXTENSION_OBJECT => {
+                    Encoded::Builtin(builtin::EXTENSION_OBJECT)
+                }
+                _ if subtyped && field.is_optional => Encoded::Builtin(builtin::VARIANT),
+                Some(layout) => Encoded::Structure(layout),
+                None => Encoded::Builtin(data_type.builtin),
+            };
+            // An abstract structure is written as an extension object; a concrete one whose layout nobody knows can't be passed over.
+            let is_opaque =
+                data_type.builtin == builtin::EXTENSION_OBJECT && data_type.layout.is_none() && field.data_type != DataTypeId::Structure;
+            if is_opaque && !subtyped {
+                return Ok(None);
+            }
+            fields.push(Field {
+                name: field.name.as_ref().replace('/', "%2F").into(),
+                encoded,
+                rank: field.value_rank,
+                is_optional: field.is_optional && form == Form::Optional,
+            });
+        }
+        Ok(Some(Layout { form, fields }))
+    }
+
+    /// The built-in type, the name, the definition.
+    async fn read_type(&self, session: &Session, id: &NodeId) -> Result<(u8, Arc<str>, Definition), Refused> {
+        let wanted = [attribute_of(id.clone(), AttributeId::BrowseName), attribute_of(id.clone(), AttributeId::DataTypeDefinition)];
+        let mut values = session.read(&wanted).await?.into_iter();
+        let name: Arc<str> = match values.next().and_then(|value| value.value) {
+            Some(Variant::QualifiedName(name)) => name.name.as_ref().into(),
+            _ => id.to_string().into(),
+        };
+        let definition = values.next().map_or(Definition::None, definition);
+        let mut at = id.clone();
+        for _ in 0..MOST_SUPERTYPES {
+            if let Some(builtin) = builtin_of(&at) {
+                let definition = match (builtin, definition) {
+                    (builtin::INT32, Definition::None) if at == DataTypeId::Enumeration => enumeration_texts(session, id).await?,
+                    (_, definition) => definition,
+                };
+                return Ok((builtin, name, definition));
+            }
+            let inverse =
+                BrowseDescription { browse_direction: BrowseDirection::Inverse, ..references_of(at.clone(), ReferenceTypeId::HasSubtype) };
+            let found = session.browse(&[inverse]).await?.pop().and_then(Result::ok).unwrap_or_default();
+            match found.into_iter().next() {
+                Some(reference) => at = reference.node_id.node_id,
+                None => break,
+            }
+        }
+        Ok((builtin::VARIANT, name, definition))
+    }
+
+    /// Reads a structure into its leaves.
+    pub fn expand(&self, layout: LayoutId, body: &[u8], batch: &mut Batch, leaves: &mut impl Leaves) -> Result<(), Undecodable> {
+        let mut path = String::new();
+        let mut rows = Vec::new();
+        let mut reader = Reader::new(body);
+        self.structure(layout, &mut reader, batch, &mut path, &mut rows)?;
+        for (path, value, status) in rows {
+            leaves.leaf(&path, value, status);
+        }
+        Ok(())
+    }
+
+    fn structure(
+        &self,
+        layout: LayoutId,
+        reader: &mut Reader<'_>,
+        batch: &mut Batch,
+        path: &mut String,
+        rows: &mut Vec<(String, Value, StatusCode)>,
+    ) -> Result<(), Undecodable> {
+        let layout = &self.layouts[layout.0];
+        let mut present = Present::read(layout, reader)?;
+        for (index, field) in layout.fields.iter().enumerate() {
+            if !present.has(index, field) {
+                continue;
+            }
+            let length = path.len();
+            if length > 0 {
+                path.push('/');
+            }
+            path.push_str(&field.name);
+            match field.encoded {
+                Encoded::Structure(inner) if field.rank < 1 => {
+                    let depth = reader.depth();
+                    let mut deeper = *reader;
+                    deeper.nested(|reader| self.structure(inner, reader, batch, path, rows))?;
+                    *reader = deeper.at_depth(depth);
+                }
+                _ => {
+                    let (value, status) = self.value(field, reader, batch)?;
+                    rows.push((path.clone(), value, status));
+                }
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn value(&self, field: &Field, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(Value, StatusCode), Undecodable> {
+        let start = batch.heap.len();
+        match field.encoded {
+            Encoded::Builtin(builtin::VARIANT | builtin::EXTENSION_OBJECT | builtin::DATA_VALUE | builtin::DIAGNOSTIC_INFO)
+            | Encoded::Structure(_) => {
+                self.json_field(field, reader, &mut batch.heap)?;
+                Ok((Value::Struct(batch.span_from(start)), StatusCode::GOOD))
+            }
+            Encoded::Builtin(id) if field.rank < 1 => Ok((reader.scalar(id, batch)?, StatusCode::GOOD)),
+            Encoded::Builtin(id) if field.rank == 1 => reader.array(id, false, batch),
+            Encoded::Builtin(id) => {
+                let Some(dims) = matrix(reader)? else { return Ok((Value::Null, StatusCode::GOOD)) };
+                let count = dims.iter().try_fold(1_usize, |product, dim| product.checked_mul(usize::try_from(*dim).ok()?));
+                let count = count.filter(|count| count.checked_mul(least(id)).is_some_and(|bytes| bytes <= reader.rest().len()));
+                let count = count.ok_or(Undecodable("a matrix is longer than its message"))?;
+                match reader.items(id, count, batch)? {
+                    Some(value) => Ok((shape(value, &dims, dims.len(), count, start, batch).unwrap_or(Value::Null), StatusCode::GOOD)),
+                    None => Err(Undecodable("a matrix has a null in it")),
+                }
+            }
+        }
+    }
+
+    /// Appends a structure as JSON.
+    pub fn json(&self, layout: LayoutId, body: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable> {
+        self.json_structure(layout, &mut Reader::new(body), out)
+    }
+
+    fn json_structure(&self, layout: LayoutId, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Undecodable> {
+        let layout = &self.layouts[layout.0];
+        let mut present = Present::read(layout, reader)?;
+        let mut first = true;
+        out.push(b'{');
+        for (index, field) in layout.fields.iter().enumerate() {
+            if !present.has(index, field) {
+                continue;
+            }
+            if !std::mem::replace(&mut first, false) {
+                out.push(b',');
+            }
+            json::quoted(&field.name, out);
+            out.push(b':');
+            self.json_field(field, reader, out)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn json_field(&self, field: &Field, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Undecodable> {
+        let count = match field.rank {
+            ..1 => return self.json_item(field, reader, out),
+            1 => reader.length(1)?,
+            _ => match matrix(reader)? {
+                None => None,
+                Some(dims) => {
+                    let count = dims.iter().try_fold(1_usize, |product, dim| product.checked_mul(usize::try_from(*dim).ok()?));
+                    Some(count.filter(|count| *count <= reader.rest().len()).ok_or(Undecodable("a matrix is longer than its message"))?)
+                }
+            },
+        };
+        let Some(count) = count else {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        };
+        out.push(b'[');
+        for index in 0..count {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.json_item(field, reader, out)?;
+        }
+        out.push(b']');
+        Ok(())
+    }
+
+    fn json_item(&self, field: &Field, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Undecodable> {
+        match field.encoded {
+            Encoded::Structure(inner) => reader.nested(|reader| self.json_structure(inner, reader, out)),
+            Encoded::Builtin(id) => reader.json(id, out),
+        }
+    }
+}
+
+/// Which fields of a structure are there.
+enum Present {
+    All,
+    Mask(u32),
+    One(u32),
+}
+
+impl Present {
+    fn read(layout: &Layout, reader: &mut Reader<'_>) -> Result<Self, Undecodable> {
+        Ok(match layout.form {
+            Form::Plain => Self::All,
+            Form::Optional => Self::Mask(reader.u32()?),
+            Form::Union => Self::One(reader.u32()?),
+        })
+    }
+
+    /// Asked for one field after the other.
+    fn has(&mut self, index: usize, field: &Field) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(number) => *number as usize == index + 1,
+            Self::Mask(_) if !field.is_optional => true,
+            Self::Mask(bits) => {
+                let has = *bits & 1 != 0;
+                *bits >>= 1;
+                has
+            }
+        }
+    }
+}
+
+/// The dimensions in front of a matrix in a structure.
+fn matrix(reader: &mut Reader<'_>) -> Result<Option<Vec<i32>>, Undecodable> {
+    let Some(count) = reader.length(4)? else { return Ok(None) };
+    if count > crate::wire::MOST_DIMS {
+        return Err(Undecodable("a matrix has too many dimensions"));
+    }
+    (0..count).map(|_| reader.i32()).collect::<Result<_, _>>().map(Some)
+}
+
+enum Definition {
+    None,
+    Structure(StructureDefinition),
+    Enumeration(BTreeMap<String, String>),
+}
+
+/// The attribute DataTypeDefinition.
+fn definition(value: DataValue) -> Definition {
+    let Some(Variant::ExtensionObject(object)) = value.value else { return Definition::None };
+    let Some(body) = object.inner_as::<ByteStringBody>() else { return Definition::None };
+    let context = ContextOwned::default();
+    let mut bytes = body.raw_body().as_ref();
+    match body.encoding_id().as_object_id() {
+        Ok(opcua::types::ObjectId::StructureDefinition_Encoding_DefaultBinary) => {
+            StructureDefinition::decode(&mut bytes, &context.context()).map_or(Definition::None, Definition::Structure)
+        }
+        Ok(opcua::types::ObjectId::EnumDefinition_Encoding_DefaultBinary) => match EnumDefinition::decode(&mut bytes, &context.context()) {
+            Ok(definition) => {
+                let fields = definition.fields.unwrap_or_default().into_iter();
+                Definition::Enumeration(fields.map(|field| (field.value.to_string(), field.name.as_ref().to_owned())).collect())
+            }
+            Err(_) => Definition::None,
+        },
+        _ => Definition::None,
+    }
+}
+
+/// The texts of an enumeration without a definition: its property EnumStrings.
+async fn enumeration_texts(session: &Session, id: &NodeId) -> Result<Definition, Refused> {
+    let properties = session.browse(&[references_of(id.clone(), ReferenceTypeId::HasProperty)]).await?.pop().and_then(Result::ok);
+    let strings = properties.unwrap_or_default().into_iter().find(|property| property.browse_name.name.as_ref() == "EnumStrings");
+    let Some(strings) = strings else { return Ok(Definition::None) };
+    let value = session.read(&[crate::session::value_of(strings.node_id.node_id)]).await?.pop().and_then(|value| value.value);
+    let Some(Variant::Array(array)) = value else { return Ok(Definition::None) };
+    let text = |value: &Variant| match value {
+        Variant::LocalizedText(text) => text.text.as_ref().to_owned(),
+        _ => String::new(),
+    };
+    Ok(Definition::Enumeration(array.values.iter().enumerate().map(|(number, value)| (number.to_string(), text(value))).collect()))
+}
+
+/// The built-in type of a standard data type that stands for one.
+fn builtin_of(id: &NodeId) -> Option<u8> {
+    let Identifier::Numeric(number) = id.identifier else { return None };
+    match number {
+        _ if id.namespace != 0 => None,
+        1..=21 | 23 | 25 => Some(number as u8),
+        22 => Some(builtin::EXTENSION_OBJECT),
+        // BaseDataType, Number, Integer, UInteger: any.
+        24 | 26..=28 => Some(builtin::VARIANT),
+        29 => Some(builtin::INT32),
+        _ => None,
+    }
+}
+
+/// A node id from its bytes on the wire.
+fn node_id(bytes: &[u8]) -> Option<NodeId> {
+    let context = ContextOwned::default();
+    let mut bytes = bytes;
+    NodeId::decode(&mut bytes, &context.context()).ok()
+}
