@@ -13,7 +13,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::broker::Broker;
 use crate::connection::Session;
-use crate::{admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, topics_api};
+use crate::{admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, topics_api, transactions_api};
 
 /// One request on its way: who asks whom, and in which version.
 pub struct Call {
@@ -120,6 +120,10 @@ apis! {
     OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 group_api::offset_delete;
     DescribeCluster(DescribeClusterRequest => DescribeClusterResponse) 0..=1 admin::describe_cluster;
     DescribeProducers(DescribeProducersRequest => DescribeProducersResponse) 0..=0 admin::describe_producers;
+    InitProducerId(InitProducerIdRequest => InitProducerIdResponse) 0..=4 transactions_api::init_producer_id;
+    AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions_api::add_partitions;
+    AddOffsetsToTxn(AddOffsetsToTxnRequest => AddOffsetsToTxnResponse) 0..=3 transactions_api::add_offsets;
+    EndTxn(EndTxnRequest => EndTxnResponse) 0..=3 transactions_api::end_transaction;
 }
 
 /// The line of the table for a request's key and version.

@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use crate::groups::{GroupSettings, Groups, Now};
 use crate::journal::JournalError;
 use crate::server;
+use crate::tend;
 use crate::topics::Topics;
+use crate::transactions::Transactions;
 
 /// This node's id in its cluster of one.
 pub const NODE: i32 = 1;
@@ -61,10 +63,12 @@ pub struct Broker {
     pub(crate) store: Store,
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Arc<Transactions>,
     listening: SocketAddr,
     buffers: Mutex<Vec<ReadBuf>>,
     stopping: watch::Sender<bool>,
-    server: Mutex<Option<JoinHandle<()>>>,
+    /// What serves and what tends, ended by the stop.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Broker {
@@ -78,7 +82,8 @@ impl Broker {
         let listening = listener.local_addr().map_err(|source| StartError::Listen { addr: options.listen, source })?;
         // Group commit when someone waits; otherwise no fdatasync is needed sooner than a second.
         let interval = if options.sync.is_zero() { Duration::from_millis(200) } else { options.sync };
-        let topics = Topics::open(&store, interval)?;
+        let transactions = Arc::new(Transactions::open(&store)?);
+        let topics = Topics::open(&store, interval, transactions.clone())?;
         let settings = GroupSettings { sync_commits: options.sync.is_zero(), ..GroupSettings::default() };
         let groups = Groups::open(&store, settings, Now::new())?;
         let broker = Arc::new(Self {
@@ -87,13 +92,14 @@ impl Broker {
             store,
             topics,
             groups,
+            transactions,
             listening,
             buffers: Mutex::default(),
             stopping: watch::channel(false).0,
-            server: Mutex::default(),
+            tasks: Mutex::default(),
         });
-        *broker.server.lock() = Some(tokio::spawn(server::run(broker.clone(), listener)));
-        tokio::spawn({
+        broker.recover_transactions();
+        let keep_groups = {
             let broker = broker.clone();
             async move {
                 tokio::select! {
@@ -101,7 +107,12 @@ impl Broker {
                     () = broker.stopped() => {}
                 }
             }
-        });
+        };
+        *broker.tasks.lock() = vec![
+            tokio::spawn(server::run(broker.clone(), listener)),
+            tokio::spawn(tend::run(broker.clone())),
+            tokio::spawn(keep_groups),
+        ];
         tracing::info!(listen = %listening, dir = %dir.display(), topics = broker.topics.all().len(), "the embedded broker runs");
         Ok(broker)
     }
@@ -114,9 +125,9 @@ impl Broker {
     /// Ends the connections, saves what is known about partitions, closes the logs. Safe to call twice.
     pub async fn stop(&self) -> Result<(), StoreError> {
         self.stopping.send_replace(true);
-        let server = self.server.lock().take();
-        if let Some(server) = server {
-            let _ = server.await;
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            let _ = task.await;
         }
         for (_, partition) in self.topics.opened() {
             if let Err(e) = partition.save() {

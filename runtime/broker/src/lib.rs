@@ -40,9 +40,12 @@ mod produce;
 mod producers;
 mod server;
 mod synced;
+mod tend;
 mod topic_config;
 mod topics;
 mod topics_api;
+mod transactions;
+mod transactions_api;
 mod wire;
 
 pub use broker::{Broker, Options, StartError};

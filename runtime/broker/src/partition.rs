@@ -207,6 +207,11 @@ impl Partition {
         }
     }
 
+    /// Asks for an fdatasync of what is appended by now.
+    pub fn want_sync(&self) {
+        self.log.want_sync();
+    }
+
     /// Waits until everything below `offset` is on the disk. False: the partition is gone.
     pub async fn reach(&self, offset: u64) -> bool {
         self.log.reach(offset).await

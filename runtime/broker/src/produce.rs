@@ -12,6 +12,7 @@ use crate::batch::Header;
 use crate::broker::now;
 use crate::partition::{Partition, Stored};
 use crate::topics::Topic;
+use crate::transactions::Identity;
 
 /// The codec that older clients cannot read.
 const ZSTD: i16 = 4;
@@ -24,6 +25,7 @@ type Outcome = Result<(Arc<Partition>, Stored), ResponseError>;
 pub async fn produce(call: &Call, request: ProduceRequest) -> Reply<ProduceResponse> {
     let (acks, wait) = (request.acks, Duration::from_millis(request.timeout_ms.max(0) as u64));
     let valid = matches!(acks, -1..=1);
+    let id = request.transactional_id.as_ref().map(|id| id.as_str());
     // All of it is appended before anything is waited for: that keeps the order of a connection's requests.
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
@@ -31,7 +33,7 @@ pub async fn produce(call: &Call, request: ProduceRequest) -> Reply<ProduceRespo
         let store = |partition: PartitionProduceData| {
             let outcome = match &topic {
                 _ if !valid => Err(ResponseError::InvalidRequiredAcks),
-                Some(topic) => store(call, topic, &partition),
+                Some(topic) => store(call, topic, id, &partition),
                 None => Err(ResponseError::UnknownTopicOrPartition),
             };
             (partition.index, outcome)
@@ -57,7 +59,7 @@ pub async fn produce(call: &Call, request: ProduceRequest) -> Reply<ProduceRespo
     Reply::Answer(response)
 }
 
-fn store(call: &Call, topic: &Topic, data: &PartitionProduceData) -> Outcome {
+fn store(call: &Call, topic: &Topic, id: Option<&str>, data: &PartitionProduceData) -> Outcome {
     let batch = data.records.as_deref().unwrap_or_default();
     let partition = call.broker.topics.partition_of(topic, data.index)?;
     let config = topic.config();
@@ -75,7 +77,13 @@ fn store(call: &Call, topic: &Topic, data: &PartitionProduceData) -> Outcome {
             return Err(ResponseError::InvalidTimestamp);
         }
     }
-    let stored = partition.append(&header, batch, &config, now, || Ok(()))?;
+    let stored = partition.append(&header, batch, &config, now, || {
+        let id = id.ok_or(ResponseError::InvalidTxnState)?;
+        let who = Identity { producer_id: header.producer_id, epoch: header.producer_epoch };
+        // A producer's writes know the fence by this name.
+        let fenced = |e| if e == ResponseError::ProducerFenced { ResponseError::InvalidProducerEpoch } else { e };
+        call.broker.transactions.may_write(id, who, &topic.name, data.index).map_err(fenced)
+    })?;
     Ok((partition, stored))
 }
 

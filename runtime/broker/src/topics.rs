@@ -12,9 +12,11 @@ use millrace_log::{Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
+use crate::broker::now;
 use crate::journal::{Journal, JournalError};
 use crate::partition::{Partition, log_name};
 use crate::topic_config::TopicConfig;
+use crate::transactions::Transactions;
 use crate::wire::{Reader, Writer};
 
 /// More partitions make nothing faster here.
@@ -90,6 +92,7 @@ impl Topic {
 pub struct Topics {
     store: Store,
     journal: Journal,
+    transactions: Arc<Transactions>,
     /// How long what is appended may wait for its fdatasync.
     sync: Duration,
     by_name: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
@@ -98,7 +101,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub fn open(store: &Store, sync: Duration) -> Result<Self, JournalError> {
+    pub fn open(store: &Store, sync: Duration, transactions: Arc<Transactions>) -> Result<Self, JournalError> {
         let journal = Journal::open(store, "topics")?;
         let (mut by_name, mut unreadable) = (BTreeMap::new(), None);
         journal.each(|name, entry| match std::str::from_utf8(name).ok().and_then(|name| decode(name, entry)) {
@@ -108,7 +111,7 @@ impl Topics {
         if let Some(name) = unreadable {
             return Err(JournalError::Entry(format!("topics (topic {name})")));
         }
-        let topics = Self { store: store.clone(), journal, sync, by_name: RwLock::new(by_name), changing: Mutex::new(()) };
+        let topics = Self { store: store.clone(), journal, transactions, sync, by_name: RwLock::new(by_name), changing: Mutex::new(()) };
         topics.remove_orphans()?;
         Ok(topics)
     }
@@ -161,11 +164,22 @@ impl Topics {
                     tracing::error!(topic = %topic.name, partition = index, "cannot open the partition: {e}");
                     ResponseError::KafkaStorageError
                 })?;
+                self.abort_what_was_open(&opened)?;
                 let partition = Arc::new(opened);
                 *state = State::Open(partition.clone());
                 Ok(partition)
             }
         }
+    }
+
+    /// A transaction that a partition finds open in its log was open when the broker ended: it is aborted, unless it was decided otherwise.
+    fn abort_what_was_open(&self, partition: &Partition) -> Result<(), ResponseError> {
+        for producer in partition.producers() {
+            if producer.open.is_some() && !self.transactions.is_committing(producer.producer_id) {
+                partition.mark(producer.producer_id, producer.epoch, false, now())?;
+            }
+        }
+        Ok(())
     }
 
     /// Partitions that are open already.
@@ -325,7 +339,8 @@ mod tests {
 
     fn open(dir: &std::path::Path) -> (Store, Topics) {
         let store = Store::open(dir, StoreOptions::default()).unwrap();
-        let topics = Topics::open(&store, Duration::from_millis(200)).unwrap();
+        let transactions = Arc::new(Transactions::open(&store).unwrap());
+        let topics = Topics::open(&store, Duration::from_millis(200), transactions).unwrap();
         (store, topics)
     }
 
@@ -341,7 +356,7 @@ mod tests {
             topics.partition("gone", 0).unwrap();
             topics.partition("kept", 4).unwrap();
             topics.delete("gone").await.unwrap();
-            assert_eq!(store.names().unwrap(), ["kept-4", "topics"]);
+            assert_eq!(store.names().unwrap(), ["kept-4", "topics", "transactions"]);
             // What a crash in the middle of a deletion leaves.
             store.log("half-0", Default::default()).unwrap();
             id
@@ -350,7 +365,7 @@ mod tests {
         let kept = topics.get("kept").unwrap();
         assert_eq!((kept.id, kept.partition_count(), kept.config().compact), (id, 5, true));
         assert!(topics.get("gone").is_none());
-        assert_eq!(store.names().unwrap(), ["kept-4", "topics"]);
+        assert_eq!(store.names().unwrap(), ["kept-4", "topics", "transactions"]);
     }
 
     #[tokio::test]

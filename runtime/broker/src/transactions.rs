@@ -1,0 +1,494 @@
+//! The transaction coordinator: who may write under a transactional id, which partitions a transaction has touched, and how it ends.
+//!
+//! ```text
+//!            AddPartitions, AddOffsets        EndTxn            markers in every partition, offsets of groups
+//!   Empty ──────────────────────────> Ongoing ──────> Prepare ─────────────────────────────────────────────> Complete ──> Ongoing ..
+//! ```
+//!
+//! - `Prepare` is in the journal, and what it commits is on the disk, before the first marker is written: a crash behind it goes on with the markers.
+//! - A transaction that is open when the broker stops or dies is aborted, and its producer fenced by a higher epoch, as one that timed out. Its
+//!   partitions get their markers when they are opened: an open transaction that a partition finds in its log then can be no other.
+//! - A producer id is never given out twice: the journal is ahead by a block of them.
+//!
+//! Source: KIP-98, "Exactly Once Delivery and Transactional Messaging"; KIP-360 for the bumping of epochs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::ResponseError;
+use parking_lot::Mutex;
+
+use crate::broker::{Broker, now};
+use crate::journal::{Journal, JournalError};
+use crate::wire::{Reader, Writer};
+use millrace_log::Store;
+
+/// As Kafka's `transaction.max.timeout.ms`.
+const LONGEST_MS: i32 = 900_000;
+/// As Kafka's `transactional.id.expiration.ms`.
+const EXPIRE_MS: i64 = 7 * 86_400_000;
+/// Producer ids that one journal entry gives out.
+const BLOCK: i64 = 1_000;
+/// Transactional ids at once.
+const MOST: usize = 100_000;
+const NEXT_PRODUCER: &[u8] = b"p";
+const ENTRY_VERSION: u8 = 1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Empty,
+    Ongoing,
+    Prepare { commit: bool },
+    Complete { commit: bool },
+}
+
+impl Phase {
+    /// As Kafka's tools print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Ongoing => "Ongoing",
+            Self::Prepare { commit: true } => "PrepareCommit",
+            Self::Prepare { commit: false } => "PrepareAbort",
+            Self::Complete { commit: true } => "CompleteCommit",
+            Self::Complete { commit: false } => "CompleteAbort",
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Empty => 0,
+            Self::Ongoing => 1,
+            Self::Prepare { commit } => 2 + u8::from(commit),
+            Self::Complete { commit } => 4 + u8::from(commit),
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Empty,
+            1 => Self::Ongoing,
+            2 | 3 => Self::Prepare { commit: code == 3 },
+            4 | 5 => Self::Complete { commit: code == 5 },
+            _ => return None,
+        })
+    }
+}
+
+/// What is known about a transactional id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// The epoch before, whose owner may ask again for the one it did not hear of; -1: none.
+    last_epoch: i16,
+    pub timeout_ms: i32,
+    pub phase: Phase,
+    pub partitions: BTreeSet<(String, i32)>,
+    pub groups: BTreeSet<String>,
+    /// Milliseconds since 1970 when the transaction began; -1: none has.
+    pub started: i64,
+    changed: i64,
+}
+
+impl Transaction {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(ENTRY_VERSION).i64(self.producer_id).i16(self.epoch).i16(self.last_epoch).i32(self.timeout_ms);
+        out.u8(self.phase.code()).i64(self.started).i64(self.changed).u32(self.partitions.len() as u32);
+        for (topic, index) in &self.partitions {
+            out.str(topic).i32(*index);
+        }
+        out.u32(self.groups.len() as u32);
+        for group in &self.groups {
+            out.str(group);
+        }
+        out.0
+    }
+
+    fn decode(entry: &[u8]) -> Option<Self> {
+        let mut from = Reader(entry);
+        if from.u8()? != ENTRY_VERSION {
+            return None;
+        }
+        Some(Self {
+            producer_id: from.i64()?,
+            epoch: from.i16()?,
+            last_epoch: from.i16()?,
+            timeout_ms: from.i32()?,
+            phase: Phase::of(from.u8()?)?,
+            started: from.i64()?,
+            changed: from.i64()?,
+            partitions: from.list(|from| Some((from.str()?.to_owned(), from.i32()?)))?.into_iter().collect(),
+            groups: from.list(|from| Some(from.str()?.to_owned()))?.into_iter().collect(),
+        })
+    }
+
+    /// Whether the caller is the producer that owns the id now.
+    fn owned_by(&self, producer_id: i64, epoch: i16) -> Result<(), ResponseError> {
+        if producer_id != self.producer_id {
+            Err(ResponseError::InvalidProducerIdMapping)
+        } else if epoch != self.epoch {
+            Err(ResponseError::ProducerFenced)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Empty | Phase::Complete { .. })
+    }
+
+    /// Nothing of an earlier transaction is left, and `phase` begins.
+    fn settle(&mut self, phase: Phase, now: i64) {
+        self.phase = phase;
+        self.partitions.clear();
+        self.groups.clear();
+        (self.started, self.changed) = (-1, now);
+    }
+}
+
+/// Who is told to write with which producer id and epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub producer_id: i64,
+    pub epoch: i16,
+}
+
+pub struct Transactions {
+    journal: Journal,
+    by_id: Mutex<BTreeMap<String, Transaction>>,
+    /// The next producer id, and the one up to which the journal has given them out.
+    next: tokio::sync::Mutex<(i64, i64)>,
+}
+
+impl Transactions {
+    /// Opens the journal; what was ongoing is aborted and fenced.
+    pub fn open(store: &Store) -> Result<Self, JournalError> {
+        let journal = Journal::open(store, "transactions")?;
+        let (mut by_id, mut next, mut readable) = (BTreeMap::new(), 0, true);
+        journal.each(|key, value| match key.strip_prefix(b"t").and_then(|id| std::str::from_utf8(id).ok()) {
+            Some(id) => match Transaction::decode(value) {
+                Some(transaction) => drop(by_id.insert(id.to_owned(), transaction)),
+                None => readable = false,
+            },
+            None => next = value.try_into().map_or(0, i64::from_be_bytes),
+        });
+        if !readable {
+            return Err(JournalError::Entry("transactions".to_owned()));
+        }
+        for transaction in by_id.values_mut() {
+            if matches!(transaction.phase, Phase::Ongoing | Phase::Prepare { commit: false }) {
+                transaction.epoch = transaction.epoch.saturating_add(1);
+                transaction.last_epoch = -1;
+                transaction.settle(Phase::Complete { commit: false }, now());
+            }
+        }
+        Ok(Self { journal, by_id: Mutex::new(by_id), next: tokio::sync::Mutex::new((next, next)) })
+    }
+
+    pub fn get(&self, id: &str) -> Option<Transaction> {
+        self.by_id.lock().get(id).cloned()
+    }
+
+    /// All transactional ids with what is known about them.
+    pub fn all(&self) -> Vec<(String, Transaction)> {
+        self.by_id.lock().iter().map(|(id, transaction)| (id.clone(), transaction.clone())).collect()
+    }
+
+    /// Whether a producer's transaction was decided for commit before a crash and has not got all its markers yet.
+    pub fn is_committing(&self, producer_id: i64) -> bool {
+        let commits = |one: &Transaction| one.producer_id == producer_id && one.phase == Phase::Prepare { commit: true };
+        self.by_id.lock().values().any(commits)
+    }
+
+    /// A producer id that nobody had before; on the disk before it is used.
+    pub async fn new_producer(&self) -> Result<i64, ResponseError> {
+        let mut next = self.next.lock().await;
+        if next.0 == next.1 {
+            let until = next.1 + BLOCK;
+            let written = self.journal.put(&[(NEXT_PRODUCER, Some(&until.to_be_bytes()))]).map_err(|e| unavailable(&e))?;
+            if !self.journal.reach(written).await {
+                return Err(ResponseError::CoordinatorNotAvailable);
+            }
+            next.1 = until;
+        }
+        next.0 += 1;
+        Ok(next.0 - 1)
+    }
+
+    /// Writes what a transactional id has become; the caller holds the map.
+    fn write(&self, id: &str, transaction: &Transaction) -> Result<u64, ResponseError> {
+        self.journal.put(&[(&key(id), Some(&transaction.encode()))]).map_err(|e| unavailable(&e))
+    }
+
+    /// Changes what is known about a transactional id: in the journal first.
+    fn change<T>(&self, id: &str, change: impl FnOnce(&mut Transaction) -> Result<T, ResponseError>) -> Result<(T, u64), ResponseError> {
+        let mut by_id = self.by_id.lock();
+        let transaction = by_id.get_mut(id).ok_or(ResponseError::InvalidProducerIdMapping)?;
+        let mut changed = transaction.clone();
+        let out = change(&mut changed)?;
+        let written = if changed == *transaction { 0 } else { self.write(id, &changed)? };
+        *transaction = changed;
+        Ok((out, written))
+    }
+
+    /// Adds partitions to a transaction, and begins it.
+    pub fn add_partitions(&self, id: &str, who: Identity, partitions: &[(String, i32)]) -> Result<(), ResponseError> {
+        self.add(id, who, |transaction| transaction.partitions.extend(partitions.iter().cloned()))
+    }
+
+    /// Adds a group, whose offsets the transaction will carry, and begins it.
+    pub fn add_group(&self, id: &str, who: Identity, group: &str) -> Result<(), ResponseError> {
+        self.add(id, who, |transaction| transaction.groups.extend([group.to_owned()]))
+    }
+
+    fn add(&self, id: &str, who: Identity, add: impl FnOnce(&mut Transaction)) -> Result<(), ResponseError> {
+        let changed = self.change(id, |transaction| {
+            transaction.owned_by(who.producer_id, who.epoch)?;
+            if matches!(transaction.phase, Phase::Prepare { .. }) {
+                return Err(ResponseError::ConcurrentTransactions);
+            }
+            if transaction.phase != Phase::Ongoing {
+                let now = now();
+                transaction.settle(Phase::Ongoing, now);
+                transaction.started = now;
+            }
+            add(transaction);
+            Ok(())
+        });
+        changed.map(drop)
+    }
+
+    /// Whether a producer may write to a partition within its transaction.
+    pub fn may_write(&self, id: &str, who: Identity, topic: &str, index: i32) -> Result<(), ResponseError> {
+        self.ongoing(id, who, |transaction| transaction.partitions.contains(&(topic.to_owned(), index)))
+    }
+
+    /// Whether a producer may commit a group's offsets within its transaction.
+    pub fn may_commit_offsets(&self, id: &str, who: Identity, group: &str) -> Result<(), ResponseError> {
+        self.ongoing(id, who, |transaction| transaction.groups.contains(group))
+    }
+
+    fn ongoing(&self, id: &str, who: Identity, covers: impl FnOnce(&Transaction) -> bool) -> Result<(), ResponseError> {
+        let by_id = self.by_id.lock();
+        let transaction = by_id.get(id).ok_or(ResponseError::InvalidProducerIdMapping)?;
+        transaction.owned_by(who.producer_id, who.epoch)?;
+        let covered = transaction.phase == Phase::Ongoing && covers(transaction);
+        if covered { Ok(()) } else { Err(ResponseError::InvalidTxnState) }
+    }
+
+    /// Ids whose transaction is decided but not finished, and those that have taken too long.
+    fn due(&self, now: i64) -> (Vec<String>, Vec<String>) {
+        let by_id = self.by_id.lock();
+        let select = |wanted: &dyn Fn(&Transaction) -> bool| {
+            by_id.iter().filter(|(_, transaction)| wanted(transaction)).map(|(id, _)| id.clone()).collect()
+        };
+        let late = |one: &Transaction| one.phase == Phase::Ongoing && now - one.started > one.timeout_ms.into();
+        (select(&|one| matches!(one.phase, Phase::Prepare { .. })), select(&late))
+    }
+
+    /// Forgets ids that nobody used for a week.
+    fn expire(&self, now: i64) {
+        let mut by_id = self.by_id.lock();
+        let old = |one: &Transaction| one.is_over() && now - one.changed > EXPIRE_MS;
+        let ids: Vec<String> = by_id.iter().filter(|(_, one)| old(one)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            if self.journal.put(&[(&key(&id), None)]).is_ok() {
+                by_id.remove(&id);
+            }
+        }
+    }
+}
+
+fn key(id: &str) -> Vec<u8> {
+    [b"t", id.as_bytes()].concat()
+}
+
+fn unavailable(error: &millrace_log::AppendError) -> ResponseError {
+    tracing::warn!("the coordinator cannot write its journal: {error}");
+    ResponseError::CoordinatorNotAvailable
+}
+
+impl Broker {
+    /// Gives a transactional id a producer that is the only one from now on: an earlier one is fenced, what it left open is aborted.
+    ///
+    /// `had` is what the caller says it was: then it must be the owner.
+    pub(crate) async fn init_producer(&self, id: &str, timeout_ms: i32, had: Option<Identity>) -> Result<Identity, ResponseError> {
+        if id.is_empty() {
+            return Err(ResponseError::InvalidRequest);
+        }
+        if !(1..=LONGEST_MS).contains(&timeout_ms) {
+            return Err(ResponseError::InvalidTransactionTimeout);
+        }
+        let transactions = &self.transactions;
+        if let Some(known) = transactions.get(id) {
+            if let Some(had) = had {
+                let again = had.producer_id == known.producer_id && had.epoch == known.last_epoch;
+                if again && known.is_over() {
+                    return Ok(Identity { producer_id: known.producer_id, epoch: known.epoch });
+                }
+                known.owned_by(had.producer_id, had.epoch).map_err(|_| ResponseError::ProducerFenced)?;
+            }
+            match known.phase {
+                Phase::Prepare { .. } => return Err(ResponseError::ConcurrentTransactions),
+                Phase::Ongoing => self.fence(id, known.epoch).await?,
+                Phase::Empty | Phase::Complete { .. } => {}
+            }
+        } else if had.is_some() {
+            return Err(ResponseError::InvalidProducerIdMapping);
+        }
+        let spent = transactions.get(id).is_none_or(|known| known.epoch >= i16::MAX - 1);
+        let fresh = if spent { Some(transactions.new_producer().await?) } else { None };
+        let (identity, written) = {
+            let mut by_id = transactions.by_id.lock();
+            let before = by_id.get(id);
+            if before.is_some_and(|before| !before.is_over()) {
+                return Err(ResponseError::ConcurrentTransactions); // another producer was faster
+            }
+            if before.is_none() && by_id.len() >= MOST {
+                return Err(ResponseError::CoordinatorNotAvailable);
+            }
+            let (producer_id, epoch, last_epoch) = match (fresh, before) {
+                (Some(producer_id), _) => (producer_id, 0, -1),
+                (None, Some(before)) => (before.producer_id, before.epoch + 1, before.epoch),
+                (None, None) => return Err(ResponseError::ConcurrentTransactions), // it expired just now
+            };
+            let transaction = Transaction {
+                producer_id,
+                epoch,
+                last_epoch,
+                timeout_ms,
+                phase: Phase::Empty,
+                partitions: BTreeSet::new(),
+                groups: BTreeSet::new(),
+                started: -1,
+                changed: now(),
+            };
+            let written = transactions.write(id, &transaction)?;
+            by_id.insert(id.to_owned(), transaction);
+            (Identity { producer_id, epoch }, written)
+        };
+        // A fence that a power cut could take back would be none.
+        if transactions.journal.reach(written).await { Ok(identity) } else { Err(ResponseError::CoordinatorNotAvailable) }
+    }
+
+    /// Ends a producer's transaction as it asks.
+    pub(crate) async fn end_transaction(&self, id: &str, who: Identity, commit: bool) -> Result<(), ResponseError> {
+        let transactions = &self.transactions;
+        let known = transactions.get(id).ok_or(ResponseError::InvalidProducerIdMapping)?;
+        known.owned_by(who.producer_id, who.epoch)?;
+        match known.phase {
+            Phase::Ongoing => {}
+            Phase::Complete { commit: was } if was == commit => return Ok(()), // asked again
+            Phase::Prepare { commit: was } if was == commit => return Err(ResponseError::ConcurrentTransactions),
+            _ => return Err(ResponseError::InvalidTxnState),
+        }
+        if commit {
+            // What the transaction wrote is on the disk before its commit is.
+            self.sync_partitions(&known).await?;
+        }
+        let ((), written) = transactions.change(id, |transaction| {
+            transaction.owned_by(who.producer_id, who.epoch)?;
+            if transaction.phase != Phase::Ongoing {
+                return Err(ResponseError::ConcurrentTransactions);
+            }
+            transaction.phase = Phase::Prepare { commit };
+            Ok(())
+        })?;
+        if commit && !transactions.journal.reach(written).await {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
+        // It is decided: a failure from here on is made good by the next try, not told to the client.
+        if let Err(e) = self.finish(id) {
+            tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {e:?}");
+        }
+        Ok(())
+    }
+
+    async fn sync_partitions(&self, transaction: &Transaction) -> Result<(), ResponseError> {
+        let partitions = transaction.partitions.iter().map(|(topic, index)| self.topics.partition(topic, *index));
+        // A topic may have been deleted meanwhile: then there is nothing to commit in it.
+        let partitions: Vec<_> = partitions.filter_map(Result::ok).map(|partition| (partition.end(), partition)).collect();
+        partitions.iter().for_each(|(_, partition)| partition.want_sync());
+        for (end, partition) in partitions {
+            partition.reach(end).await;
+        }
+        Ok(())
+    }
+
+    /// Aborts an ongoing transaction whose producer's time is over, and fences that producer.
+    async fn fence(&self, id: &str, epoch: i16) -> Result<(), ResponseError> {
+        let fenced = self.transactions.change(id, |transaction| {
+            if transaction.phase != Phase::Ongoing || transaction.epoch != epoch {
+                return Err(ResponseError::ConcurrentTransactions);
+            }
+            transaction.phase = Phase::Prepare { commit: false };
+            transaction.epoch = transaction.epoch.saturating_add(1);
+            transaction.last_epoch = -1;
+            Ok(())
+        });
+        fenced?;
+        self.finish(id)
+    }
+
+    /// Writes the markers of a decided transaction, and lets its offsets count or not. Safe to be called again after a failure.
+    fn finish(&self, id: &str) -> Result<(), ResponseError> {
+        let Some(known) = self.transactions.get(id) else { return Ok(()) };
+        let Phase::Prepare { commit } = known.phase else { return Ok(()) };
+        for (topic, index) in &known.partitions {
+            match self.topics.partition(topic, *index) {
+                Ok(partition) if partition.is_open(known.producer_id) => {
+                    partition.mark(known.producer_id, known.epoch, commit, now())?;
+                }
+                Ok(_) | Err(ResponseError::UnknownTopicOrPartition) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if !known.groups.is_empty() {
+            self.groups.end_transaction(known.producer_id, commit)?;
+        }
+        let completed = self.transactions.change(id, |transaction| {
+            if transaction.phase == known.phase && transaction.epoch == known.epoch {
+                transaction.settle(Phase::Complete { commit }, now());
+            }
+            Ok(())
+        });
+        completed.map(drop)
+    }
+
+    /// What a crash left: decided transactions are finished, offsets that wait for none of them are dropped.
+    pub(crate) fn recover_transactions(&self) {
+        let (decided, _) = self.transactions.due(now());
+        for producer_id in self.groups.pending_producers() {
+            if !self.transactions.is_committing(producer_id)
+                && let Err(e) = self.groups.end_transaction(producer_id, false)
+            {
+                tracing::warn!(producer_id, "cannot drop the offsets of an aborted transaction: {e:?}");
+            }
+        }
+        self.finish_all(&decided);
+    }
+
+    /// Aborts what has timed out, finishes what a failure left half done.
+    pub(crate) async fn tend_transactions(&self) {
+        let now = now();
+        let (decided, late) = self.transactions.due(now);
+        self.finish_all(&decided);
+        for id in late {
+            let Some(epoch) = self.transactions.get(&id).map(|one| one.epoch) else { continue };
+            tracing::warn!(id, "a transaction has timed out and is aborted");
+            if let Err(e) = self.fence(&id, epoch).await {
+                tracing::warn!(id, "it is not aborted yet: {e:?}");
+            }
+        }
+        self.transactions.expire(now);
+    }
+
+    fn finish_all(&self, decided: &[String]) {
+        for id in decided {
+            if let Err(e) = self.finish(id) {
+                tracing::warn!(id, "a decided transaction has not got all its markers yet: {e:?}");
+            }
+        }
+    }
+}
