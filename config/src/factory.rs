@@ -199,14 +199,28 @@ impl Default for Kafka {
 pub struct EmbeddedBroker {
     /// Where its clients connect.
     pub listen: Listen,
-    /// What a power cut may take.
+    /// What a power cut may take; `0s`: what is acknowledged with `acks=all` is synced before.
     pub sync: Period,
+    /// The broker's certificate: wanted when it listens anywhere but on loopback.
+    pub tls: Option<BrokerTls>,
+    /// Who may log in (PLAIN or SCRAM), and with which password: wanted when it listens anywhere but on loopback.
+    pub users: IndexMap<String, Secret>,
 }
 
 impl Default for EmbeddedBroker {
     fn default() -> Self {
-        Self { listen: Listen(([127, 0, 0, 1], 9092).into()), sync: Period::from_millis(200) }
+        Self { listen: Listen(([127, 0, 0, 1], 9092).into()), sync: Period::from_millis(200), tls: None, users: IndexMap::new() }
     }
+}
+
+/// The certificate that the embedded broker shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerTls {
+    /// PEM file: the certificate, and those it was signed with.
+    pub certificate: PathBuf,
+    /// PEM file: the certificate's key.
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]

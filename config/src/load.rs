@@ -248,6 +248,13 @@ fn addresses(factory: &Factory, problems: &mut Problems) {
             }
         }
     }
+    let embedded = &factory.kafka.embedded;
+    let is_reachable = brokers.value == "embedded" && !embedded.listen.0.ip().is_loopback();
+    if is_reachable && (embedded.tls.is_none() || embedded.users.is_empty()) {
+        problems
+            .error(brokers.place, format!("the embedded broker would be open to everyone who reaches {}", embedded.listen.0))
+            .help("give it `tls: {certificate: .., key: ..}` and `users: {name: ${file:..}}` under `kafka.embedded`, or let it listen on 127.0.0.1");
+    }
     registry(&factory.schemas, problems);
 }
 

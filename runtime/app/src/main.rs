@@ -1,12 +1,13 @@
 //! `millrace`: one service per factory, declared in YAML.
 //!
 //! - [`catalog`]: the connectors of this build; the only place that names them.
-//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`pki`], [`schema`], [`simulate`]: a command or two each. [`reference`]: what the documentation is
+//! - [`run`], [`check`], [`tap`], [`dead`], [`logs`], [`browse`], [`broker`], [`pki`], [`schema`], [`simulate`]: a command or two each. [`reference`]: what the documentation is
 //!   generated from.
 //! - [`demo`]: the whole product in one command.
 //! - [`registry`]: the schema registry a factory names. [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`voice`]: how the program speaks: log lines for people or machines.
 
+mod broker;
 mod browse;
 mod catalog;
 mod check;
@@ -82,6 +83,8 @@ enum Command {
     /// Lists, shows and replays dead letters.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Runs the embedded Kafka broker alone, until it is told to stop (SIGTERM, Ctrl-C).
+    Broker(broker::Options),
     /// Looks at the logs on disk, repairs and moves them.
     #[command(subcommand)]
     Log(logs::Command),
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Tap(options) => tap::tap(&options),
         Command::Simulate(command) => simulate::simulate(command),
         Command::Dead(command) => dead::dead(command),
+        Command::Broker(options) => broker::broker(options),
         Command::Log(command) => logs::log(command),
         Command::Schema(command) => schema::schema(command),
         Command::Pki(command) => pki::pki(command),

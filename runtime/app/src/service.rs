@@ -2,12 +2,12 @@
 
 use crate::registry;
 use anyhow::{Context, Result, anyhow};
-use millrace_broker::Broker;
-use millrace_config::factory::{Delivery, Factory, LogCompression};
+use millrace_broker::{Broker, Security};
+use millrace_config::factory::{Delivery, EmbeddedBroker, Factory, LogCompression};
 use millrace_engine::compile::Works;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,13 @@ pub struct Service {
 /// `bootstrap.servers`: as the factory says, or where the embedded broker listens.
 pub fn bootstrap(factory: &Factory) -> String {
     match factory.kafka.brokers.value.as_str() {
-        EMBEDDED => factory.kafka.embedded.listen.0.to_string(),
+        EMBEDDED => {
+            let mut listen = factory.kafka.embedded.listen.0;
+            if listen.ip().is_unspecified() {
+                listen.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            }
+            listen.to_string()
+        }
         brokers => brokers.to_owned(),
     }
 }
@@ -42,7 +48,25 @@ pub fn settings(factory: &Factory) -> Settings {
     let mut settings = Settings::new(bootstrap(factory));
     settings.client_id = format!("millrace-{}", factory.site.value.replace('/', "-"));
     settings.properties = factory.kafka.properties.iter().map(|(k, v)| (k.clone(), v.value.clone())).collect();
+    if factory.kafka.brokers.value == EMBEDDED {
+        settings.properties.extend(login(&factory.kafka.embedded).into_iter().flatten());
+    }
     settings
+}
+
+/// How this process logs in to its own broker, where that asks for it.
+fn login(embedded: &EmbeddedBroker) -> Option<[(String, String); 6]> {
+    let (tls, (user, password)) = (embedded.tls.as_ref()?, embedded.users.first()?);
+    let properties = [
+        ("security.protocol", "SASL_SSL".to_owned()),
+        ("sasl.mechanism", "SCRAM-SHA-256".to_owned()),
+        ("sasl.username", user.clone()),
+        ("sasl.password", password.expose().to_owned()),
+        ("ssl.ca.location", tls.certificate.display().to_string()),
+        // The certificate names this machine as others know it, not as the address here.
+        ("ssl.endpoint.identification.algorithm", "none".to_owned()),
+    ];
+    Some(properties.map(|(key, value)| (key.to_owned(), value)))
 }
 
 /// What stays free on the disk, for the logs and for the embedded broker.
@@ -62,6 +86,11 @@ async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
         listen: factory.kafka.embedded.listen.0,
         sync: factory.kafka.embedded.sync.0,
         keep_free: keep_free(factory),
+        security: factory.kafka.embedded.tls.as_ref().map(|tls| Security {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            users: factory.kafka.embedded.users.iter().map(|(user, password)| (user.clone(), password.expose().to_owned())).collect(),
+        }),
     };
     Broker::start(options).await.map(Some).context("cannot start the embedded broker")
 }

@@ -13,7 +13,9 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::broker::Broker;
 use crate::connection::Session;
-use crate::{admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, topics_api, transactions_api};
+use crate::{
+    admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, sasl, shape, topics_api, transactions_api,
+};
 
 /// One request on its way: who asks whom, and in which version.
 pub struct Call {
@@ -62,6 +64,9 @@ macro_rules! apis {
         /// Decodes a request, lets its handler work, encodes the answer with its frame's length in front; `None`: no answer is wanted.
         pub async fn answer(call: Call, mut body: Bytes) -> Result<Option<Bytes>, Broken> {
             match call.key {
+                _ if !shape::holds(call.key, call.version, &body) => {
+                    Err(Broken::Request(call.key, call.version, "a length in it is larger than the frame".to_owned()))
+                }
                 $(ApiKey::$key => {
                     let request = <$request>::decode(&mut body, call.version)
                         .map_err(|e| Broken::Request(call.key, call.version, e.to_string()))?;
@@ -73,6 +78,15 @@ macro_rules! apis {
                     }
                 })*
                 _ => unreachable!("a request that is not in the table comes no further than find"),
+            }
+        }
+
+        /// How many bytes a body leaves when its request has been decoded; `None` if it cannot be.
+        pub fn decodes(key: ApiKey, version: i16, body: &[u8]) -> Option<usize> {
+            let mut body = Bytes::copy_from_slice(body);
+            match key {
+                $(ApiKey::$key => <$request>::decode(&mut body, version).ok().map(|_| body.len()),)*
+                _ => None,
             }
         }
 
@@ -120,6 +134,8 @@ apis! {
     OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 group_api::offset_delete;
     DescribeCluster(DescribeClusterRequest => DescribeClusterResponse) 0..=1 admin::describe_cluster;
     DescribeProducers(DescribeProducersRequest => DescribeProducersResponse) 0..=0 admin::describe_producers;
+    SaslHandshake(SaslHandshakeRequest => SaslHandshakeResponse) 1..=1 sasl::handshake;
+    SaslAuthenticate(SaslAuthenticateRequest => SaslAuthenticateResponse) 0..=2 sasl::authenticate;
     InitProducerId(InitProducerIdRequest => InitProducerIdResponse) 0..=4 transactions_api::init_producer_id;
     AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions_api::add_partitions;
     AddOffsetsToTxn(AddOffsetsToTxnRequest => AddOffsetsToTxnResponse) 0..=3 transactions_api::add_offsets;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::groups::{GroupSettings, Groups, Now};
 use crate::journal::JournalError;
+use crate::security::{Guard, Security, SecurityError};
 use crate::server;
 use crate::tend;
 use crate::topics::Topics;
@@ -39,6 +40,8 @@ pub struct Options {
     /// What a power cut may take; zero: an `acks=all` write is answered when it is synced.
     pub sync: Duration,
     pub keep_free: KeepFree,
+    /// TLS and logins; off loopback they are wanted.
+    pub security: Option<Security>,
 }
 
 /// Why a broker did not start.
@@ -46,6 +49,10 @@ pub struct Options {
 pub enum StartError {
     #[error("cannot listen on {addr}: {source}; another program may have the port, choose one with `listen`")]
     Listen { addr: SocketAddr, source: io::Error },
+    #[error("{0} can be reached from elsewhere: TLS (`tls`) and logins (`users`) are needed there, or listen on 127.0.0.1")]
+    Unguarded(SocketAddr),
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -60,6 +67,7 @@ pub enum StartError {
 pub struct Broker {
     pub(crate) cluster_id: String,
     pub(crate) sync: Duration,
+    pub(crate) guard: Option<Guard>,
     pub(crate) store: Store,
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
@@ -74,6 +82,10 @@ pub struct Broker {
 impl Broker {
     /// Opens the data directory and listens; partitions are opened as they are asked for.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
+        if options.security.is_none() && !options.listen.ip().is_loopback() {
+            return Err(StartError::Unguarded(options.listen));
+        }
+        let guard = options.security.as_ref().map(Guard::new).transpose()?;
         let dir = options.dir.clone();
         check_format(&dir)?;
         let store =
@@ -89,6 +101,7 @@ impl Broker {
         let broker = Arc::new(Self {
             cluster_id: cluster_id(&dir)?,
             sync: options.sync,
+            guard,
             store,
             topics,
             groups,
@@ -108,11 +121,8 @@ impl Broker {
                 }
             }
         };
-        *broker.tasks.lock() = vec![
-            tokio::spawn(server::run(broker.clone(), listener)),
-            tokio::spawn(tend::run(broker.clone())),
-            tokio::spawn(keep_groups),
-        ];
+        *broker.tasks.lock() =
+            vec![tokio::spawn(server::run(broker.clone(), listener)), tokio::spawn(tend::run(broker.clone())), tokio::spawn(keep_groups)];
         tracing::info!(listen = %listening, dir = %dir.display(), topics = broker.topics.all().len(), "the embedded broker runs");
         Ok(broker)
     }
@@ -135,6 +145,10 @@ impl Broker {
             }
         }
         self.store.close()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Resolves when the broker stops.

@@ -16,11 +16,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::sync::mpsc;
 
 use crate::api::{self, Broken, Call};
 use crate::broker::Broker;
+use crate::sasl::Login;
 
 /// The largest frame that is read.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -36,6 +38,8 @@ pub struct Session {
     pub peer: SocketAddr,
     /// The address the client reached: what it is told to connect to.
     pub local: SocketAddr,
+    /// Who it has proved to be, where the listener asks.
+    pub login: Mutex<Login>,
 }
 
 /// Why a connection ended, where it is worth a line in the log.
@@ -51,6 +55,8 @@ pub enum Ended {
     Unknown { key: i16, version: i16 },
     #[error("a request's header cannot be read: {0}")]
     Header(String),
+    #[error("{0:?} was asked for before a login")]
+    Stranger(ApiKey),
     #[error("half a request came, and its rest did not within {STALLED:?}")]
     Stalled,
 }
@@ -136,6 +142,9 @@ fn begin(broker: &Arc<Broker>, session: &Arc<Session>, mut frame: Bytes) -> Resu
         Err(Some(ApiKey::ApiVersions)) => return Ok(Pending::Done(Ok(Some(api::unsupported_version(correlation))))),
         Err(_) => return Err(Ended::Unknown { key, version }),
     };
+    if broker.guard.is_some() && !session.login.lock().allows(key) {
+        return Err(Ended::Stranger(key));
+    }
     let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(|e| Ended::Header(e.to_string()))?;
     let call = Call { broker: broker.clone(), session: session.clone(), key, version, correlation, client_id: header.client_id };
     let mut answer: Answer = Box::pin(api::answer(call, frame));

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use kafka_protocol::ResponseError;
-use millrace_log::{AppendError, LogOptions, ReadBuf, ReadError, Store, StoreError};
+use millrace_log::{AppendError, Batch, LogOptions, ReadBuf, ReadError, Rewrite, SegmentInfo, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::batch::{self, Header};
+use crate::broker::now;
+use crate::compaction::Cleaned;
 use crate::producers::{Aborted, Producers, Seen, Verdict};
+use crate::records::{Records, unpack};
 use crate::synced::SyncedLog;
 use crate::topic_config::TopicConfig;
 use crate::wire::{Reader, Writer};
@@ -21,7 +24,11 @@ use crate::wire::{Reader, Writer};
 /// Every batch is stored with this leader epoch: there is one node, and it is never deposed.
 pub const LEADER_EPOCH: i32 = 0;
 /// Bytes of batches between two entries of the time index.
-const TIME_STEP: u64 = 1 << 20;
+const TIME_STEP: u64 = 256 << 10;
+/// Milliseconds after which a new entry is begun, so that what is old can be told from what is new.
+const TIME_STEP_MS: i64 = 60_000;
+/// As Kafka's `producer.id.expiration.ms`.
+const PRODUCER_EXPIRES_MS: i64 = 86_400_000;
 /// Bytes of batches after which the state is worth saving.
 const SAVE_STEP: u64 = 8 << 20;
 /// A segment is no larger, so that a restart after a crash reads little.
@@ -45,8 +52,11 @@ struct State {
     /// In order of their markers.
     aborted: Vec<Aborted>,
     times: Vec<Times>,
+    cleaned: Cleaned,
     /// Bytes appended since the last entry of `times` was begun.
     since_time: u64,
+    /// Milliseconds since 1970 when the last entry of `times` was begun.
+    time_begun: i64,
     /// Bytes appended since the state was saved.
     since_save: u64,
 }
@@ -94,10 +104,7 @@ impl Partition {
         let (mut from, (start, mut state)) = saved.unwrap_or_else(|| (log.start(), (log.start(), State::default())));
         let mut buf = ReadBuf::new();
         loop {
-            let count = log.read(from, 256 << 10, &mut buf).map_err(|e| match e {
-                ReadError::Io { path, source } => StoreError::Io { what: "read", path, source },
-                ReadError::Closed => StoreError::Closed,
-            })?;
+            let count = log.read(from, 256 << 10, &mut buf).map_err(of_read)?;
             if count == 0 {
                 break;
             }
@@ -290,7 +297,7 @@ impl Partition {
             for batch in buf.batches() {
                 let header = Header::read(batch.payload).filter(|header| header.newest_time >= time && !header.is_control());
                 if let Some(header) = header {
-                    return Ok(Some(first_at(&header, time)));
+                    return Ok(Some(first_at(&header, batch.payload, time)));
                 }
                 from = batch.next;
             }
@@ -301,6 +308,51 @@ impl Partition {
     /// The newest time of any record.
     pub fn newest_time(&self) -> Option<i64> {
         self.state.lock().times.iter().map(|times| times.newest).max()
+    }
+
+    /// The newest time among the batches from `base` to below `next`, and perhaps some beside them.
+    pub fn newest_time_in(&self, base: u64, next: u64) -> Option<i64> {
+        let state = self.state.lock();
+        let begin = state.times.partition_point(|times| times.first <= base).saturating_sub(1);
+        state.times[begin..].iter().take_while(|times| times.first < next).map(|times| times.newest).max()
+    }
+
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.log.segments()
+    }
+
+    /// Whether a producer's records at an offset belong to a transaction that was aborted.
+    pub fn was_aborted(&self, producer_id: i64, offset: u64) -> bool {
+        let covers = |aborted: &Aborted| aborted.producer_id == producer_id && (aborted.first..=aborted.last).contains(&offset);
+        self.state.lock().aborted.iter().any(covers)
+    }
+
+    pub fn cleaned(&self) -> Cleaned {
+        self.state.lock().cleaned.clone()
+    }
+
+    pub fn set_cleaned(&self, cleaned: Cleaned) {
+        let mut state = self.state.lock();
+        state.cleaned = cleaned;
+        state.since_save = SAVE_STEP; // worth saving
+    }
+
+    /// Begins a new segment if the last one was begun longer ago than `age`.
+    pub fn roll_if_old(&self, age: std::time::Duration, now: i64) {
+        let old = |last: &SegmentInfo| !last.sealed && last.bytes > 0 && now - last.first_append / 1_000 > age.as_millis() as i64;
+        if self.log.segments().last().is_some_and(old) {
+            self.log.seal();
+        }
+    }
+
+    /// Reads whole batches as the log has them.
+    pub fn read_batches(&self, from: u64, max_bytes: usize, buf: &mut ReadBuf) -> Result<usize, StoreError> {
+        self.log.read(from, max_bytes, buf).map_err(of_read)
+    }
+
+    /// Writes a segment anew, each batch as `decide` says; returns the bytes freed.
+    pub fn rewrite(&self, base: u64, decide: &mut dyn FnMut(Batch<'_>) -> Rewrite) -> Result<u64, StoreError> {
+        self.log.rewrite(base, decide)
     }
 
     /// Moves the first offset up; segments wholly below it go. Durable when this returns.
@@ -322,6 +374,7 @@ impl Partition {
             let mut state = self.state.lock();
             let start = self.start();
             state.forget_below(start);
+            state.producers.expire(now() - PRODUCER_EXPIRES_MS);
             state.since_save = 0;
             (self.log.end(), state.encode(start))
         };
@@ -342,11 +395,12 @@ impl State {
             self.producers.appended(header, base, now);
         }
         let bytes = batch.len() as u64;
-        match self.times.last_mut().filter(|_| self.since_time < TIME_STEP) {
+        let goes_on = self.since_time < TIME_STEP && now - self.time_begun < TIME_STEP_MS;
+        match self.times.last_mut().filter(|_| goes_on) {
             Some(times) => times.newest = times.newest.max(header.newest_time),
             None => {
                 self.times.push(Times { first: base, newest: header.newest_time });
-                self.since_time = 0;
+                (self.since_time, self.time_begun) = (0, now);
             }
         }
         self.since_time += bytes;
@@ -372,6 +426,7 @@ impl State {
         for times in &self.times {
             out.u64(times.first).i64(times.newest);
         }
+        self.cleaned.write(&mut out);
         out.0
     }
 
@@ -384,17 +439,42 @@ impl State {
         let producers = Producers::read(&mut from)?;
         let aborted = from.list(|from| Some(Aborted { producer_id: from.i64()?, first: from.u64()?, last: from.u64()? }))?;
         let times = from.list(|from| Some(Times { first: from.u64()?, newest: from.i64()? }))?;
+        let cleaned = Cleaned::read(&mut from)?;
         // The next batch begins an entry of its own: how much the last one covers is not written down.
-        Some((start, Self { producers, aborted, times, since_time: TIME_STEP, since_save: 0 }))
+        Some((start, Self { producers, aborted, times, cleaned, since_time: TIME_STEP, time_begun: 0, since_save: 0 }))
     }
 }
 
-/// The first record of a batch that is not older than `time`, as far as its header says.
-fn first_at(header: &Header, time: i64) -> At {
+/// The first record of a batch that is not older than `time`.
+fn first_at(header: &Header, batch: &[u8], time: i64) -> At {
+    let base = At { offset: header.base_offset as u64, time: header.first_time };
     if header.is_log_append_time() {
-        return At { offset: header.base_offset as u64, time: header.newest_time };
+        return At { time: header.newest_time, ..base };
     }
-    At { offset: header.base_offset as u64, time: header.first_time.max(time).min(header.newest_time) }
+    if header.first_time >= time {
+        return base;
+    }
+    let records = unpack(header, batch).unwrap_or_default();
+    let found = Records(&records).map(|record| At {
+        offset: base.offset + u64::try_from(record.offset_delta).unwrap_or(0),
+        time: header.first_time.saturating_add(record.time_delta),
+    });
+    // Records that cannot be read are somewhere in it: its first is the safe answer.
+    found.filter(|at| at.time >= time).min_by_key(|at| at.offset).unwrap_or(base)
+}
+
+fn of_read(error: ReadError) -> StoreError {
+    match error {
+        ReadError::Io { path, source } => StoreError::Io { what: "read", path, source },
+        ReadError::Closed => StoreError::Closed,
+    }
+}
+
+/// Decodes a saved state; what is valid is the same when encoded again.
+pub fn fuzz_state(note: &[u8]) {
+    if let Some((start, state)) = State::decode(note) {
+        assert!(State::decode(&state.encode(start)).is_some());
+    }
 }
 
 /// The name of a partition's log: as Kafka names its directories.

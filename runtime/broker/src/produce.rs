@@ -11,6 +11,7 @@ use crate::api::{Call, Reply};
 use crate::batch::Header;
 use crate::broker::now;
 use crate::partition::{Partition, Stored};
+use crate::records::{Records, unpack};
 use crate::topics::Topic;
 use crate::transactions::Identity;
 
@@ -70,6 +71,9 @@ fn store(call: &Call, topic: &Topic, id: Option<&str>, data: &PartitionProduceDa
     if header.codec() == ZSTD && call.version < ZSTD_SINCE {
         return Err(ResponseError::UnsupportedCompressionType);
     }
+    if config.compact && !all_have_keys(&header, batch) {
+        return Err(ResponseError::InvalidRecord);
+    }
     let now = now();
     if !config.log_append_time {
         let age = now.saturating_sub(header.newest_time);
@@ -85,6 +89,11 @@ fn store(call: &Call, topic: &Topic, id: Option<&str>, data: &PartitionProduceDa
         call.broker.transactions.may_write(id, who, &topic.name, data.index).map_err(fenced)
     })?;
     Ok((partition, stored))
+}
+
+/// A record without a key could not be told from others in a compacted topic.
+fn all_have_keys(header: &Header, batch: &[u8]) -> bool {
+    unpack(header, batch).is_some_and(|records| Records(&records).filter(|record| record.key.is_some()).count() == header.records as usize)
 }
 
 async fn synced(outcome: Outcome, deadline: tokio::time::Instant) -> Outcome {

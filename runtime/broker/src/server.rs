@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -11,6 +12,9 @@ use crate::connection::{self, Ended, Session};
 
 /// Connections at once; what comes beyond is closed.
 const MOST_CONNECTIONS: usize = 2_000;
+
+/// How long a client may take for TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 pub async fn run(broker: Arc<Broker>, listener: TcpListener) {
     let mut connections = JoinSet::new();
@@ -40,7 +44,19 @@ pub async fn run(broker: Arc<Broker>, listener: TcpListener) {
 async fn converse(broker: Arc<Broker>, stream: TcpStream, peer: std::net::SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    match connection::serve(broker, stream, Session { peer, local }).await {
+    let session = Session { peer, local, login: Mutex::default() };
+    let served = match &broker.guard {
+        None => connection::serve(broker, stream, session).await,
+        Some(guard) => match tokio::time::timeout(HANDSHAKE, guard.tls.accept(stream)).await {
+            Ok(Ok(stream)) => connection::serve(broker, stream, session).await,
+            Ok(Err(e)) => {
+                tracing::warn!(%peer, "no TLS: {e}");
+                return;
+            }
+            Err(_) => return,
+        },
+    };
+    match served {
         Ok(()) | Err(Ended::Io(_)) => {}
         Err(e) => tracing::warn!(%peer, "connection closed: {e}"),
     }

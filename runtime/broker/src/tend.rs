@@ -1,13 +1,18 @@
-//! What is done by the clock: transactions that time out, retention, compaction, checkpoints.
+//! What is done by the clock: transactions that time out, partitions that grow old, checkpoints.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_log::StoreError;
 use tokio::time::MissedTickBehavior;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, now};
+use crate::partition::Partition;
+use crate::topic_config::TopicConfig;
 
 const TICK: Duration = Duration::from_secs(1);
+/// Partitions opened at a tick that nobody has asked for: what is in them grows old, too.
+const OPENED_AT_ONCE: usize = 16;
 
 pub async fn run(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(TICK);
@@ -18,10 +23,30 @@ pub async fn run(broker: Arc<Broker>) {
             () = broker.stopped() => return,
         }
         broker.tend_transactions().await;
-        for (_, partition) in broker.topics.opened() {
-            if let Err(e) = partition.save_if_due() {
-                tracing::warn!(topic = %partition.topic, partition = partition.index, "cannot save the partition's state: {e}");
-            }
+        let tended = broker.clone();
+        // Compaction reads and writes files: not on a thread that serves.
+        if let Err(e) = tokio::task::spawn_blocking(move || tend_partitions(&tended)).await {
+            tracing::error!("tending the partitions ended by a fault of the broker: {e}");
         }
     }
+}
+
+fn tend_partitions(broker: &Broker) {
+    broker.topics.open_some(OPENED_AT_ONCE);
+    for (topic, partition) in broker.topics.opened() {
+        if let Err(e) = tend_one(&partition, &topic.config()) {
+            tracing::warn!(topic = %partition.topic, partition = partition.index, "cannot tend the partition: {e}");
+        }
+        if broker.is_stopping() {
+            return;
+        }
+    }
+}
+
+fn tend_one(partition: &Partition, config: &TopicConfig) -> Result<(), StoreError> {
+    let now = now();
+    partition.roll_if_old(config.segment_age, now);
+    partition.retain(config, now)?;
+    partition.compact(config, now)?;
+    partition.save_if_due()
 }

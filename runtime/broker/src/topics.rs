@@ -182,6 +182,24 @@ impl Topics {
         Ok(())
     }
 
+    /// Opens some partitions that are not open yet.
+    pub fn open_some(&self, most: usize) {
+        let closed = |slot: &Arc<Slot>| matches!(*slot.0.lock(), State::Closed);
+        let mut left = most;
+        for topic in self.all() {
+            let indexes: Vec<_> =
+                topic.partitions.read().iter().enumerate().filter(|(_, slot)| closed(slot)).map(|(i, _)| i).take(left).collect();
+            left -= indexes.len();
+            for index in indexes {
+                // A failure is logged where it happens, and tried again.
+                let _ = self.partition_of(&topic, index as i32);
+            }
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
     /// Partitions that are open already.
     pub fn opened(&self) -> Vec<(Arc<Topic>, Arc<Partition>)> {
         let mut opened = Vec::new();

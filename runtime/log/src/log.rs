@@ -20,8 +20,9 @@ use crate::cursors::{CursorFiles, Cursors};
 use crate::error::{AppendError, Bound, ReadError, StoreError};
 use crate::format::{BATCH_HEADER, BatchHeader, FOOTER, SEGMENT_HEADER, SegmentHeader};
 use crate::fs::Mode;
-use crate::read::{OwnedBatch, ReadBuf};
+use crate::read::{Batch, OwnedBatch, ReadBuf};
 use crate::recover::{Newest, recover, salt};
+use crate::rewrite::Rewrite;
 use crate::segment::{Open, Segment};
 use crate::store::Shared;
 
@@ -753,6 +754,17 @@ impl Log {
     /// Deletes the segments wholly below `offset`, whatever the cursors say; returns the bytes freed.
     pub fn delete_below(&self, offset: u64) -> Result<u64, StoreError> {
         self.inner.delete_below(offset)
+    }
+
+    /// Ends the last segment, so that the next batch begins another. False: it was ended before, or is empty.
+    pub fn seal(&self) -> bool {
+        self.inner.seal()
+    }
+
+    /// Writes the sealed segment that begins at `base` anew, each batch as `decide` says; returns the bytes freed. Nothing is done to a
+    /// segment that is not sealed and synced, or that holds the newest batch.
+    pub fn rewrite(&self, base: u64, decide: &mut dyn FnMut(Batch<'_>) -> Rewrite) -> Result<u64, StoreError> {
+        self.inner.rewrite(base, decide)
     }
 
     pub fn segments(&self) -> Vec<SegmentInfo> {

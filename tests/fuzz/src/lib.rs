@@ -6,13 +6,16 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
     ("extract", millrace_kit::extract::fuzz_extract),
     ("frame", millrace_engine::frame::fuzz_frame),
     ("json_sample", millrace_schemas::json::fuzz_json_sample),
+    ("kafka_batch", millrace_broker::fuzz::fuzz_batch),
+    ("kafka_request", millrace_broker::fuzz::fuzz_request),
+    ("kafka_saved", millrace_broker::fuzz::fuzz_saved),
     ("log_cursors", millrace_log::fuzz::fuzz_cursors),
     ("log_segment", millrace_log::fuzz::fuzz_segment),
     ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),

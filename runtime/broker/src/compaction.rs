@@ -1,0 +1,238 @@
+//! Retention and compaction of a partition: what goes because it is old, or too much, or said again later.
+//!
+//! Compaction keeps, of each key, the record with the highest offset among the segments that nothing is appended to any more. Offsets never change. A
+//! pass reads what came since the last one, remembers the newest offset of each key (bounded: [`MOST_KEYS`] in one pass), then writes the
+//! segments anew without what is outdated.
+//!
+//! - A tombstone stays for `delete.retention.ms` after the first pass that covered it, so that a reader who began before sees it.
+//! - Records of aborted transactions go. A marker goes as late as a tombstone, and not before the records of its transaction.
+//! - Nothing at or above the last stable offset is touched.
+
+use std::collections::{HashMap, HashSet};
+
+use millrace_log::{Batch, ReadBuf, Rewrite, SegmentInfo, StoreError};
+use ring::digest;
+
+use crate::batch::Header;
+use crate::partition::Partition;
+use crate::records::{Record, Records, repack, unpack};
+use crate::topic_config::TopicConfig;
+use crate::wire::{Reader, Writer};
+
+/// Keys remembered in one pass; the rest comes in the next.
+const MOST_KEYS: usize = 200_000;
+const READ: usize = 256 << 10;
+
+/// How far compaction has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Everything below was covered by some pass.
+    pub until: u64,
+    /// Tombstones below have been there long enough.
+    purged: u64,
+    /// What earlier passes covered, and when (milliseconds since 1970); while its tombstones still wait.
+    passes: Vec<(u64, i64)>,
+}
+
+impl Cleaned {
+    /// Below which offset tombstones have waited long enough.
+    fn purge_below(&self, retention_ms: i64, now: i64) -> u64 {
+        let old = self.passes.iter().filter(|(_, when)| now.saturating_sub(*when) >= retention_ms);
+        old.map(|(until, _)| *until).max().unwrap_or(0).max(self.purged)
+    }
+
+    fn passed(&mut self, until: u64, purged: u64, now: i64) {
+        self.until = self.until.max(until);
+        self.purged = purged;
+        self.passes.retain(|(until, _)| *until > purged);
+        // A few are enough: the newer time stands for both, and tombstones wait a little longer.
+        if self.passes.len() >= 8 {
+            self.passes.remove(0);
+        }
+        self.passes.push((self.until, now));
+    }
+
+    pub fn write(&self, out: &mut Writer) {
+        out.u64(self.until).u64(self.purged).u32(self.passes.len() as u32);
+        for (until, when) in &self.passes {
+            out.u64(*until).i64(*when);
+        }
+    }
+
+    pub fn read(from: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { until: from.u64()?, purged: from.u64()?, passes: from.list(|from| Some((from.u64()?, from.i64()?)))? })
+    }
+}
+
+/// The newest offset of each key.
+#[derive(Default)]
+struct Latest(HashMap<[u8; 16], u64>);
+
+impl Latest {
+    fn hash(key: &[u8]) -> [u8; 16] {
+        digest::digest(&digest::SHA256, key).as_ref()[..16].try_into().expect("a digest has 32 bytes")
+    }
+
+    fn learn(&mut self, header: &Header, records: &[u8]) {
+        for record in Records(records) {
+            if let Some(key) = record.key {
+                self.0.insert(Self::hash(key), offset(header, &record));
+            }
+        }
+    }
+
+    fn outdates(&self, header: &Header, record: &Record<'_>) -> bool {
+        let latest = record.key.and_then(|key| self.0.get(&Self::hash(key)));
+        latest.is_some_and(|latest| offset(header, record) < *latest)
+    }
+}
+
+fn offset(header: &Header, record: &Record<'_>) -> u64 {
+    (header.base_offset + i64::from(record.offset_delta)) as u64
+}
+
+/// One pass over a partition.
+struct Pass<'a> {
+    partition: &'a Partition,
+    latest: Latest,
+    /// What is at or above was not read.
+    until: u64,
+    purge_below: u64,
+    /// Producers with records since their last marker.
+    with_records: HashSet<i64>,
+}
+
+impl Pass<'_> {
+    fn decide(&mut self, batch: &Batch<'_>) -> Rewrite {
+        let Some(header) = Header::read(batch.payload) else { return Rewrite::Keep };
+        if header.is_control() {
+            let needed = self.with_records.remove(&header.producer_id);
+            return if needed || batch.first >= self.purge_below { Rewrite::Keep } else { Rewrite::Drop };
+        }
+        let decided = self.decide_data(&header, batch);
+        if header.is_transactional() && decided != Rewrite::Drop {
+            self.with_records.insert(header.producer_id);
+        }
+        decided
+    }
+
+    fn decide_data(&self, header: &Header, batch: &Batch<'_>) -> Rewrite {
+        if batch.first >= self.until {
+            return Rewrite::Keep;
+        }
+        if header.is_transactional() && self.partition.was_aborted(header.producer_id, batch.first) {
+            return Rewrite::Drop;
+        }
+        let Some(unpacked) = unpack(header, batch.payload) else { return Rewrite::Keep };
+        let (mut kept, mut all) = (Vec::new(), 0);
+        for record in Records(&unpacked) {
+            all += 1;
+            let gone = self.latest.outdates(header, &record) || record.is_tombstone && offset(header, &record) < self.purge_below;
+            if !gone {
+                kept.push(record);
+            }
+        }
+        if kept.len() == all || all as i32 != header.records {
+            return Rewrite::Keep;
+        }
+        if kept.is_empty() {
+            return Rewrite::Drop;
+        }
+        match repack(batch.payload, header, &kept) {
+            Ok(payload) => Rewrite::Replace { records: kept.len() as u32, payload },
+            Err(_) => Rewrite::Keep,
+        }
+    }
+}
+
+impl Partition {
+    /// Lets go of segments that are older than the topic keeps them, or more than it keeps.
+    pub fn retain(&self, config: &TopicConfig, now: i64) -> Result<(), StoreError> {
+        if !config.delete {
+            return Ok(());
+        }
+        let (start, segments) = (self.start(), self.segments());
+        let mut cut = start;
+        if let Some(retention) = config.retention {
+            for segment in segments.iter().filter(|segment| segment.next > start) {
+                let newest = self.newest_time_in(segment.base, segment.next);
+                if newest.is_none_or(|newest| i128::from(now) - i128::from(newest) <= retention.as_millis() as i128) {
+                    break;
+                }
+                cut = segment.next;
+            }
+        }
+        if let Some(limit) = config.retention_bytes {
+            let kept: Vec<&SegmentInfo> = segments.iter().filter(|segment| segment.next > cut).collect();
+            let mut bytes: u64 = kept.iter().map(|segment| segment.bytes).sum();
+            for segment in kept.iter().take(kept.len().saturating_sub(1)) {
+                if bytes - segment.bytes < limit {
+                    break;
+                }
+                bytes -= segment.bytes;
+                cut = segment.next;
+            }
+        }
+        cut = cut.min(self.stable());
+        if cut > start { self.delete_below(cut) } else { Ok(()) }
+    }
+
+    /// Compacts what is worth it.
+    pub fn compact(&self, config: &TopicConfig, now: i64) -> Result<(), StoreError> {
+        if !config.compact {
+            return Ok(());
+        }
+        let age = |micros: i64| now.saturating_sub(micros / 1_000);
+        let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let all = self.segments();
+        let stable = self.stable();
+        // The last one may hold the newest batch, which the log keeps as it is.
+        let settled = |segment: &&SegmentInfo| {
+            segment.sealed && segment.next <= stable && age(segment.last_append) >= millis(config.min_compaction_lag)
+        };
+        let segments: Vec<SegmentInfo> = all[..all.len().saturating_sub(1)].iter().take_while(settled).copied().collect();
+        let cleaned = self.cleaned();
+        let (dirty, clean): (Vec<&SegmentInfo>, Vec<_>) = segments.iter().partition(|segment| segment.next > cleaned.until);
+        let bytes = |segments: &[&SegmentInfo]| segments.iter().map(|segment| segment.bytes).sum::<u64>() as f64;
+        let ratio = bytes(&dirty) / (bytes(&dirty) + bytes(&clean)).max(1.0);
+        let overdue = dirty.first().is_some_and(|first| age(first.first_append) > millis(config.max_compaction_lag));
+        let purge_below = cleaned.purge_below(millis(config.delete_retention), now);
+        let is_worth_it = !dirty.is_empty() && (ratio >= config.min_cleanable_ratio || overdue) || purge_below > cleaned.purged;
+        let Some(end) = segments.last().map(|last| last.next).filter(|_| is_worth_it) else { return Ok(()) };
+        let mut pass = Pass { partition: self, latest: Latest::default(), until: end, purge_below, with_records: HashSet::new() };
+        self.learn_keys(cleaned.until.max(self.start()), &mut pass)?;
+        let mut freed = 0;
+        for segment in &segments {
+            freed += self.rewrite(segment.base, &mut |batch| pass.decide(&batch))?;
+        }
+        if freed > 0 {
+            tracing::debug!(topic = %self.topic, partition = self.index, freed, "compacted");
+        }
+        let mut cleaned = cleaned;
+        cleaned.passed(pass.until, purge_below, now);
+        self.set_cleaned(cleaned);
+        Ok(())
+    }
+
+    /// Reads the keys from an offset on, to the end of the pass or as many as may be remembered.
+    fn learn_keys(&self, mut from: u64, pass: &mut Pass<'_>) -> Result<(), StoreError> {
+        let mut buf = ReadBuf::new();
+        while from < pass.until && self.read_batches(from, READ, &mut buf)? > 0 {
+            for batch in buf.batches().filter(|batch| batch.first < pass.until) {
+                if pass.latest.0.len() >= MOST_KEYS {
+                    pass.until = batch.first;
+                    return Ok(());
+                }
+                let header = Header::read(batch.payload).filter(|header| {
+                    let aborted = header.is_transactional() && self.was_aborted(header.producer_id, batch.first);
+                    !header.is_control() && !aborted
+                });
+                if let Some((header, records)) = header.and_then(|header| Some((header, unpack(&header, batch.payload)?))) {
+                    pass.latest.learn(&header, &records);
+                }
+            }
+            from = buf.next().unwrap_or(pass.until);
+        }
+        Ok(())
+    }
+}
