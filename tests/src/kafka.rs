@@ -66,7 +66,9 @@ impl KafkaOptions {
 }
 
 pub struct Kafka {
-    process: Process,
+    kind: Kind,
+    /// `None`: it runs in another process under test.
+    process: Option<Process>,
     dir: tempfile::TempDir,
     plain: u16,
     secured: Option<u16>,
@@ -74,7 +76,41 @@ pub struct Kafka {
     proxied: Option<(u16, u16)>,
 }
 
+/// Which program serves.
+#[derive(Clone, Copy)]
+enum Kind {
+    Apache,
+    /// `millrace broker`; with its `--sync`, in milliseconds.
+    Millrace {
+        sync_ms: u64,
+    },
+}
+
 impl Kafka {
+    /// `millrace broker` instead of Apache Kafka. `sync_ms` of 0: an acknowledged record is on the disk.
+    pub fn millrace(sync_ms: u64) -> Self {
+        let (dir, plain, kind) = (scratch("broker"), free_port(), Kind::Millrace { sync_ms });
+        let process = Some(launch(kind, dir.path(), plain));
+        let mut kafka = Self { kind, process, dir, plain, secured: None, proxied: None };
+        kafka.wait_ready();
+        kafka
+    }
+
+    /// The broker inside a runtime under test, which listens on this port.
+    pub fn inside(port: u16) -> Self {
+        let kind = Kind::Millrace { sync_ms: 200 };
+        Self { kind, process: None, dir: scratch("inside"), plain: port, secured: None, proxied: None }
+    }
+
+    /// Where it keeps what it has.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn own(&mut self) -> &mut Process {
+        self.process.as_mut().expect("this Kafka is a process of the tests' own")
+    }
+
     /// The broker that tests share which need no more isolation than names of their own ([`Kafka::topic`]).
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Kafka> = OnceLock::new();
@@ -114,8 +150,8 @@ impl Kafka {
             String::from_utf8_lossy(&output.stderr)
         );
 
-        let process = launch(dir.path());
-        let mut kafka = Self { process, dir, plain, secured, proxied };
+        let process = Some(launch(Kind::Apache, dir.path(), plain));
+        let mut kafka = Self { kind: Kind::Apache, process, dir, plain, secured, proxied };
         kafka.wait_ready();
         kafka
     }
@@ -201,48 +237,61 @@ impl Kafka {
 
     /// Kills the broker as a power switch would; its data stays.
     pub fn kill9(&mut self) {
-        self.process.kill9();
+        self.own().kill9();
     }
 
     /// Starts it again on the same ports and data, and waits until it answers.
     pub fn restart(&mut self) {
-        self.process.kill9();
-        self.process = launch(self.dir.path());
+        self.own().kill9();
+        self.process = Some(launch(self.kind, self.dir.path(), self.plain));
         self.wait_ready();
     }
 
     /// Starts it again without waiting.
     pub fn relaunch(&mut self) {
-        self.process.kill9();
-        self.process = launch(self.dir.path());
+        self.own().kill9();
+        self.process = Some(launch(self.kind, self.dir.path(), self.plain));
     }
 
     pub fn freeze(&self) {
-        self.process.freeze();
+        self.process().freeze();
     }
 
     pub fn thaw(&self) {
-        self.process.thaw();
+        self.process().thaw();
     }
 
     pub fn process(&self) -> &Process {
-        &self.process
+        self.process.as_ref().expect("this Kafka is a process of the tests' own")
     }
 
     /// Waits until the broker answers a request for metadata and is its own controller.
     pub fn wait_ready(&mut self) {
         let consumer: BaseConsumer = self.client().create().expect("a consumer can be made");
         eventually("Kafka answers", || {
-            assert!(self.process.is_running(), "Kafka ended at its start\n{}", self.process.output());
+            if let Some(process) = &mut self.process {
+                assert!(process.is_running(), "Kafka ended at its start\n{}", process.output());
+            }
             let metadata = consumer.fetch_metadata(None, Duration::from_secs(1)).ok()?;
             (!metadata.brokers().is_empty()).then_some(())
         });
     }
 }
 
-fn launch(dir: &Path) -> Process {
-    let mut command = java(dir, "-Xmx400m");
-    command.arg("kafka.Kafka").arg(dir.join("server.properties"));
+fn launch(kind: Kind, dir: &Path, port: u16) -> Process {
+    let command = match kind {
+        Kind::Apache => {
+            let mut command = java(dir, "-Xmx400m");
+            command.arg("kafka.Kafka").arg(dir.join("server.properties"));
+            command
+        }
+        Kind::Millrace { sync_ms } => {
+            let mut command = Command::new(crate::millrace::binary());
+            command.arg("broker").arg("--data").arg(dir.join("data"));
+            command.args(["--listen", &format!("127.0.0.1:{port}"), "--sync", &sync_ms.to_string()]);
+            command
+        }
+    };
     Process::start("Kafka", command, &dir.join("kafka.log"))
 }
 

@@ -236,3 +236,168 @@ impl Partition {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{self, HEADER, tests::sample};
+    use millrace_log::{Store, StoreOptions};
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    /// A batch of keys and values; no value is a tombstone.
+    fn batch(records: &[(&str, Option<&str>)], producer: (i64, i16, i32), transactional: bool) -> Vec<u8> {
+        let mut out = sample(records.len() as i32, producer, transactional)[..HEADER].to_vec();
+        for (i, (key, value)) in records.iter().enumerate() {
+            let mut body = vec![0, 0, 2 * i as u8, 2 * key.len() as u8];
+            body.extend(key.as_bytes());
+            body.push(value.map_or(1, |value| 2 * value.len() as u8));
+            body.extend(value.unwrap_or_default().as_bytes());
+            body.push(0);
+            out.push(2 * body.len() as u8);
+            out.extend(body);
+        }
+        batch::seal(&mut out);
+        out
+    }
+
+    struct Bench {
+        partition: Partition,
+        config: TopicConfig,
+        _store: Store,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(given: &[(&str, &str)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+            let given: BTreeMap<_, _> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let config = TopicConfig::new(given).unwrap();
+            let partition = Partition::open(&store, "t".into(), 0, &config, Duration::from_millis(200)).unwrap();
+            Self { partition, config, _store: store, _dir: dir }
+        }
+
+        fn compacting() -> Self {
+            Self::new(&[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0"), ("delete.retention.ms", "1000")])
+        }
+
+        fn append(&self, batch: &[u8]) {
+            let header = Header::check(batch).unwrap();
+            self.partition.append(&header, batch, &self.config, 10, || Ok(())).unwrap();
+        }
+
+        /// Begins a new segment, so that what was appended before can be compacted.
+        fn roll(&self) {
+            self.partition.roll_if_old(Duration::ZERO, i64::MAX / 2);
+        }
+
+        fn compact(&self, now: i64) {
+            self.partition.sync_for_tests();
+            self.partition.compact(&self.config, crate::broker::now() + now).unwrap();
+        }
+
+        /// Offset and key of every record that a reader sees, and the offsets of markers.
+        fn left(&self) -> (Vec<(u64, String)>, Vec<u64>) {
+            let (mut records, mut markers, mut from, mut buf) = (Vec::new(), Vec::new(), 0, ReadBuf::new());
+            while self.partition.read_batches(from, READ, &mut buf).unwrap() > 0 {
+                for batch in buf.batches() {
+                    let header = Header::read(batch.payload).unwrap();
+                    if header.is_control() {
+                        markers.push(batch.first);
+                        continue;
+                    }
+                    for record in Records(&unpack(&header, batch.payload).unwrap()) {
+                        records.push((offset(&header, &record), String::from_utf8(record.key.unwrap().to_vec()).unwrap()));
+                    }
+                }
+                from = buf.next().unwrap();
+            }
+            (records, markers)
+        }
+    }
+
+    fn pairs(list: &[(u64, &str)]) -> Vec<(u64, String)> {
+        list.iter().map(|(offset, key)| (*offset, (*key).to_owned())).collect()
+    }
+
+    const NOBODY: (i64, i16, i32) = (-1, -1, -1);
+
+    #[test]
+    fn of_each_key_the_last_record_stays_where_it_was() {
+        let bench = Bench::compacting();
+        bench.append(&batch(&[("a", Some("1")), ("b", Some("1")), ("a", Some("2"))], NOBODY, false));
+        bench.append(&batch(&[("b", Some("2"))], NOBODY, false));
+        bench.roll();
+        bench.append(&batch(&[("c", Some("1")), ("a", Some("3"))], NOBODY, false));
+        bench.roll();
+        bench.append(&batch(&[("c", Some("2"))], NOBODY, false));
+        bench.compact(0);
+        // The last segment is not touched, and does not outdate anything yet.
+        assert_eq!(bench.left().0, pairs(&[(3, "b"), (4, "c"), (5, "a"), (6, "c")]));
+        bench.roll();
+        bench.append(&batch(&[("d", Some("1"))], NOBODY, false));
+        bench.compact(0);
+        assert_eq!(bench.left().0, pairs(&[(3, "b"), (5, "a"), (6, "c"), (7, "d")]));
+        assert_eq!(bench.partition.end(), 8);
+    }
+
+    #[test]
+    fn a_tombstone_waits_its_time_and_then_goes() {
+        let bench = Bench::compacting();
+        bench.append(&batch(&[("a", Some("1")), ("b", Some("1"))], NOBODY, false));
+        bench.append(&batch(&[("a", None)], NOBODY, false));
+        bench.roll();
+        bench.append(&batch(&[("z", Some("1"))], NOBODY, false));
+        bench.compact(0);
+        assert_eq!(bench.left().0, pairs(&[(1, "b"), (2, "a"), (3, "z")]), "the tombstone is there for who began before");
+        bench.compact(900);
+        assert_eq!(bench.left().0.len(), 3);
+        bench.compact(1_100);
+        assert_eq!(bench.left().0, pairs(&[(1, "b"), (3, "z")]));
+    }
+
+    #[test]
+    fn aborted_records_outdate_nothing_and_go_markers_wait_for_their_records() {
+        let bench = Bench::compacting();
+        bench.append(&batch(&[("a", Some("kept"))], NOBODY, false));
+        bench.append(&batch(&[("a", Some("aborted"))], (7, 0, 0), true));
+        bench.partition.mark(7, 0, false, 10).unwrap();
+        bench.append(&batch(&[("b", Some("committed"))], (7, 0, 1), true));
+        bench.partition.mark(7, 0, true, 10).unwrap();
+        bench.roll();
+        bench.append(&batch(&[("z", Some("1"))], NOBODY, false));
+        bench.compact(0);
+        assert_eq!(bench.left(), (pairs(&[(0, "a"), (3, "b"), (5, "z")]), vec![2, 4]));
+        bench.compact(1_100);
+        assert_eq!(bench.left(), (pairs(&[(0, "a"), (3, "b"), (5, "z")]), vec![4]), "the commit's records are there still");
+    }
+
+    #[test]
+    fn an_open_transaction_keeps_compaction_below_it() {
+        let bench = Bench::compacting();
+        bench.append(&batch(&[("a", Some("1"))], NOBODY, false));
+        bench.append(&batch(&[("x", Some("1"))], (7, 0, 0), true));
+        bench.append(&batch(&[("a", Some("2"))], NOBODY, false));
+        bench.roll();
+        bench.append(&batch(&[("z", Some("1"))], NOBODY, false));
+        bench.compact(0);
+        assert_eq!(bench.left().0.len(), 4);
+    }
+
+    #[test]
+    fn retention_by_size_and_by_time_moves_the_first_offset() {
+        let bench = Bench::new(&[("retention.bytes", "300"), ("retention.ms", "5000")]);
+        for _ in 0..4 {
+            bench.append(&sample(2, NOBODY, false));
+            bench.roll();
+        }
+        bench.append(&sample(2, NOBODY, false));
+        bench.partition.sync_for_tests();
+        // The records' own time is 1,000 ms after 1970.
+        bench.partition.retain(&bench.config, 5_500).unwrap();
+        assert!((2..8).contains(&bench.partition.start()), "{}", bench.partition.start());
+        bench.partition.retain(&bench.config, 7_000).unwrap();
+        assert_eq!((bench.partition.start(), bench.partition.end()), (10, 10));
+    }
+}

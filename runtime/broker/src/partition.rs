@@ -345,6 +345,11 @@ impl Partition {
         }
     }
 
+    #[cfg(test)]
+    pub fn sync_for_tests(&self) {
+        self.log.sync().expect("the disk of a test syncs");
+    }
+
     /// Reads whole batches as the log has them.
     pub fn read_batches(&self, from: u64, max_bytes: usize, buf: &mut ReadBuf) -> Result<usize, StoreError> {
         self.log.read(from, max_bytes, buf).map_err(of_read)

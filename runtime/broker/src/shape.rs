@@ -253,6 +253,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn what_has_its_shape_is_decoded_to_the_last_byte_and_nothing_shorter_holds(seed in prop::collection::vec(any::<u8>(), 40)) {
             for api in APIS {

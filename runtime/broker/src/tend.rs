@@ -11,30 +11,34 @@ use crate::partition::Partition;
 use crate::topic_config::TopicConfig;
 
 const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two looks for what is too old, and before the first; Kafka: five minutes and thirty seconds.
+const RETAIN_EVERY: u64 = 300;
+const RETAIN_FIRST: u64 = 30;
 /// Partitions opened at a tick that nobody has asked for: what is in them grows old, too.
 const OPENED_AT_ONCE: usize = 16;
 
 pub async fn run(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in 0_u64.. {
         tokio::select! {
             _ = ticks.tick() => {}
             () = broker.stopped() => return,
         }
         broker.tend_transactions().await;
+        let retains = tick % RETAIN_EVERY == RETAIN_FIRST;
         let tended = broker.clone();
         // Compaction reads and writes files: not on a thread that serves.
-        if let Err(e) = tokio::task::spawn_blocking(move || tend_partitions(&tended)).await {
+        if let Err(e) = tokio::task::spawn_blocking(move || tend_partitions(&tended, retains)).await {
             tracing::error!("tending the partitions ended by a fault of the broker: {e}");
         }
     }
 }
 
-fn tend_partitions(broker: &Broker) {
+fn tend_partitions(broker: &Broker, retains: bool) {
     broker.topics.open_some(OPENED_AT_ONCE);
     for (topic, partition) in broker.topics.opened() {
-        if let Err(e) = tend_one(&partition, &topic.config()) {
+        if let Err(e) = tend_one(&partition, &topic.config(), retains) {
             tracing::warn!(topic = %partition.topic, partition = partition.index, "cannot tend the partition: {e}");
         }
         if broker.is_stopping() {
@@ -43,10 +47,12 @@ fn tend_partitions(broker: &Broker) {
     }
 }
 
-fn tend_one(partition: &Partition, config: &TopicConfig) -> Result<(), StoreError> {
+fn tend_one(partition: &Partition, config: &TopicConfig, retains: bool) -> Result<(), StoreError> {
     let now = now();
     partition.roll_if_old(config.segment_age, now);
-    partition.retain(config, now)?;
+    if retains {
+        partition.retain(config, now)?;
+    }
     partition.compact(config, now)?;
     partition.save_if_due()
 }

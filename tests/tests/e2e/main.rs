@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod contracts;
 mod drain;
+mod embedded;
 mod faults_kafka;
 mod faults_runtime;
 mod files;
