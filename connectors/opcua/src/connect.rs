@@ -400,13 +400,7 @@ pub async fn connect(target: &Target, kept: Option<Kept>) -> Result<Session, Fai
     let url = &target.url;
     let endpoint = choose(endpoints(url, target.answer_within).await?, target)?;
     let secured = target.policy != Policy::None;
-    let own = if secured || matches!(target.identity, Identity::User(..)) && !endpoint.server_certificate.is_null_or_empty() {
-        // A password is encrypted for the server's certificate even where the channel is not: then, too, it goes to none but a trusted server.
-        trusted(target, &endpoint).await?
-    } else {
-        None
-    };
-    let own = own.filter(|_| secured);
+    let own = if secured { trusted(target, &endpoint).await? } else { None };
     let open = Channel::open(url, endpoint.clone(), own.as_ref(), target.answer_within).await;
     let channel = open.map_err(|error| failure(url, "cannot connect to", &error))?;
     let login = Login::of(target, endpoint, own).await?;
@@ -414,7 +408,11 @@ pub async fn connect(target: &Target, kept: Option<Kept>) -> Result<Session, Fai
         channel.token.store(Arc::new(kept.token.clone()));
         match login.activate(&channel, &kept.nonce).await {
             Ok(nonce) => return Ok(Session::new(channel, Kept { nonce, ..kept }, true, target.answer_within)),
-            Err(error) if channel.closed().is_some() => return Err(failure(url, "cannot go on with the session on", &error)),
+            // A server may close the connection on it; then a new session begins on a new one.
+            Err(error) if channel.closed().is_some() => {
+                tracing::info!(endpoint = %url, %error, "the server does not go on with the session; a new one begins");
+                return Box::pin(connect(target, None)).await;
+            }
             Err(error) => tracing::info!(endpoint = %url, %error, "the server no longer knows the session; a new one begins"),
         }
         channel.token.store(Arc::new(NodeId::null()));

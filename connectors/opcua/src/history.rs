@@ -218,6 +218,5 @@ fn time(time: Micros) -> DateTime {
 
 /// Where the live values after a gap begin: the earliest that came since with a later time, else now.
 fn first_after(readings: &Readings, handle: usize, from: Micros) -> Micros {
-    let first = readings.seam(handle);
-    if first.0 > from.0 { first } else { Micros::now() }
+    readings.seam(handle).filter(|first| first.0 > from.0).unwrap_or_else(Micros::now)
 }

@@ -175,6 +175,16 @@ impl SourceConfig {
         for (group, config) in groups.iter_mut().zip(&self.groups) {
             making.trigger(group, config, problems);
         }
+        for (group, config) in groups.iter().zip(&self.groups) {
+            if let (How::Trigger(trigger), Some(place)) = (&group.how, config.own.trigger.as_ref().map(|trigger| trigger.tag.place))
+                && !matches!(groups[making.tags[trigger.tag].group].how, How::Subscribe)
+            {
+                problems
+                    .error(place, "a trigger's tag is one of a subscribed group")
+                    .help("name a tag of a group without `trigger` and without `mode: poll`");
+                return None;
+            }
+        }
         let events: Vec<_> = self.events.iter().filter_map(|events| making.events(events, problems)).collect();
         if self.groups.is_empty() && self.events.is_empty() {
             problems

@@ -39,7 +39,7 @@ pub struct Readings {
     tags: Vec<TagId>,
     /// The last source time of each item; for the seams between live values and history.
     last: Vec<i64>,
-    /// The first source time after the item's last gap; 0: none came yet.
+    /// The first source time after the item's last gap; while none came, where the gap begins, negative.
     seams: Vec<i64>,
     items: Vec<Item>,
     pub types: Types,
@@ -70,15 +70,16 @@ impl Readings {
         Micros(self.last[handle])
     }
 
-    /// The first source time after the last gap.
-    pub fn seam(&self, handle: usize) -> Micros {
-        Micros(self.seams[handle])
+    /// The first source time after the item's last gap; `None`: none came yet.
+    pub fn seam(&self, handle: usize) -> Option<Micros> {
+        Some(Micros(self.seams[handle])).filter(|seam| seam.0 > 0)
     }
 
-    /// A gap begins: the next value with a later time ends it. Returns the time of the last one before.
-    pub fn begin_gap(&mut self, handle: usize) -> Micros {
-        self.seams[handle] = 0;
-        Micros(self.last[handle])
+    /// A gap begins after the last value, or after `otherwise` where none came; the next value with a later time ends it.
+    pub fn begin_gap(&mut self, handle: usize, otherwise: Micros) -> Micros {
+        let from = if self.last[handle] == 0 { otherwise } else { Micros(self.last[handle]) };
+        self.seams[handle] = -from.0;
+        from
     }
 
     pub fn by_path(&self, path: &str) -> Option<usize> {
@@ -210,10 +211,11 @@ impl Readings {
             let bits = if stamped.status.0 & 0x0300 == 0 { OVERFLOW } else { 0x0080 };
             stamped.status = StatusCode(stamped.status.0 & !bits);
         }
-        if stamped.source.0 > self.last[handle] && origin != Origin::Backfill {
-            self.last[handle] = stamped.source.0;
-            if self.seams[handle] == 0 {
-                self.seams[handle] = stamped.source.0;
+        if origin != Origin::Backfill {
+            let time = if stamped.source.is_none() { stamped.server.0 } else { stamped.source.0 };
+            self.last[handle] = self.last[handle].max(time);
+            if self.seams[handle] < 0 && time > -self.seams[handle] {
+                self.seams[handle] = time;
             }
         }
         match stamped.structure {

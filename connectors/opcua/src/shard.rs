@@ -125,11 +125,8 @@ impl Shared {
             return;
         }
         let mut readings = self.readings.lock().await;
-        let of = |handle: &usize| {
-            let last = readings.begin_gap(*handle);
-            (*handle, if last.is_none() { subscription.published } else { last })
-        };
-        let missed: Vec<_> = subscription.handles.iter().map(of).collect();
+        let missed: Vec<_> =
+            subscription.handles.iter().map(|handle| (*handle, readings.begin_gap(*handle, subscription.published))).collect();
         drop(readings);
         gaps.open(missed.into_iter());
     }
@@ -144,6 +141,8 @@ pub struct Shard {
     /// Which target was connected last.
     target: usize,
     space: Option<Arc<crate::address::Space>>,
+    /// The positions of an earlier process were taken up.
+    has_resumed: bool,
     subscriptions: Vec<Subscription>,
     polls: Vec<Polling>,
     triggers: Triggers,
@@ -167,6 +166,7 @@ impl Shard {
             kept: None,
             target: 0,
             space: None,
+            has_resumed: false,
             subscriptions: Vec::new(),
             polls: Vec::new(),
             triggers: Triggers::default(),
@@ -314,7 +314,7 @@ impl Shard {
         }
         self.discover(session).await?;
         self.describe(session).await?;
-        if is_first {
+        if !std::mem::replace(&mut self.has_resumed, true) {
             self.resume().await;
         }
         self.take_over(session).await
@@ -530,7 +530,8 @@ impl Shard {
             let planned = subscription.plan;
             subscription.make_plan(&readings, &shared.job);
             if result.is_good() && planned == subscription.plan {
-                subscription.expect(shared.job.keep_alive, &shared.job, session);
+                // What the server made of the keep-alive, an earlier process knew.
+                subscription.expect(shared.job.keep_alive * 3, &shared.job, session);
                 self.triggers.goes_on = true;
                 continue;
             }

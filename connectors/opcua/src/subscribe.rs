@@ -118,6 +118,11 @@ impl Subscription {
     /// Fixes which items it is about.
     pub fn make_plan(&mut self, readings: &Readings, job: &Job) {
         let mut hash = Fnv::default();
+        if self.group.is_none() {
+            for events in &job.events {
+                hash.add(format!("{:?} {:?} {:?}", events.from, events.condition, events.fields).as_bytes());
+            }
+        }
         hash.add(&self.every.as_nanos().to_le_bytes());
         for handle in &self.handles {
             let item = readings.item(*handle);

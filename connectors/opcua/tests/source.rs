@@ -90,7 +90,21 @@ async fn every_kind_of_value_keeps_its_type_time_and_status() {
     );
     let host = TestHost::of(&*compiled);
     let run = Run::start(&*compiled, &host);
-    let wanted = ["temp", "force", "word", "running", "order", "curve", "part/die/temperature", "part/serial", "part/zones", "state", "whole", "gone", "first"];
+    let wanted = [
+        "temp",
+        "force",
+        "word",
+        "running",
+        "order",
+        "curve",
+        "part/die/temperature",
+        "part/serial",
+        "part/zones",
+        "state",
+        "whole",
+        "gone",
+        "first",
+    ];
     host.until("every tag has a sample", |host| {
         let samples = host.samples();
         wanted.iter().all(|tag| !of(&samples, tag).is_empty())
@@ -178,7 +192,8 @@ async fn a_server_with_another_namespace_table_is_read_on() {
     host.until("it runs", |host| host.count() > 3).await;
     bench.shop.restart(&["urn:in-front"]).expect("restarts");
     let before = host.count();
-    host.until("it is read on", |host| host.count() > before + 3 && host.samples().last().is_some_and(|sample| sample.status.is_good())).await;
+    host.until("it is read on", |host| host.count() > before + 3 && host.samples().last().is_some_and(|sample| sample.status.is_good()))
+        .await;
     run.stop().await;
 }
 
@@ -204,7 +219,9 @@ async fn variables_are_found_with_their_units() {
 #[tokio::test(flavor = "multi_thread")]
 async fn polled_tags_are_read_at_their_interval_and_a_command_is_written() {
     let bench = Bench::open(Options::default()).await;
-    let compiled = bench.compile("groups: [{every: 50ms, mode: poll, tags: {temp: 'p:s=Press1.Temp', setpoint: {node: 'p:s=Press1.Setpoint', writable: true}}}]");
+    let compiled = bench.compile(
+        "groups: [{every: 50ms, mode: poll, tags: {temp: 'p:s=Press1.Temp', setpoint: {node: 'p:s=Press1.Setpoint', writable: true}}}]",
+    );
     let host = TestHost::of(&*compiled);
     let run = Run::start(&*compiled, &host);
     host.until("it polls", |host| of(&host.samples(), "temp").len() > 3).await;
