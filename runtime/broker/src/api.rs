@@ -134,7 +134,7 @@ apis! {
     OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 group_api::offset_delete;
     DescribeCluster(DescribeClusterRequest => DescribeClusterResponse) 0..=1 admin::describe_cluster;
     DescribeProducers(DescribeProducersRequest => DescribeProducersResponse) 0..=0 admin::describe_producers;
-    SaslHandshake(SaslHandshakeRequest => SaslHandshakeResponse) 1..=1 sasl::handshake;
+    SaslHandshake(SaslHandshakeRequest => SaslHandshakeResponse) 0..=1 sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest => SaslAuthenticateResponse) 0..=2 sasl::authenticate;
     InitProducerId(InitProducerIdRequest => InitProducerIdResponse) 0..=4 transactions_api::init_producer_id;
     AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions_api::add_partitions;

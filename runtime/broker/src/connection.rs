@@ -10,6 +10,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{self, Broken, Call};
 use crate::broker::Broker;
-use crate::sasl::Login;
+use crate::sasl::{self, Login};
 
 /// The largest frame that is read.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -40,6 +41,8 @@ pub struct Session {
     pub local: SocketAddr,
     /// Who it has proved to be, where the listener asks.
     pub login: Mutex<Login>,
+    /// What it sends now are words of a login, without a request around them.
+    pub sends_bare_tokens: AtomicBool,
 }
 
 /// Why a connection ended, where it is worth a line in the log.
@@ -57,6 +60,8 @@ pub enum Ended {
     Header(String),
     #[error("{0:?} was asked for before a login")]
     Stranger(ApiKey),
+    #[error("a login failed")]
+    NotKnown,
     #[error("half a request came, and its rest did not within {STALLED:?}")]
     Stalled,
 }
@@ -134,6 +139,9 @@ async fn next_frame<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut BytesMut)
 
 /// Reads a request's header and sets its handler to work.
 fn begin(broker: &Arc<Broker>, session: &Arc<Session>, mut frame: Bytes) -> Result<Pending, Ended> {
+    if let Some(guard) = broker.guard.as_ref().filter(|_| session.sends_bare_tokens.load(Relaxed)) {
+        return sasl::bare(guard, session, &frame).map(|answer| Pending::Done(Ok(Some(answer)))).ok_or(Ended::NotKnown);
+    }
     let head = frame.first_chunk::<8>().ok_or_else(|| Ended::Header(format!("it is {} bytes long", frame.len())))?;
     let (key, version) = (i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]]));
     let correlation = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);

@@ -10,6 +10,8 @@ use kafka_protocol::ResponseError;
 use crate::batch::{Header, NO_PRODUCER};
 use crate::wire::{Reader, Writer};
 
+/// Producers remembered; beyond it those that were silent longest are forgotten, as if their time were over.
+const MOST: usize = 10_000;
 /// Batches remembered for each producer: as many as a client may have in flight.
 const REMEMBERED: usize = 5;
 
@@ -111,6 +113,7 @@ impl Producers {
         if header.producer_id == NO_PRODUCER {
             return;
         }
+        self.make_room(header.producer_id);
         let producer = self.producer(header.producer_id, header.producer_epoch);
         if producer.sent.len() == REMEMBERED {
             producer.sent.pop_front();
@@ -121,6 +124,17 @@ impl Producers {
             producer.open = Some(base);
             self.open.insert(base, header.producer_id);
         }
+    }
+
+    /// Forgets the older half when one more would be too many.
+    fn make_room(&mut self, id: i64) {
+        if self.by_id.len() < MOST || self.by_id.contains_key(&id) {
+            return;
+        }
+        let mut used: Vec<i64> = self.by_id.values().map(|producer| producer.used).collect();
+        used.sort_unstable();
+        // One moment may be everybody's: then all that are idle go.
+        self.expire(used[used.len() / 2] + 1);
     }
 
     /// A marker stands at `offset` now; returns the transaction if it was aborted.
@@ -239,6 +253,18 @@ mod tests {
         assert_eq!(producers.marked(9, 0, false, 21, 0), Some(Aborted { producer_id: 9, first: 10, last: 21 }));
         assert_eq!(producers.first_open(), None);
         assert_eq!(producers.marked(9, 0, false, 22, 0), None, "nothing was open");
+    }
+
+    #[test]
+    fn however_many_producers_come_a_bounded_number_is_remembered() {
+        let mut producers = Producers::default();
+        for id in 0..25_000 {
+            let batch = Header::check(&sample(1, (id, 0, 0), id == 3)).unwrap();
+            producers.appended(&batch, id as u64, id);
+        }
+        assert!(producers.by_id.len() <= MOST);
+        assert!(producers.is_open(3), "an open transaction is not forgotten");
+        assert!(producers.by_id.contains_key(&24_999));
     }
 
     #[test]

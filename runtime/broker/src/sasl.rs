@@ -6,7 +6,10 @@ use kafka_protocol::messages::{ApiKey, SaslAuthenticateRequest, SaslAuthenticate
 use kafka_protocol::protocol::StrBytes;
 
 use crate::api::Call;
+use crate::connection::Session;
 use crate::scram::{Challenge, First, Hash};
+use crate::security::Guard;
+use std::sync::atomic::Ordering::Relaxed;
 
 const MECHANISMS: [(&str, Mechanism); 3] =
     [("PLAIN", Mechanism::Plain), ("SCRAM-SHA-256", Mechanism::Scram(Hash::Sha256)), ("SCRAM-SHA-512", Mechanism::Scram(Hash::Sha512))];
@@ -41,12 +44,14 @@ impl Login {
 pub async fn handshake(call: &Call, request: SaslHandshakeRequest) -> SaslHandshakeResponse {
     let names = MECHANISMS.iter().map(|(name, _)| StrBytes::from_static_str(name)).collect();
     let response = SaslHandshakeResponse::default().with_mechanisms(names);
-    if call.broker.guard.is_none() || matches!(*call.session.login.lock(), Login::Known) {
+    let mut login = call.session.login.lock();
+    if call.broker.guard.is_none() || matches!(*login, Login::Known) {
         return response.with_error_code(ResponseError::IllegalSaslState.code());
     }
     match MECHANISMS.iter().find(|(name, _)| *name == request.mechanism.as_str()) {
         Some((_, mechanism)) => {
-            *call.session.login.lock() = Login::Begun(Begun(*mechanism));
+            *login = Login::Begun(Begun(*mechanism));
+            call.session.sends_bare_tokens.store(call.version == 0, Relaxed);
             response
         }
         None => response.with_error_code(ResponseError::UnsupportedSaslMechanism.code()),
@@ -60,8 +65,28 @@ pub async fn authenticate(call: &Call, request: SaslAuthenticateRequest) -> Sasl
     let Some(guard) = &call.broker.guard else {
         return failed(ResponseError::IllegalSaslState, "this listener asks for no login");
     };
-    let mut login = call.session.login.lock();
-    let message = &request.auth_bytes;
+    if matches!(*call.session.login.lock(), Login::Nobody | Login::Known) {
+        return failed(ResponseError::IllegalSaslState, "a handshake comes before the login");
+    }
+    match step(guard, &call.session, &request.auth_bytes) {
+        Some(answer) => SaslAuthenticateResponse::default().with_auth_bytes(Bytes::from(answer)),
+        None => failed(ResponseError::SaslAuthenticationFailed, "Authentication failed: invalid credentials"),
+    }
+}
+
+/// Takes a client's words as they stand in a frame without a header, as after a handshake of version 0; the answer is such a frame.
+/// `None`: the login failed.
+pub fn bare(guard: &Guard, session: &Session, message: &[u8]) -> Option<Bytes> {
+    let answer = step(guard, session, message)?;
+    if matches!(*session.login.lock(), Login::Known) {
+        session.sends_bare_tokens.store(false, Relaxed);
+    }
+    Some([&(answer.len() as i32).to_be_bytes(), answer.as_bytes()].concat().into())
+}
+
+/// One message of a login and its answer; `None`: it failed, and begins anew.
+fn step(guard: &Guard, session: &Session, message: &[u8]) -> Option<String> {
+    let mut login = session.login.lock();
     let answer = match std::mem::take(&mut *login) {
         Login::Begun(Begun(Mechanism::Plain)) => {
             let right = plain(message).is_some_and(|(user, password)| guard.users.get(user).is_some_and(|known| known.is(password)));
@@ -76,16 +101,14 @@ pub async fn authenticate(call: &Call, request: SaslAuthenticateRequest) -> Sasl
         Login::Challenged(user, challenge) => {
             guard.users.get(&user).and_then(|known| challenge.verify(message, known)).map(|text| (Login::Known, text))
         }
-        Login::Nobody | Login::Known => {
-            return failed(ResponseError::IllegalSaslState, "a handshake comes before the login");
-        }
+        Login::Nobody | Login::Known => None,
     };
-    let Some((next, text)) = answer else {
-        tracing::warn!(peer = %call.session.peer, "a login failed");
-        return failed(ResponseError::SaslAuthenticationFailed, "Authentication failed: invalid credentials");
-    };
+    if answer.is_none() {
+        tracing::warn!(peer = %session.peer, "a login failed");
+    }
+    let (next, text) = answer?;
     *login = next;
-    SaslAuthenticateResponse::default().with_auth_bytes(Bytes::from(text))
+    Some(text)
 }
 
 /// User and password of PLAIN: an identity to act as (not supported beside the user's own), the user, the password.

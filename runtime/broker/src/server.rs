@@ -1,6 +1,7 @@
 //! Accepts connections until the broker stops.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,7 +45,7 @@ pub async fn run(broker: Arc<Broker>, listener: TcpListener) {
 async fn converse(broker: Arc<Broker>, stream: TcpStream, peer: std::net::SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    let session = Session { peer, local, login: Mutex::default() };
+    let session = Session { peer, local, login: Mutex::default(), sends_bare_tokens: AtomicBool::new(false) };
     let served = match &broker.guard {
         None => connection::serve(broker, stream, session).await,
         Some(guard) => match tokio::time::timeout(HANDSHAKE, guard.tls.accept(stream)).await {
