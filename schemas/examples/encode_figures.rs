@@ -1,11 +1,14 @@
-//! How long one sample takes, ours against serde's encoders, from one run: `cargo run --release -p millrace-schemas --example encode_figures`.
+//! How long one sample takes, ours against serde's encoders, and one document, from one run: `cargo run --release -p millrace-schemas --example encode_figures`.
 
 use std::hint::black_box;
 use std::time::Instant;
 
+#[path = "../benches/documents/mod.rs"]
+mod documents;
 #[path = "../benches/forms/mod.rs"]
 mod forms;
 
+use documents::Documents;
 use forms::{Forms, Kind};
 
 /// Rounds of the two sides alternate, so that a busy machine slows both; the best round counts.
@@ -25,12 +28,22 @@ fn main() {
             println!("{:<24} {best_ours:>10.1} {best_theirs:>10.1} {:>7.2}", format!("{name} {kind:?}"), best_theirs / best_ours);
         }
     }
+    println!("\n{:<32} {:>10} {:>10} {:>7}", "ns per document", "millrace", "other", "ratio");
+    let mut documents = Documents::new();
+    for (name, ours, theirs) in Documents::PAIRS {
+        let [mut best_ours, mut best_theirs] = [f64::INFINITY; 2];
+        for _ in 0..ROUNDS {
+            best_ours = best_ours.min(time(&mut documents, ours));
+            best_theirs = best_theirs.min(time(&mut documents, theirs));
+        }
+        println!("{name:<32} {best_ours:>10.1} {best_theirs:>10.1} {:>7.2}", best_theirs / best_ours);
+    }
 }
 
-fn time(forms: &mut Forms, run: fn(&mut Forms)) -> f64 {
+fn time<T>(of: &mut T, run: fn(&mut T)) -> f64 {
     let start = Instant::now();
     for _ in 0..SAMPLES {
-        run(black_box(forms));
+        run(black_box(of));
     }
     start.elapsed().as_secs_f64() * 1e9 / SAMPLES as f64
 }

@@ -358,6 +358,19 @@ impl Contract {
     }
 }
 
+impl Contract {
+    /// What a value in the topic's format says, as JSON for a person; `None` where the bytes are no such value, or in Protobuf.
+    pub fn show(&self, value: &[u8]) -> Option<String> {
+        let mut out = Vec::new();
+        match &self.rules {
+            Rules::Avro(avro) => avro.show(value, &mut out)?,
+            Rules::Json(_) => out.extend_from_slice(value),
+            Rules::Protobuf(_) => return None,
+        }
+        String::from_utf8(out).ok()
+    }
+}
+
 fn read_all(document: &[u8], write: impl FnOnce(&mut Scanner<'_>) -> Result<(), Box<Misfit>>) -> Result<(), Box<Misfit>> {
     let mut scanner = Scanner::new(document)?;
     write(&mut scanner)?;

@@ -117,6 +117,16 @@ fn a_misfit_says_where_and_what_was_found() {
 }
 
 #[test]
+fn a_record_is_shown_as_the_document_it_was() {
+    let order = compile(Kind::Avro, ORDER);
+    let document = r#"{"id":"4711","quantity":5,"price":-0.05,"due":7,"day":null,"state":"DONE","note":"\"x\"","lines":[{"part":"a","weight":1.0,"parent":null}],"labels":{"a":"b"},"blob":"aGk="}"#;
+    let value = fit(&order, document).unwrap();
+    assert_eq!(order.show(&value).as_deref(), Some(document));
+    assert_eq!(order.show(&value[1..]), None);
+    assert_eq!(order.show(&[&value[..], b"?"].concat()), None);
+}
+
+#[test]
 fn the_branch_of_a_union_is_the_one_the_value_is_written_as() {
     let branch = |union: &str, document: &str| {
         let schema = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"v","type":{union}}}]}}"#);

@@ -2,7 +2,9 @@
 
 use anyhow::{Result, anyhow, bail};
 use millrace_config::{Factory, Load, Period, Problems};
+use millrace_engine::dead::prepare::Prepare;
 use millrace_engine::dead::{self, DeadLetter, Filter};
+use millrace_engine::topics::Topics;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -119,9 +121,10 @@ fn list(which: &Which) -> Result<ExitCode> {
 
 fn show(which: &Which, limit: usize) -> Result<ExitCode> {
     let letters = open(which)?;
+    let contracts = Contracts::of(&letters.factory);
     let mut shown = 0;
     dead::read(&letters.settings, &letters.topics, &letters.filter, |letter| {
-        println!("{}", if which.json { as_json(&letter).to_string() } else { for_a_person(&letter) });
+        println!("{}", if which.json { as_json(&letter, &contracts).to_string() } else { for_a_person(&letter, &contracts) });
         shown += 1;
         shown < limit
     })?;
@@ -146,7 +149,11 @@ fn replay(which: &Which, yes: bool) -> Result<ExitCode> {
         .flat_map(|sink| sink.sink_keys(&mut Problems::new()).0.map(|k| k.topics).unwrap_or_default())
         .map(|topic| topic.value)
         .collect();
-    let replayed = dead::replay(&letters.settings, &letters.topics, &letters.filter, &commands)?;
+    let contracts = Contracts::of(&letters.factory);
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut prepare = Prepare::new(contracts.topics, crate::registry::client(&letters.factory)?, tokio.handle().clone());
+    let replayed =
+        dead::replay(&letters.settings, &letters.topics, &letters.filter, &commands, |topic, letter| prepare.value(topic, letter))?;
     if which.json {
         println!("{}", json!({"sent": replayed.sent, "refused": replayed.refused_total, "reasons": replayed.refused}));
     } else {
@@ -161,16 +168,42 @@ fn replay(which: &Which, yes: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(letter: &DeadLetter) -> Value {
+/// What the topics' values are.
+struct Contracts {
+    topics: Topics,
+    is_prefixed: bool,
+}
+
+impl Contracts {
+    fn of(factory: &Factory) -> Self {
+        let works = millrace_engine::compile::compile(factory, crate::catalog::ENTRIES, &mut Problems::new());
+        Self { topics: works.topics, is_prefixed: factory.schemas.registry.value != "none" }
+    }
+
+    /// A letter's payload as text: as it came, or what its encoded form says.
+    fn payload(&self, letter: &DeadLetter) -> Option<String> {
+        let bytes = letter.value.as_deref()?;
+        if !letter.is_encoded() {
+            return Some(String::from_utf8_lossy(bytes).into_owned());
+        }
+        let topic = self.topics.get(&letter.belongs_to().unwrap_or_default());
+        match crate::tap::understood(Some(bytes), &topic, self.is_prefixed) {
+            Value::String(text) => Some(text),
+            value => Some(value.to_string()),
+        }
+    }
+}
+
+fn as_json(letter: &DeadLetter, contracts: &Contracts) -> Value {
     let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
     let headers: Map<String, Value> = letter.headers.iter().map(|(name, value)| (name.clone(), json!(text(value)))).collect();
     json!({
         "id": letter.id(), "belongs_to": letter.belongs_to(), "reason": letter.reason(), "timestamp_ms": letter.timestamp_ms,
-        "key": text(&letter.key), "headers": headers, "value": text(&letter.value),
+        "key": text(&letter.key), "headers": headers, "value": contracts.payload(letter),
     })
 }
 
-fn for_a_person(letter: &DeadLetter) -> String {
+fn for_a_person(letter: &DeadLetter, contracts: &Contracts) -> String {
     let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("null".to_owned(), |b| cut(&String::from_utf8_lossy(b), 400));
     let belongs_to = letter.belongs_to().unwrap_or_else(|| "?".to_owned());
     let mut out = format!("{}  (belongs to {belongs_to})\n  reason   {}\n  key      {}\n", letter.id(), letter.reason(), text(&letter.key));
@@ -179,7 +212,8 @@ fn for_a_person(letter: &DeadLetter) -> String {
             out += &format!("  {:<8} {value}\n", name.rsplit('.').next().unwrap_or(name));
         }
     }
-    out + &format!("  payload  {}", text(&letter.value))
+    let payload = contracts.payload(letter).map_or("null".to_owned(), |payload| cut(&payload, 400));
+    out + &format!("  payload  {payload}")
 }
 
 fn cut(text: &str, chars: usize) -> String {

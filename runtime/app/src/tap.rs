@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use millrace_config::{Load, Problems};
+use millrace_engine::topics::{Format, Topic};
 use millrace_kafka::{Consumer, Settings, TopicPartition};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -42,7 +43,10 @@ pub fn tap(options: &Options) -> Result<ExitCode> {
     };
     if options.topic {
         let factory = factory.context("give the factory's YAML with -c: it says where Kafka is")?;
-        return of_topic(options, &crate::service::settings(&factory));
+        let works = millrace_engine::compile::compile(&factory, crate::catalog::ENTRIES, &mut Problems::new());
+        let contract = works.topics.get(&options.name);
+        let is_prefixed = factory.schemas.registry.value != "none";
+        return of_topic(options, &crate::service::settings(&factory), &contract, is_prefixed);
     }
     let address = match (&options.url, &factory) {
         (Some(url), _) => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
@@ -84,7 +88,7 @@ fn of_service(options: &Options, address: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_topic(options: &Options, settings: &Settings) -> Result<ExitCode> {
+fn of_topic(options: &Options, settings: &Settings, topic: &Topic, is_prefixed: bool) -> Result<ExitCode> {
     let consumer = Consumer::reader(settings, true)?;
     let timeout = Duration::from_secs(10);
     let partitions = consumer.partitions(&options.name, timeout)?;
@@ -99,7 +103,7 @@ fn of_topic(options: &Options, settings: &Settings) -> Result<ExitCode> {
     while left > 0 {
         let mut lines = Vec::new();
         consumer.poll(Duration::from_millis(500), |message| {
-            let value = readable(message.value(), message.headers().any(|(name, _)| name == "millrace.schema"));
+            let value = understood(message.value(), topic, is_prefixed);
             lines.push(if options.json {
                 serde_json::json!({
                     "partition": message.partition(), "offset": message.offset(), "timestamp": message.timestamp_ms(),
@@ -122,26 +126,45 @@ fn of_topic(options: &Options, settings: &Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A record's value as JSON, by its topic's contract; a registry's prefix is passed over.
+pub fn understood(value: Option<&[u8]>, topic: &Topic, is_prefixed: bool) -> Value {
+    let Some(bytes) = value else { return Value::Null };
+    let bytes = if is_prefixed { &bytes[usize::from(topic.prefix_of(bytes))..] } else { bytes };
+    if let Some(shown) = topic.contract.as_ref().and_then(|contract| contract.show(bytes))
+        && let Ok(shown) = serde_json::from_str(&shown)
+    {
+        return shown;
+    }
+    let mut batch = millrace_schemas::Batch::new();
+    if topic.format == Format::Protobuf && topic.contract.is_none() && millrace_schemas::protobuf::decode(bytes, &mut batch).is_ok() {
+        return sample(&batch);
+    }
+    readable(Some(bytes), topic.format == Format::Avro)
+}
+
+/// The one sample of a batch, as JSON.
+fn sample(batch: &millrace_schemas::Batch) -> Value {
+    let Some(columns) = &batch.decoded else { return Value::Null };
+    let meta = millrace_schemas::SampleMeta {
+        tag: batch.text_of(columns.tag_path[0]),
+        def: columns.def[0],
+        read_time: columns.read_time[0],
+        device_time: Some(columns.device_time[0]).filter(|t| !t.is_none()),
+        source: batch.text_of(columns.source[0]),
+        seq: columns.seq[0],
+    };
+    let mut json = Vec::new();
+    millrace_schemas::json::encode(&meta, &batch.rows[0], &batch.heap, &mut json);
+    serde_json::from_slice(&json).unwrap_or(Value::Null)
+}
+
 /// A record's value as JSON: a sample in Avro is decoded, JSON is taken as it is, everything else is shown as text.
 pub fn readable(value: Option<&[u8]>, is_avro: bool) -> Value {
     let Some(bytes) = value else { return Value::Null };
     if is_avro {
         let mut batch = millrace_schemas::Batch::new();
-        if millrace_schemas::avro::decode(bytes, &mut batch).is_ok()
-            && let Some(columns) = &batch.decoded
-        {
-            let row = batch.rows[0];
-            let meta = millrace_schemas::SampleMeta {
-                tag: batch.text_of(columns.tag_path[0]),
-                def: columns.def[0],
-                read_time: columns.read_time[0],
-                device_time: Some(columns.device_time[0]).filter(|t| !t.is_none()),
-                source: batch.text_of(columns.source[0]),
-                seq: columns.seq[0],
-            };
-            let mut json = Vec::new();
-            millrace_schemas::json::encode(&meta, &row, &batch.heap, &mut json);
-            return serde_json::from_slice(&json).unwrap_or(Value::Null);
+        if millrace_schemas::avro::decode(bytes, &mut batch).is_ok() {
+            return sample(&batch);
         }
     }
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())

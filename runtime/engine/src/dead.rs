@@ -12,8 +12,12 @@
 //! millrace.payload.cut                 the payload was too large for the dead letters, too: this is its beginning
 //! ```
 //!
+//! - [`prepare`]: what is sent for a letter, in its topic's format.
+//!
 //! A replay sends it to the topic where it belongs, without the headers of its death. Command topics are refused: a command is never run
 //! a second time.
+
+pub mod prepare;
 
 use millrace_kafka::{
     Admin, Consumer, Deliveries, KafkaError, Outgoing, Producer, Report, SendError, Settings, Topic, TopicOutcome, TopicPartition,
@@ -160,6 +164,11 @@ impl DeadLetter {
         Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
     }
 
+    /// Its payload is what lay in its topic, or was on its way there; else it is as it came in.
+    pub fn is_encoded(&self) -> bool {
+        self.header("__connect.errors.partition").is_some() || self.header(ENCODED).is_some()
+    }
+
     /// The topic where it belongs.
     pub fn belongs_to(&self) -> Option<String> {
         self.header(TOPIC)
@@ -276,28 +285,36 @@ pub struct Replayed {
 /// Sends dead letters to the topics where they belong. `commands`: the topics of commands, names or patterns with `*`.
 ///
 /// Errors: Kafka can't be read or written; what was sent before stays sent.
-pub fn replay(settings: &Settings, topics: &[String], filter: &Filter, commands: &[String]) -> Result<Replayed, KafkaError> {
+/// `prepare` makes of a letter's payload what its topic holds.
+pub fn replay(
+    settings: &Settings,
+    topics: &[String],
+    filter: &Filter,
+    commands: &[String],
+    mut prepare: impl FnMut(&str, &DeadLetter) -> Result<Option<Vec<u8>>, String>,
+) -> Result<Replayed, KafkaError> {
     let mut out = Letters::new(settings);
     let mut replayed = Replayed::default();
     let mut failed = None;
     read(settings, topics, filter, |letter| {
-        match destination(&letter, commands) {
+        let ready = destination(&letter, commands).and_then(|topic| Ok((prepare(&topic, &letter)?, topic)));
+        match ready {
             Err(reason) => {
                 replayed.refused_total += 1;
                 if replayed.refused.len() < 100 {
                     replayed.refused.push((letter.id(), reason));
                 }
             }
-            Ok(topic) => {
+            Ok((value, topic)) => {
                 out.buffer.clear();
-                for (name, value) in letter.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX)) {
+                for (name, value) in letter.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX) && name != ENCODED) {
                     push_header(&mut out.buffer, name, value.as_deref());
                 }
                 push_header(&mut out.buffer, REPLAYED, Some(letter.id().as_bytes()));
                 let message = Outgoing {
                     partition: None,
                     key: letter.key.as_deref(),
-                    value: letter.value.as_deref(),
+                    value: value.as_deref(),
                     timestamp_ms: letter.timestamp_ms,
                     opaque: 0,
                 };

@@ -1217,7 +1217,7 @@ fn sample_key<'a>(key: &SampleKey, path: &'a str, source: &str, buffer: &'a mut 
 }
 
 /// A sample in its topic's format. Returns where in `out` the tag's path lies, for the record's key.
-fn encode(format: Format, meta: &SampleMeta<'_>, row: &Row, heap: &[u8], out: &mut Vec<u8>) -> Option<std::ops::Range<usize>> {
+pub(crate) fn encode(format: Format, meta: &SampleMeta<'_>, row: &Row, heap: &[u8], out: &mut Vec<u8>) -> Option<std::ops::Range<usize>> {
     match format {
         Format::Avro => millrace_schemas::avro::encode(meta, row, heap, out),
         Format::Json | Format::Raw => millrace_schemas::json::encode(meta, row, heap, out),

@@ -1,14 +1,17 @@
 //! The intake over a real log on disk: what is sent is appended once, counted once, acknowledged when synced, and known again after a restart.
 
 use millrace_contract::{AckId, Failure, Model, Route, Source, SourceIo, TagDef, TagOptions};
+use millrace_engine::book::Book;
 use millrace_engine::frame::{Frame, Lane, records};
 use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
 use millrace_engine::paths::Paths;
 use millrace_engine::source::{Host, supervise};
 use millrace_engine::status::Board;
 use millrace_engine::taps::Taps;
-use millrace_engine::topics::{Format, Topic, Topics};
+use millrace_engine::topics::{Format, LATEST, Topic, Topics};
+use millrace_engine::wide::Shape;
 use millrace_log::{Full, ReadBuf, Store, StoreOptions};
+use millrace_schemas::contract::{Contract, Kind as Language};
 use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, RouteId, Row, Span, StatusCode, TagId, TimeSource, Value};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,14 +48,18 @@ struct Bench {
 
 impl Bench {
     fn open(dir: &Path, size: u64, full: Full) -> Self {
+        Self::with(dir, size, full, &model(), &topics())
+    }
+
+    fn with(dir: &Path, size: u64, full: Full, model: &Model, topics: &Topics) -> Self {
         let store = Store::open(dir.join("log"), StoreOptions::default()).unwrap();
         let intake = Intake::open(
             &store,
             IntakeOptions {
                 site: "acme/plant",
                 name: "press",
-                model: &model(),
-                topics: &topics(),
+                model,
+                topics,
                 clock: ClockWindow::default(),
                 log_size: size,
                 full,
@@ -386,4 +393,94 @@ async fn a_first_start_without_kafka_says_that_it_waits_and_then_reads_and_a_lat
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+/// A bench whose tags go into wide records of that shape.
+fn wide(dir: &Path, shape: Shape) -> Bench {
+    let book = Arc::new(Book::open(dir).unwrap());
+    let cars = Topic { shape: Some(shape), ..Topic::undeclared("telemetry") };
+    let topics = Topics::new([cars]).with_sheets(dir, &book).unwrap();
+    let model = Model { tags: vec![tag("fleet/7/speed"), tag("fleet/7/soc")], routes: Vec::new() };
+    Bench::with(dir, 64 << 20, Full::Block, &model, &topics)
+}
+
+fn json_of(value: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(value).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_an_open_window_is_neither_acknowledged_nor_behind_the_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = wide(dir.path(), Shape::Asset(3_600_000_000));
+    bench.send(&[row(0, Value::Int(1)), row(1, Value::Double(80.5))], &[("file", b"1")]).await;
+    let last = bench.send(&[row(0, Value::Int(2)), row(0, Value::Int(2))], &[("file", b"2")]).await;
+    assert_eq!(bench.data(Lane::Normal).len(), 0);
+    assert_eq!(bench.intake.resume("file"), None, "after a crash now it would be read again");
+    bench.intake.close().await;
+    let data = bench.data(Lane::Normal);
+    assert_eq!(data.len(), 1);
+    assert_eq!(data[0].2, b"acme/plant/fleet/7", "the key is the asset");
+    let record = json_of(&data[0].3);
+    assert_eq!((&record["speed"], &record["soc"]), (&2.into(), &80.5.into()), "{record}");
+    assert_eq!(record["seq"].as_u64(), Some(data[0].0));
+    assert_eq!(bench.intake.resume("file").as_deref(), Some(&b"2"[..]));
+    assert!(bench.intake.durable(AckId(last.0 - 1)).await >= last);
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up());
+    assert_eq!((ledger.received, ledger.filtered, ledger.appended), (5, 4, 1), "{ledger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_is_one_record_and_absent_differs_from_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = wide(dir.path(), Shape::Scan);
+    let bad = Row { status: StatusCode::BAD_TIMEOUT, flags: Flags::new(Origin::Change, TimeSource::Device), ..row(1, Value::Null) };
+    bench.send(&[row(0, Value::Int(1)), row(1, Value::Int(5)), row(0, Value::Int(1)), bad, row(0, Value::Int(3))], &[]).await;
+    let records: Vec<_> = bench.data(Lane::Normal).iter().map(|(.., value)| json_of(value)).collect();
+    assert_eq!(records.len(), 3, "a tag that comes again begins another scan: {records:?}");
+    assert_eq!((&records[0]["speed"], &records[0]["soc"], &records[0]["status"]), (&1.into(), &5.into(), &serde_json::json!({})));
+    assert_eq!((&records[1]["speed"], &records[1]["soc"]), (&1.into(), &serde_json::Value::Null), "the same value again");
+    assert_eq!(records[1]["status"], serde_json::json!({"soc": StatusCode::BAD_TIMEOUT.0}));
+    assert_eq!((&records[2]["speed"], records[2].get("soc")), (&3.into(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_converted_or_kept_with_the_place_of_the_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"}]}"#;
+    let contract = Contract::compile(Language::Avro, schema, None, &mut |_| None).unwrap();
+    let orders = Topic { format: Format::Avro, ..Topic::undeclared("orders") }.with_schema(contract.schema().clone());
+    let topics = Topics::new([Topic { contract: Some(Arc::new(contract)), ..orders }]);
+    let bench = Bench::with(dir.path(), 64 << 20, Full::Block, &model(), &topics);
+    let mut batch = bench.intake.batch().await;
+    for payload in [Some(&br#"{"id":5}"#[..]), Some(br#"{"id":"5"}"#), None] {
+        let payload = payload.map(|bytes| batch.push_bytes(bytes));
+        let key = batch.push_bytes(b"k");
+        let time = batch.read_time;
+        batch.docs.push(Doc { route: RouteId(0), time, key, headers: Span::EMPTY, payload, topic: Span::EMPTY });
+    }
+    bench.intake.send(batch, &[]).await;
+    let data = bench.data(Lane::Normal);
+    let found: Vec<(&str, &[u8])> = data.iter().map(|(_, topic, _, value)| (topic.as_str(), value.as_slice())).collect();
+    assert_eq!(found, [("orders", &[10][..]), ("orders.dead", br#"{"id":"5"}"#), ("orders", b"")], "the last is a tombstone");
+    let ledger = bench.intake.ledger.snapshot();
+    assert_eq!((ledger.received, ledger.dead_at_intake, ledger.appended), (3, 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_sample_is_kept_apart_and_goes_with_its_tag() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics = Topics::new([Topic { latest: true, ..Topic::undeclared("telemetry") }]);
+    let bench = Bench::with(dir.path(), 64 << 20, Full::Block, &model(), &topics);
+    let backfill = Row { flags: Flags::new(Origin::Backfill, TimeSource::Device), ..row(0, Value::Int(0)) };
+    bench.send(&[row(0, Value::Int(1)), backfill, row(0, Value::Int(2))], &[]).await;
+    bench.intake.retire(TagId(0));
+    bench.intake.tick().await;
+    let latest: Vec<_> = bench.data(Lane::Normal).into_iter().filter(|(_, topic, ..)| topic == LATEST).collect();
+    assert_eq!(latest.len(), 3, "two samples and a tombstone; what is history is not the last");
+    assert_eq!((latest[0].2.as_slice(), &json_of(&latest[1].3)["value"]), (&b"acme/plant/body/force"[..], &2.into()));
+    assert!(latest[2].3.is_empty());
+    let ledger = bench.intake.ledger.snapshot();
+    assert!(ledger.adds_up());
+    assert_eq!(ledger.appended, 3);
 }

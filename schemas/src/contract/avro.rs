@@ -19,6 +19,7 @@
 //! Fields may come in any order: they are written as they come and put in order at the record's end.
 
 mod parse;
+mod show;
 
 use super::number::{self, Inexact, Unscaled};
 use super::time::{self, Unit};

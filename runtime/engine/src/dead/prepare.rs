@@ -1,0 +1,122 @@
+//! What is sent for a dead letter: its payload in its topic's format, as it would have gone had it fitted.
+//!
+//! A payload that lay in its topic, or was on its way there, goes as it is. One that died at the intake is judged again, by the contract of today: a
+//! document is converted, a sample is written in the topic's form; what still does not fit is refused with the reason.
+
+use super::DeadLetter;
+use crate::intake::encode;
+use crate::registrar::register;
+use crate::topics::{Format, Topic, Topics};
+use millrace_registry::{Client, SchemaId};
+use millrace_schemas::contract::Work;
+use millrace_schemas::{Batch, Micros, SampleMeta, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Prepares letters for their topics.
+pub struct Prepare {
+    topics: Topics,
+    registry: Option<Arc<Client>>,
+    tokio: tokio::runtime::Handle,
+    ids: HashMap<Arc<str>, SchemaId>,
+    work: Work,
+}
+
+impl Prepare {
+    /// `registry`: values of topics with a schema go out with its id.
+    pub fn new(topics: Topics, registry: Option<Arc<Client>>, tokio: tokio::runtime::Handle) -> Self {
+        Self { topics, registry, tokio, ids: HashMap::new(), work: Work::default() }
+    }
+
+    /// Blocks while the registry is asked. Errors: why it can't be sent.
+    pub fn value(&mut self, topic: &str, letter: &DeadLetter) -> Result<Option<Vec<u8>>, String> {
+        let Some(payload) = &letter.value else { return Ok(None) };
+        let topic = self.topics.get(topic);
+        if letter.is_encoded() || topic.mark == 0 {
+            return Ok(Some(payload.clone()));
+        }
+        let mut out = match &self.registry {
+            Some(_) => self.id(&topic)?.prefix().to_vec(),
+            None => Vec::new(),
+        };
+        let start = out.len();
+        match &topic.contract {
+            Some(contract) => contract.fit(payload, &mut out, &mut self.work).map_err(|misfit| format!("still does not fit: {misfit}"))?,
+            None => sample(topic.format, payload, &mut out)?,
+        }
+        if self.registry.is_none() {
+            let indexes = topic.schema.as_ref().map_or(0, |schema| schema.indexes.len());
+            out.drain(start..start + indexes);
+        }
+        Ok(Some(out))
+    }
+
+    fn id(&mut self, topic: &Topic) -> Result<SchemaId, String> {
+        if let Some(id) = self.ids.get(&topic.name) {
+            return Ok(*id);
+        }
+        let (Some(client), Some(schema)) = (&self.registry, &topic.schema) else { return Err("the topic has no schema".to_owned()) };
+        let subject = topic.subject.of(&topic.name, &schema.name);
+        let id = self.tokio.block_on(register(client, &subject, schema)).map_err(|e| e.to_string())?;
+        self.ids.insert(topic.name.clone(), id);
+        Ok(id)
+    }
+}
+
+/// A sample died as JSON, whatever its topic's form.
+fn sample(format: Format, payload: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let mut batch = Batch::new();
+    json::decode(payload, &mut batch).map_err(|error| format!("the topic holds samples, and this is none: {error}"))?;
+    let Some(columns) = &batch.decoded else { return Err("the topic holds samples, and this is none".to_owned()) };
+    let meta = SampleMeta {
+        tag: batch.text_of(columns.tag_path[0]),
+        def: columns.def[0],
+        read_time: columns.read_time[0],
+        device_time: Some(columns.device_time[0]).filter(|time| *time != Micros::NONE),
+        source: batch.text_of(columns.source[0]),
+        seq: columns.seq[0],
+    };
+    encode(format, &meta, &batch.rows[0], &batch.heap, out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_schemas::contract::{Contract, Kind, Schema};
+
+    fn letter(value: &[u8], headers: &[&str]) -> DeadLetter {
+        DeadLetter {
+            topic: "t.dead".into(),
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: None,
+            value: Some(value.to_vec()),
+            headers: headers.iter().map(|name| ((*name).to_owned(), Some(b"true".to_vec()))).collect(),
+        }
+    }
+
+    #[test]
+    fn what_died_at_the_intake_is_converted_and_what_was_sent_before_goes_as_it_is() {
+        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let contract = Contract::compile(Kind::Protobuf, "syntax = \"proto3\"; message A { string x = 1; }", None, &mut |_| None).unwrap();
+        let documents = Topic { format: Format::Protobuf, ..Topic::undeclared("documents") }.with_schema(contract.schema().clone());
+        let documents = Topic { contract: Some(Arc::new(contract)), ..documents };
+        let samples = Topic { format: Format::Avro, ..Topic::undeclared("samples") }.with_schema(Schema::telemetry(Kind::Avro));
+        let mut prepare = Prepare::new(Topics::new([documents, samples]), None, tokio.handle().clone());
+
+        assert_eq!(prepare.value("documents", &letter(br#"{"x":"a"}"#, &[])), Ok(Some(vec![0x0A, 1, b'a'])));
+        assert!(prepare.value("documents", &letter(br#"{"y":1}"#, &[])).unwrap_err().contains("key y is not in message A"));
+        let sent = letter(&[0x0A, 1, b'b'], &[super::super::ENCODED]);
+        assert_eq!(prepare.value("documents", &sent), Ok(sent.value.clone()));
+        assert_eq!(prepare.value("other", &letter(b"as it is", &[])), Ok(Some(b"as it is".to_vec())));
+
+        let json = br#"{"tag":"a/b/c","time":1,"read_time":2,"source":"a/b/s","seq":3,"value":5}"#;
+        let value = prepare.value("samples", &letter(json, &[])).unwrap().unwrap();
+        let mut batch = Batch::new();
+        millrace_schemas::avro::decode(&value, &mut batch).unwrap();
+        assert_eq!(batch.rows[0].value, millrace_schemas::Value::Int(5));
+        assert!(prepare.value("samples", &letter(b"{", &[])).unwrap_err().contains("this is none"));
+    }
+}
