@@ -270,6 +270,11 @@ fn registry(schemas: &Schemas, problems: &mut Problems) {
             }
         }
     }
+    if registry.value == "embedded" && !schemas.listen.0.ip().is_loopback() {
+        problems
+            .warn(registry.place, format!("the embedded registry listens at {} and asks nobody for a login", schemas.listen.0))
+            .help("whoever reaches it may register and delete schemas: keep it behind a firewall, or listen on 127.0.0.1");
+    }
     let Some(login) = &schemas.login else { return };
     let RegistryLogin { user, password, token } = &login.value;
     if is_named {

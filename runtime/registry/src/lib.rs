@@ -4,12 +4,14 @@
 //! - [`client`]: registers and looks up; works from what it remembers while the registry is away.
 //! - [`parsed`]: schemas of the three kinds, parsed and compared; `avro`, `json`, `protobuf` do it, [`difference`] says what breaks.
 //! - [`embedded`]: the registry for a site that has none.
+//! - [`fuzz`]: what must bear any bytes.
 
 mod avro;
 pub mod client;
 pub mod difference;
 pub mod embedded;
 pub mod error;
+pub mod fuzz;
 mod json;
 mod memory;
 pub mod parsed;

@@ -72,3 +72,47 @@ fn a_schema_is_what_it_was_after_it_was_written_out() {
         }
     }
 }
+
+/// apache-avro's checker is another implementation of the same rules. Where it says otherwise it is known why.
+#[test]
+fn avro_is_judged_as_apache_avro_does_or_it_is_said_why_not() {
+    use apache_avro::schema_compatibility::SchemaCompatibility;
+    // It takes a union for readable that shares one branch, and compares names with their namespaces and aliases in its own way.
+    let differs = |change: &Change| {
+        let has_union = [&change.old, &change.new].into_iter().any(|value| value.is_array() || value.to_string().contains("\"type\":["));
+        has_union || ["namespace", "alias", "bytes", "enumeration", "fixed", "decimal"].iter().any(|word| change.what.contains(word))
+    };
+    let mut compared = 0;
+    for change in changes().iter().filter(|change| change.kind == Kind::Avro && !differs(change)) {
+        let schema =
+            |value: &Value| apache_avro::Schema::parse_str(&value.to_string()).unwrap_or_else(|why| panic!("{}: {why}", change.what));
+        let (old, new) = (schema(&change.old), schema(&change.new));
+        assert_eq!(SchemaCompatibility::can_read(&old, &new).is_ok(), change.backward, "backward: {}", change.what);
+        assert_eq!(SchemaCompatibility::can_read(&new, &old).is_ok(), change.forward, "forward: {}", change.what);
+        compared += 1;
+    }
+    assert!(compared > 30, "{compared}");
+}
+
+/// Whatever a change does, a schema reads what it wrote itself.
+mod itself {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reads_itself_and_survives_the_loss_of_any_character(row in 0usize..1_000, cut in 0usize..2_000) {
+            let all = changes();
+            let change = &all[row % all.len()];
+            let whole = text(change.kind, &change.new);
+            let schema = Parsed::parse(&Schema::new(change.kind, whole.clone()), &[]).unwrap();
+            prop_assert!(schema.cannot_read(&schema).unwrap().is_empty());
+            // A damaged text is refused or means something; it never panics.
+            let mut damaged: Vec<char> = whole.chars().collect();
+            damaged.remove(cut % damaged.len());
+            if let Ok(other) = Parsed::parse(&Schema::new(change.kind, damaged.into_iter().collect::<String>()), &[]) {
+                let _ = (schema.cannot_read(&other), other.cannot_read(&schema));
+            }
+        }
+    }
+}
