@@ -103,11 +103,6 @@ impl Header {
         let last = i64::from(self.first_sequence) + i64::from(self.last_offset_delta);
         (last % (i64::from(i32::MAX) + 1)) as i32
     }
-
-    /// Offset of the last record, once it is stored.
-    pub fn last_offset(&self) -> i64 {
-        self.base_offset + i64::from(self.last_offset_delta)
-    }
 }
 
 /// The first 16 bytes of a batch that stands at `base`; the rest is stored as it came.
@@ -231,7 +226,7 @@ pub mod tests {
         let head = placed(77, 0, &batch);
         batch[..16].copy_from_slice(&head);
         let header = Header::check(&batch).unwrap();
-        assert_eq!((header.base_offset, header.last_offset()), (77, 78));
+        assert_eq!((header.base_offset, header.last_offset_delta), (77, 1));
         let stamped = with_append_time(&batch, 5_000);
         let header = Header::check(&stamped).unwrap();
         assert!(header.is_log_append_time());
