@@ -10,12 +10,14 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::*;
+use kafka_protocol::messages::{describe_transactions_response, list_transactions_response};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::api::Call;
-use crate::broker::NODE;
+use crate::broker::{NODE, now};
 use crate::partition::LEADER_EPOCH;
 use crate::topics::Refused;
+use crate::transactions::{Phase, Transaction};
 
 /// The only kind of endpoint that is described here; 2 would be controllers.
 const BROKERS: i8 = 1;
@@ -191,4 +193,62 @@ pub async fn describe_producers(call: &Call, request: DescribeProducersRequest) 
         TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
     });
     DescribeProducersResponse::default().with_topics(topics.collect())
+}
+
+pub async fn list_transactions(call: &Call, request: ListTransactionsRequest) -> ListTransactionsResponse {
+    let is_known = |state: &StrBytes| Phase::ALL.iter().any(|phase| phase.name() == &**state);
+    let unknown = request.state_filters.iter().filter(|state| !is_known(state)).cloned().collect();
+    let now = now();
+    let is_wanted = |transaction: &Transaction| {
+        let of_state = request.state_filters.is_empty() || request.state_filters.iter().any(|state| **state == *transaction.phase.name());
+        let of_producer =
+            request.producer_id_filters.is_empty() || request.producer_id_filters.iter().any(|id| id.0 == transaction.producer_id);
+        let is_long = request.duration_filter < 0 || transaction.started >= 0 && now - transaction.started > request.duration_filter;
+        of_state && of_producer && is_long
+    };
+    let listed = call.broker.transactions.all().into_iter().filter(|(_, transaction)| is_wanted(transaction)).map(|(id, transaction)| {
+        list_transactions_response::TransactionState::default()
+            .with_transactional_id(TransactionalId(StrBytes::from_string(id)))
+            .with_producer_id(ProducerId(transaction.producer_id))
+            .with_transaction_state(StrBytes::from_static_str(transaction.phase.name()))
+    });
+    ListTransactionsResponse::default().with_transaction_states(listed.collect()).with_unknown_state_filters(unknown)
+}
+
+pub async fn describe_transactions(call: &Call, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+    let describe = |id: TransactionalId| {
+        let answer = describe_transactions_response::TransactionState::default();
+        let described = match call.broker.transactions.get(&id) {
+            Some(transaction) => answer
+                .with_transaction_state(StrBytes::from_static_str(transaction.phase.name()))
+                .with_transaction_timeout_ms(transaction.timeout_ms)
+                .with_transaction_start_time_ms(transaction.started)
+                .with_producer_id(ProducerId(transaction.producer_id))
+                .with_producer_epoch(transaction.epoch)
+                .with_topics(topics_of(&transaction)),
+            None => answer.with_error_code(ResponseError::TransactionalIdNotFound.code()),
+        };
+        described.with_transactional_id(id)
+    };
+    DescribeTransactionsResponse::default().with_transaction_states(request.transactional_ids.into_iter().map(describe).collect())
+}
+
+/// The partitions a transaction has touched, by topic; they are in order.
+fn topics_of(transaction: &Transaction) -> Vec<describe_transactions_response::TopicData> {
+    let mut topics: Vec<describe_transactions_response::TopicData> = Vec::new();
+    for (topic, index) in &transaction.partitions {
+        match topics.last_mut().filter(|last| **last.topic == **topic) {
+            Some(last) => last.partitions.push(*index),
+            None => {
+                let name = TopicName(StrBytes::from_string(topic.clone()));
+                topics.push(describe_transactions_response::TopicData::default().with_topic(name).with_partitions(vec![*index]));
+            }
+        }
+    }
+    topics
+}
+
+/// A partition has one replica, and nowhere to go.
+pub async fn list_partition_reassignments(_: &Call, _: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+    ListPartitionReassignmentsResponse::default().with_error_message(None)
 }

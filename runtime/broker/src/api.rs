@@ -140,6 +140,11 @@ apis! {
     AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions_api::add_partitions;
     AddOffsetsToTxn(AddOffsetsToTxnRequest => AddOffsetsToTxnResponse) 0..=3 transactions_api::add_offsets;
     EndTxn(EndTxnRequest => EndTxnResponse) 0..=3 transactions_api::end_transaction;
+    TxnOffsetCommit(TxnOffsetCommitRequest => TxnOffsetCommitResponse) 0..=3 group_api::txn_offset_commit;
+    DescribeTransactions(DescribeTransactionsRequest => DescribeTransactionsResponse) 0..=0 admin::describe_transactions;
+    ListTransactions(ListTransactionsRequest => ListTransactionsResponse) 0..=1 admin::list_transactions;
+    ListPartitionReassignments(ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse) 0..=0 admin::list_partition_reassignments;
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse) 0..=0 metadata::describe_topic_partitions;
 }
 
 /// The line of the table for a request's key and version.

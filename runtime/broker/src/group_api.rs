@@ -16,6 +16,7 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
+use kafka_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
@@ -23,6 +24,7 @@ use crate::api::Call;
 use crate::group::{Group, Join, Phase, Speaker};
 use crate::group_offsets::{Committed, Offsets};
 use crate::groups::{Move, Now};
+use crate::transactions::Identity;
 
 /// The only kind of groups there are here: classic ones.
 const TYPE: &str = "classic";
@@ -201,6 +203,35 @@ pub async fn offset_commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
         OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+pub async fn txn_offset_commit(call: &Call, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+    let now = Now::new();
+    let speaker = Speaker { member: &request.member_id, instance: request.group_instance_id.as_deref(), generation: request.generation_id };
+    let producer = request.producer_id.0;
+    let who = Identity { producer_id: producer, epoch: request.producer_epoch };
+    let offsets = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| Wanted {
+            topic: &topic.name,
+            partition: partition.partition_index,
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.committed_metadata.as_deref().unwrap_or_default(),
+        })
+    });
+    let offsets: Vec<_> = offsets.collect();
+    let (codes, _) = commit_each(call, &offsets, None, now, |moves| {
+        call.broker.transactions.may_commit_offsets(&request.transactional_id, who, &request.group_id)?;
+        call.broker.groups.commit(&request.group_id, speaker, Some(producer), moves, now)
+    });
+    let mut codes = codes.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().zip(&mut codes).map(|(partition, code)| {
+            TxnOffsetCommitResponsePartition::default().with_partition_index(partition.partition_index).with_error_code(code)
+        });
+        TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+    });
+    TxnOffsetCommitResponse::default().with_topics(topics.collect())
 }
 
 /// A partition's committed offset as OffsetFetch tells it.

@@ -144,7 +144,11 @@ impl Key {
             Err(()) if !self.words.is_empty() => {
                 Err(format!("Invalid value {value} for configuration {}: it must be one of: {}", self.name, self.words.join(", ")))
             }
-            Err(()) => Err(format!("Invalid value {value} for configuration {}: Not a number of type {:?}", self.name, self.kind)),
+            Err(()) => Err(format!(
+                "Invalid value {value} for configuration {}: Not a number of type {}",
+                self.name,
+                format!("{:?}", self.kind).to_uppercase()
+            )),
         }
     }
 }

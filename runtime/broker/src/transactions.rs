@@ -42,6 +42,15 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::Ongoing,
+        Self::Prepare { commit: true },
+        Self::Prepare { commit: false },
+        Self::Complete { commit: true },
+        Self::Complete { commit: false },
+    ];
+
     /// As Kafka's tools print it.
     pub fn name(self) -> &'static str {
         match self {
