@@ -156,6 +156,14 @@ impl Kafka {
         kafka
     }
 
+    /// A command that runs a class, or a source file, with Kafka's jars.
+    pub fn java(class: &Path, log: &Path) -> Command {
+        std::fs::write(log.join("log4j2.properties"), "rootLogger.level = OFF\n").expect("a file can be written");
+        let mut java = java(log, "-Xmx200m");
+        java.arg(class);
+        java
+    }
+
     /// `bootstrap.servers` of the open listener.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.plain)

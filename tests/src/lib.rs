@@ -3,6 +3,7 @@
 //! - [`peers`]: where Kafka, the Sparkplug edge nodes and Debian's tools come from, pinned, in a cache.
 //! - [`process`]: a child that can be killed, frozen and restarted, and that never outlives the tests.
 //! - [`kafka`]: an Apache Kafka broker; [`topic`] reads and writes its topics.
+//! - [`embedded`]: the embedded broker, alone; [`clients`]: foreign programs that tell what they see of either.
 //! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
 //! - [`millrace`]: the runtime under test, from a YAML text.
 //! - [`apicurio`]: a foreign schema registry.
@@ -31,6 +32,8 @@
 
 pub mod apicurio;
 pub mod cable;
+pub mod clients;
+pub mod embedded;
 pub mod http;
 pub mod kafka;
 pub mod millrace;
@@ -47,6 +50,8 @@ pub mod wait;
 
 pub use apicurio::Apicurio;
 pub use cable::Cable;
+pub use clients::{Program, Side};
+pub use embedded::Embedded;
 pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};
 pub use mosquitto::{Mosquitto, MosquittoOptions};

@@ -12,6 +12,10 @@ pub const KAFKA_VERSION: &str = "4.1.1";
 pub const SPARKPLUG_CLIENT_VERSION: &str = "3.2.4";
 pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
 pub const APICURIO_VERSION: &str = "3.0.9";
+pub const KAFKAJS_VERSION: &str = "2.2.4";
+/// Clients of Kafka from PyPI, with what they need to decompress.
+const KAFKA_PYTHONS: [&str; 5] =
+    ["confluent-kafka==2.16.1", "kafka-python==3.0.12", "lz4==4.4.5", "python-snappy==0.7.3", "zstandard==0.25.0"];
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -60,31 +64,46 @@ pub fn apicurio() -> &'static Path {
 /// npm's `sparkplug-client`: the folder that holds `node_modules`.
 pub fn sparkplug_client() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        cached(&format!("sparkplug-client-{SPARKPLUG_CLIENT_VERSION}"), |folder| {
-            let mut npm = tool("npm", "npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(folder);
-            npm.arg(format!("sparkplug-client@{SPARKPLUG_CLIENT_VERSION}"));
-            run(npm, "fetch sparkplug-client from npm");
-        })
+    FOLDER.get_or_init(|| npm("sparkplug-client", SPARKPLUG_CLIENT_VERSION))
+}
+
+/// npm's `kafkajs`: the folder that holds `node_modules`.
+pub fn kafkajs() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| npm("kafkajs", KAFKAJS_VERSION))
+}
+
+fn npm(package: &str, version: &str) -> PathBuf {
+    cached(&format!("{package}-{version}"), |folder| {
+        let mut npm = tool("npm", "npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(folder);
+        npm.arg(format!("{package}@{version}"));
+        run(npm, &format!("fetch {package} from npm"));
     })
 }
 
-/// PyPI's `pysparkplug`: the Python of a virtual environment that has it.
+/// PyPI's `pysparkplug`: the Python of a virtual environment, whose folder `packages` has it.
 pub fn pysparkplug() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let folder = cached(&format!("pysparkplug-{PYSPARKPLUG_VERSION}"), |folder| {
-            let mut python = tool("python3", "python3 python3-venv");
-            python.args(["-m", "venv", "--without-pip"]).arg(folder);
-            run(python, "make a Python environment (Debian: apt-get install python3-venv)");
-            let mut pip = tool("python3", "python3 python3-pip");
-            pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(folder.join("packages"));
-            pip.arg(format!("pysparkplug=={PYSPARKPLUG_VERSION}"));
-            run(pip, "fetch pysparkplug from PyPI");
-        });
-        folder.join("bin/python3")
-    })
+    PYTHON.get_or_init(|| pypi(&format!("pysparkplug-{PYSPARKPLUG_VERSION}"), &[&format!("pysparkplug=={PYSPARKPLUG_VERSION}")]))
+}
+
+/// PyPI's `confluent-kafka` and `kafka-python`: a Python as [`pysparkplug`]'s.
+pub fn kafka_pythons() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("kafka-pythons-1", &KAFKA_PYTHONS))
+}
+
+fn pypi(name: &str, packages: &[&str]) -> PathBuf {
+    let folder = cached(name, |folder| {
+        let mut python = tool("python3", "python3 python3-venv");
+        python.args(["-m", "venv", "--without-pip"]).arg(folder);
+        run(python, "make a Python environment (Debian: apt-get install python3-venv)");
+        let mut pip = tool("python3", "python3 python3-pip");
+        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(folder.join("packages")).args(packages);
+        run(pip, &format!("fetch {} from PyPI", packages.join(", ")));
+    });
+    folder.join("bin/python3")
 }
 
 /// A command from a Debian package; installed on the spot where root may, else the line to type.

@@ -3,7 +3,7 @@
 //! The decoder of kafka-protocol reserves memory for as many elements as a list's length claims, and a claim costs four bytes. So each frame is walked
 //! first, without allocating: every length must fit into what is left of it, and there may be [`MOST_ELEMENTS`] in all lists together.
 //!
-//! A shape is what stands on the wire, in order: `1 2 4 8 16` bytes, `s` a string, `y` bytes, `(x)` a list of such, `[..]` a list of structures.
+//! A shape is what stands on the wire, in order: `1 2 4 8 16` bytes, `s` a string, `y` bytes, `(x)` a list of such, `[..]` a list of structures, `{..}` a structure or nothing.
 //! `3+:` is there since version 3, `-2:` until 2. In flexible versions lengths are varints, and every structure ends with tagged fields.
 //! Source: the message definitions of Apache Kafka 4.1.
 
@@ -52,6 +52,8 @@ fn of(key: ApiKey) -> Option<(i16, &'static str)> {
         ApiKey::SaslAuthenticate => (2, "y"),
         ApiKey::ListTransactions => (0, "(s) (8) 1+:8"),
         ApiKey::DescribeTransactions => (0, "(s)"),
+        ApiKey::ListPartitionReassignments => (0, "4 [s (4)]"),
+        ApiKey::DescribeTopicPartitions => (0, "[s] 4 {s 4}"),
         _ => return None,
     })
 }
@@ -110,6 +112,11 @@ impl Walk<'_> {
                 }
                 Some(())
             }
+            b'{' => {
+                let (head, rest) = self.rest.split_first()?;
+                self.rest = rest;
+                if *head as i8 >= 0 { self.structure(&kind[1..kind.len() - 1]) } else { Some(()) }
+            }
             _ => self.skip(kind.parse().expect("a shape's number")),
         }
     }
@@ -165,7 +172,7 @@ fn next_field<'a>(shape: &mut &'a str) -> Option<Field<'a>> {
         return None;
     }
     let (mut since, mut until, mut kind) = (0, i16::MAX, text);
-    let end_of_head = text.find([' ', '[', '(']).unwrap_or(text.len());
+    let end_of_head = text.find([' ', '[', '(', '{']).unwrap_or(text.len());
     if let Some((versions, _)) = text[..end_of_head].split_once(':') {
         kind = &text[versions.len() + 1..];
         let number = |text: &str| text.parse().expect("a shape's version");
@@ -177,10 +184,10 @@ fn next_field<'a>(shape: &mut &'a str) -> Option<Field<'a>> {
         }
     }
     let end = match kind.as_bytes()[0] {
-        open @ (b'[' | b'(') => {
+        open @ (b'[' | b'(' | b'{') => {
             let mut depth = 0;
             let closes = |(_, byte): &(usize, u8)| {
-                depth += i32::from(matches!(byte, b'[' | b'(')) - i32::from(matches!(byte, b']' | b')'));
+                depth += i32::from(matches!(byte, b'[' | b'(' | b'{')) - i32::from(matches!(byte, b']' | b')' | b'}'));
                 depth == 0
             };
             kind.bytes().enumerate().find(closes).unwrap_or_else(|| panic!("{} is not closed", char::from(open))).0 + 1
@@ -243,6 +250,11 @@ mod tests {
                         let inner = &kind[1..kind.len() - 1];
                         if open == b'[' { self.structure(inner) } else { self.field(inner) }
                     }
+                }
+                b'{' if self.next() % 2 == 0 => self.out.push(0xff),
+                b'{' => {
+                    self.out.push(1);
+                    self.structure(&kind[1..kind.len() - 1]);
                 }
                 _ => {
                     let size: usize = kind.parse().unwrap();

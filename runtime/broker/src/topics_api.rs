@@ -47,7 +47,10 @@ struct Created {
 }
 
 async fn create(call: &Call, topic: &CreatableTopic, validate_only: bool) -> Result<Created, Refused> {
-    let partitions = partitions(call, topic)?;
+    if call.broker.topics.get(&topic.name).is_some() {
+        return Err((ResponseError::TopicAlreadyExists, format!("Topic '{}' already exists.", &*topic.name)));
+    }
+    let partitions = partitions(topic)?;
     let given = topic.configs.iter().filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())));
     let given: BTreeMap<_, _> = given.collect();
     if validate_only {
@@ -59,7 +62,7 @@ async fn create(call: &Call, topic: &CreatableTopic, validate_only: bool) -> Res
 }
 
 /// How many partitions are wanted: counted, or assigned one by one to this node.
-fn partitions(call: &Call, topic: &CreatableTopic) -> Result<usize, Refused> {
+fn partitions(topic: &CreatableTopic) -> Result<usize, Refused> {
     let refuse = |error, why: String| Err((error, why));
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
@@ -88,8 +91,7 @@ fn partitions(call: &Call, topic: &CreatableTopic) -> Result<usize, Refused> {
         return refuse(ResponseError::InvalidReplicationFactor, why);
     }
     match topic.num_partitions {
-        // Versions before 4 had to say how many.
-        -1 if call.version >= 4 => Ok(DEFAULT_PARTITIONS),
+        -1 => Ok(DEFAULT_PARTITIONS),
         count if count > 0 => Ok(count as usize),
         _ => refuse(ResponseError::InvalidPartitions, "Number of partitions was set to an invalid non-positive value.".to_owned()),
     }
