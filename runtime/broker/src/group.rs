@@ -266,7 +266,8 @@ impl Group {
         self.phase
     }
 
-    pub fn generation(&self) -> i32 {
+    #[cfg(test)]
+    fn generation(&self) -> i32 {
         self.generation
     }
 

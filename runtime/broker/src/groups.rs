@@ -416,3 +416,90 @@ impl Shelf {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_log::StoreOptions;
+
+    const OUTSIDER: Speaker<'static> = Speaker { member: "", instance: None, generation: -1 };
+
+    /// The groups of a directory, as a start of the broker finds them.
+    fn open(dir: &tempfile::TempDir) -> (Store, Groups) {
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        let groups = Groups::open(&store, GroupSettings::default(), Now::new()).unwrap();
+        (store, groups)
+    }
+
+    fn to(topic: &str, partition: i32, offset: i64) -> Move<'_> {
+        let committed = Committed { offset, leader_epoch: -1, metadata: String::new(), at_ms: Now::new().ms, expires_ms: None };
+        Move { topic, partition, committed }
+    }
+
+    fn offset(groups: &Groups, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        groups.look(group, |_, offsets| offsets.get(topic, partition).map(|committed| committed.offset)).flatten()
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_and_what_waits_for_its_transaction_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Now::new();
+        {
+            let (_store, groups) = open(&dir);
+            let reached = groups.commit("g", OUTSIDER, None, &[to("t", 0, 5), to("t", 1, 6)], now).unwrap();
+            groups.settled(reached).await.unwrap();
+            groups.commit("g", OUTSIDER, Some(7), &[to("t", 0, 50)], now).unwrap();
+            groups.commit("g", OUTSIDER, Some(8), &[to("t", 1, 60)], now).unwrap();
+            groups.end_transaction(7, true).unwrap();
+            assert_eq!(offset(&groups, "g", "t", 0), Some(50));
+        }
+        {
+            let (_store, groups) = open(&dir);
+            assert_eq!((offset(&groups, "g", "t", 0), offset(&groups, "g", "t", 1)), (Some(50), Some(6)));
+            assert_eq!(groups.pending_producers(), [8]);
+            assert_eq!(groups.delete("g"), Err(ResponseError::NonEmptyGroup), "a transaction is about to commit here");
+            groups.end_transaction(8, false).unwrap();
+            groups.end_transaction(8, true).unwrap();
+            assert_eq!(offset(&groups, "g", "t", 1), Some(6), "told again, it does nothing");
+            groups.commit("other", OUTSIDER, None, &[to("t", 0, 1), to("u", 0, 2)], now).unwrap();
+            groups.forget_topic("t").unwrap();
+            groups.delete("g").unwrap();
+        }
+        let (_store, groups) = open(&dir);
+        assert_eq!(groups.pending_producers(), []);
+        let mut all = Vec::new();
+        groups.each(|id, _| all.push(id.to_owned()));
+        assert_eq!(all, ["other"]);
+        assert_eq!((offset(&groups, "other", "t", 0), offset(&groups, "other", "u", 0)), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_group_that_nobody_used_for_the_retention_is_forgotten_with_its_offsets() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Now::new();
+        {
+            let (_store, groups) = open(&dir);
+            groups.commit("g", OUTSIDER, None, &[to("t", 0, 5)], now).unwrap();
+            let week_ms = groups.settings().offsets_retention.as_millis() as i64;
+            let later = |ms: i64| Now { at: now.at + Duration::from_millis(ms as u64), ms: now.ms + ms };
+            groups.tick(later(week_ms - 60_000));
+            assert_eq!(offset(&groups, "g", "t", 0), Some(5));
+            groups.tick(later(week_ms + 60_000));
+            assert!(groups.look("g", |_, _| ()).is_none());
+        }
+        let (_store, groups) = open(&dir);
+        assert!(groups.look("g", |_, _| ()).is_none());
+    }
+
+    #[test]
+    fn a_commit_from_nowhere_is_refused_and_makes_no_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, groups) = open(&dir);
+        let stranger = Speaker { member: "m", instance: None, generation: 3 };
+        let refused = |group: &str, speaker| groups.commit(group, speaker, None, &[to("t", 0, 5)], Now::new()).unwrap_err();
+        assert_eq!(refused("g", stranger), ResponseError::IllegalGeneration);
+        assert_eq!(refused("", OUTSIDER), ResponseError::InvalidGroupId);
+        groups.commit("g", OUTSIDER, None, &[], Now::new()).unwrap();
+        assert!(groups.look("g", |_, _| ()).is_none());
+    }
+}

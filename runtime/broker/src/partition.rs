@@ -287,17 +287,19 @@ impl Partition {
 
     /// The first record, in order of offsets, that is not older than `time`.
     pub fn at_time(&self, time: i64) -> Result<Option<At>, ReadError> {
+        let start = self.start();
         let mut from = {
             let state = self.state.lock();
             let Some(at) = state.times.iter().find(|times| times.newest >= time) else { return Ok(None) };
-            at.first.max(self.start())
+            at.first.max(start)
         };
         let mut buf = ReadBuf::new();
         while self.log.read(from, 256 << 10, &mut buf)? > 0 {
             for batch in buf.batches() {
                 let header = Header::read(batch.payload).filter(|header| header.newest_time >= time && !header.is_control());
-                if let Some(header) = header {
-                    return Ok(Some(first_at(&header, batch.payload, time)));
+                let found = header.and_then(|header| first_at(&header, batch.payload, time, start));
+                if found.is_some() {
+                    return Ok(found);
                 }
                 from = batch.next;
             }
@@ -450,22 +452,26 @@ impl State {
     }
 }
 
-/// The first record of a batch that is not older than `time`.
-fn first_at(header: &Header, batch: &[u8], time: i64) -> At {
+/// The first record of a batch that is not older than `time` and not below `start`: a batch that is deleted in part is still there as a whole.
+fn first_at(header: &Header, batch: &[u8], time: i64, start: u64) -> Option<At> {
     let base = At { offset: header.base_offset as u64, time: header.first_time };
     if header.is_log_append_time() {
-        return At { time: header.newest_time, ..base };
+        return Some(At { time: header.newest_time, offset: base.offset.max(start) });
     }
-    if header.first_time >= time {
-        return base;
+    if header.first_time >= time && base.offset >= start {
+        return Some(base);
     }
     let records = unpack(header, batch).unwrap_or_default();
     let found = Records(&records).map(|record| At {
         offset: base.offset + u64::try_from(record.offset_delta).unwrap_or(0),
         time: header.first_time.saturating_add(record.time_delta),
     });
-    // Records that cannot be read are somewhere in it: its first is the safe answer.
-    found.filter(|at| at.time >= time).min_by_key(|at| at.offset).unwrap_or(base)
+    let found: Vec<At> = found.collect();
+    if found.is_empty() {
+        // Records that cannot be read are somewhere in it: its first is the safe answer.
+        return Some(At { offset: base.offset.max(start), ..base });
+    }
+    found.into_iter().filter(|at| at.time >= time && at.offset >= start).min_by_key(|at| at.offset)
 }
 
 fn of_read(error: ReadError) -> StoreError {

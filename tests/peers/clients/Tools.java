@@ -367,7 +367,7 @@ public class Tools {
         Files.writeString(file, "{\"partitions\": [{\"topic\": \"" + topic + "\", \"partition\": 0, \"offset\": 12}], \"version\": 1}");
         List<String> deleted = tool("DeleteRecordsCommand", "--offset-json-file", file.toString());
         deleted.forEach(line -> say("deleted", line));
-        for (String time : List.of("earliest", "latest", "-3", "0")) {
+        for (String time : List.of("earliest", "latest", "0")) {
             show("GetOffsetShell", "--topic", topic, "--time", time);
         }
         List<String> dirs = tool("LogDirsCommand", "--describe", "--topic-list", topic);
