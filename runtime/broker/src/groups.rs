@@ -466,7 +466,7 @@ mod tests {
             groups.delete("g").unwrap();
         }
         let (_store, groups) = open(&dir);
-        assert_eq!(groups.pending_producers(), []);
+        assert!(groups.pending_producers().is_empty());
         let mut all = Vec::new();
         groups.each(|id, _| all.push(id.to_owned()));
         assert_eq!(all, ["other"]);

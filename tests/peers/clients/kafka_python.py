@@ -8,6 +8,7 @@ $DAY_MS is a time of the last days, in milliseconds since 1970, that both runs s
 import logging
 import os
 import sys
+import threading
 import time
 
 import kafka
@@ -120,24 +121,46 @@ def transactions():
     producer.close(timeout=1)
 
 
+class Seat(threading.Thread):
+    """A member of a group in a thread of its own: it has to be polled without a pause while the group rebalances."""
+
+    def __init__(self, topic, group):
+        super().__init__(daemon=True)
+        self.consumer = consumer(group)
+        self.consumer.subscribe([topic])
+        self.owned, self.wish, self.ends = set(), None, False
+        self.start()
+
+    def run(self):
+        while not self.ends:
+            self.consumer.poll(500)
+            if self.wish and self.consumer.assignment():
+                wish, self.wish = self.wish, None
+                wish(self.consumer)
+            self.owned = set(self.consumer.assignment())
+        self.consumer.close()
+
+    def close(self):
+        self.ends = True
+        self.join()
+
+
 @scenario
 def groups():
     topic, group = create("groups", 4), name("group")
-    members = [consumer(group), consumer(group)]
-    for member in members:
-        member.subscribe([topic])
-    until("each has two", lambda: [member.poll(50) for member in members] and [len(member.assignment()) for member in members] == [2, 2])
-    mine = sorted(members[0].assignment())[0]
-    members[0].commit({mine: OffsetAndMetadata(7, "seven", -1)})
-    say("committed", members[0].committed(mine), members[0].committed(mine, metadata=True).metadata)
-    members[1].close()
-    until("one has four", lambda: members[0].poll(50) is not None and len(members[0].assignment()) == 4)
+    first, second = Seat(topic, group), Seat(topic, group)
+    until("each has two", lambda: len(first.owned) == len(second.owned) == 2 and first.owned.isdisjoint(second.owned))
+    second.close()
+    until("one has four", lambda: len(first.owned) == 4)
     say("one has all")
+    told, mine = [], TopicPartition(topic, 3)
+    first.wish = lambda member: (member.commit({mine: OffsetAndMetadata(7, "seven", -1)}), told.append((member.committed(mine), member.committed(mine, metadata=True).metadata)))
+    say("committed", until("the commit", lambda: told)[0])
     admin = KafkaAdminClient(bootstrap_servers=brokers)
     say("described", sorted((g["group_state"], g["protocol_type"], len(g["members"])) for g in _groups(admin.describe_groups([group]))))
     attempt("delete a busy one", lambda: _outcomes(admin.delete_groups([group])))
-    members[0].close()
-    say("offsets", sorted(o.offset for o in _offsets(admin.list_group_offsets({group: None}), group).values()))
+    first.close()
+    say("offsets", sorted((p.partition, o.offset) for p, o in _offsets(admin.list_group_offsets({group: None}), group).items()))
     attempt("delete", lambda: _outcomes(admin.delete_groups([group])))
     admin.close()
 

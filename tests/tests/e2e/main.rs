@@ -4,8 +4,8 @@
 //! topics (`kafka.topic("states")`), unless they hurt the broker.
 
 mod commands;
-mod demo;
 mod contracts;
+mod demo;
 mod drain;
 mod embedded;
 mod faults_kafka;
