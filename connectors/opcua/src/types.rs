@@ -245,10 +245,7 @@ impl Types {
             path.push_str(&field.name);
             match field.encoded {
                 Encoded::Structure(inner) if field.rank < 1 => {
-                    let depth = reader.depth();
-                    let mut deeper = *reader;
-                    deeper.nested(|reader| self.structure(inner, reader, batch, path, rows))?;
-                    *reader = deeper.at_depth(depth);
+                    reader.nested(|reader| self.structure(inner, reader, batch, path, rows))?;
                 }
                 _ => {
                     let (value, status) = self.value(field, reader, batch)?;
@@ -443,4 +440,51 @@ fn node_id(bytes: &[u8]) -> Option<NodeId> {
     let context = ContextOwned::default();
     let mut bytes = bytes;
     NodeId::decode(&mut bytes, &context.context()).ok()
+}
+
+/// Fuzz target: any bytes as a structure that contains itself, expanded and as JSON.
+pub fn fuzz_structure(bytes: &[u8]) {
+    let field = |name: &str, encoded: Encoded, rank: i32, is_optional: bool| Field { name: name.into(), encoded, rank, is_optional };
+    let own = LayoutId(0);
+    let fields = || {
+        vec![
+            field("number", Encoded::Builtin(builtin::INT16), -1, true),
+            field("any", Encoded::Builtin(builtin::VARIANT), -1, true),
+            field("texts", Encoded::Builtin(builtin::STRING), 1, true),
+            field("matrix", Encoded::Builtin(builtin::DOUBLE), 2, true),
+            field("inner", Encoded::Structure(own), -1, true),
+            field("inners", Encoded::Structure(own), 1, true),
+        ]
+    };
+    struct Count(usize);
+    impl Leaves for Count {
+        fn leaf(&mut self, path: &str, _: Value, _: StatusCode) {
+            assert!(!path.is_empty());
+            self.0 += 1;
+        }
+    }
+    for form in [Form::Optional, Form::Union] {
+        let types = Types { layouts: vec![Layout { form, fields: fields() }], ..Types::default() };
+        let mut batch = Batch::new();
+        let read = types.expand(own, bytes, &mut batch, &mut Count(0));
+        let mut text = Vec::new();
+        let written = types.json(own, bytes, &mut text);
+        assert!(written.is_err() || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok(), "{}", String::from_utf8_lossy(&text));
+        // A matrix with a null in it is JSON and no leaf.
+        assert!(read.is_err() || written.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_structure_a_thousand_deep_is_refused_and_nothing_worse() {
+        // The fifth optional field, again and again.
+        let bytes = 0b1_0000_u32.to_le_bytes().repeat(1_000);
+        fuzz_structure(&bytes);
+        fuzz_structure(&[]);
+        fuzz_structure(&[0xFF; 64]);
+    }
 }

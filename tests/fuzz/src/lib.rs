@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
@@ -20,6 +20,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("log_segment", millrace_log::fuzz::fuzz_segment),
     ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),
     ("mqtt_request", millrace_mqtt_sim::wire::fuzz_mqtt_request),
+    ("opcua_value", millrace_opcua::wire::fuzz_opcua_value),
     ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
     ("schema", millrace_schemas::contract::fuzz_schema),
     ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),
