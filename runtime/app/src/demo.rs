@@ -89,7 +89,7 @@ async fn run(
     let mut plant = Plant::start(&place.addresses, !options.calm).await?;
     let service = Service::start(&factory, works).await?;
     let mut screen = Screen::open(options.json);
-    let tags = plant.numbered().into_iter().map(|device| device.tag);
+    let tags = plant.numbered().into_iter().map(|device| (device.tag, device.counts_from_first));
     let witness = Witness::start(service.kafka.clone(), factory.site.value.clone(), tags)?;
     let mut view = View::new(began, &place, &service, &factory);
 

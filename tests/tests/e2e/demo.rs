@@ -41,7 +41,7 @@ fn the_demo_ends_by_itself_with_a_ledger_that_adds_up_and_nothing_missing() {
     assert_eq!((&summary["ok"], &summary["missing"]), (&Value::Bool(true), &Value::from(0)), "{summary:#}");
     assert!(summary["sent"].as_u64() > Some(500) && summary["sent"] == summary["in_kafka"], "{summary:#}");
     for device in summary["devices"].as_array().expect("devices") {
-        assert!(device["sent"].as_u64() > Some(10) && device["sent"] == device["in_kafka"], "{device}");
+        assert!(device["sent"].as_u64() > Some(3) && device["sent"] == device["in_kafka"], "{device}");
     }
     let events = summary["events"].as_array().expect("events");
     let at = |part: &str| {

@@ -19,6 +19,7 @@ pub struct Addresses {
     pub kafka: SocketAddr,
     pub http: SocketAddr,
     pub mqtt: SocketAddr,
+    pub opcua: SocketAddr,
 }
 
 impl Addresses {
@@ -27,11 +28,16 @@ impl Addresses {
         const fn local(port: u16) -> SocketAddr {
             SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
         }
-        Self { kafka: local(9092), http: local(8080), mqtt: local(1883) }
+        Self { kafka: local(9092), http: local(8080), mqtt: local(1883), opcua: local(4840) }
     }
 
-    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 3] {
-        [("Kafka", &mut self.kafka), ("the console", &mut self.http), ("the MQTT simulator", &mut self.mqtt)]
+    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 4] {
+        [
+            ("Kafka", &mut self.kafka),
+            ("the console", &mut self.http),
+            ("the MQTT simulator", &mut self.mqtt),
+            ("the OPC UA simulator", &mut self.opcua),
+        ]
     }
 }
 

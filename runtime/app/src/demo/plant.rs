@@ -3,6 +3,7 @@
 use super::place::Addresses;
 use anyhow::{Context, Result};
 use millrace_mqtt_sim::{Fault, Hall};
+use millrace_opcua_sim::Shop;
 use std::time::Duration;
 
 /// A device whose readings are numbered, and where its numbers are in Kafka.
@@ -10,8 +11,10 @@ pub struct Numbered {
     pub name: String,
     /// Below the site.
     pub tag: String,
-    /// Readings made; the last one's number.
+    /// The last number given.
     pub made: u64,
+    /// Its numbers are those from the first one seen: it worked before anybody watched.
+    pub counts_from_first: bool,
     /// Of them, how many the device still stores.
     pub stored: u64,
     pub connected: bool,
@@ -19,30 +22,55 @@ pub struct Numbered {
 
 pub struct Plant {
     hall: Hall,
+    shop: Shop,
     /// Since the demo began.
     works_since: Option<Duration>,
     calm: bool,
+    resting: bool,
     /// Steps of the script that were taken.
     taken: usize,
     /// What ends when, and the most that was stored meanwhile.
-    ends: Vec<(Duration, Fault, usize)>,
+    ends: Vec<(Duration, Trouble, usize)>,
 }
 
 /// The id of Millrace's own connection, as the file says.
 const MILLRACE: &str = "millrace-cells";
+/// As many as the file reads.
+const PRESSES: usize = 3;
 /// After the last step the script begins again.
 const ROUND: u64 = 45;
 
+/// What befalls the plant.
+#[derive(Clone)]
+enum Trouble {
+    Hall(Fault),
+    /// A press stops with a fault for so long.
+    Breakdown {
+        press: usize,
+        lasts: Duration,
+    },
+}
+
+impl Trouble {
+    fn lasts(&self) -> Duration {
+        match self {
+            Self::Hall(fault) => fault.lasts(),
+            Self::Breakdown { lasts, .. } => *lasts,
+        }
+    }
+}
+
 /// So many seconds after the beginning of a round.
-fn script() -> [(u64, Fault); 6] {
+fn script() -> [(u64, Trouble); 7] {
     let secs = Duration::from_secs;
     [
-        (3, Fault::Cut { client_id: "cell-3".into(), lasts: secs(5) }),
-        (9, Fault::Hostile { client_id: "cell-1".into() }),
-        (11, Fault::Cut { client_id: MILLRACE.into(), lasts: secs(3) }),
-        (18, Fault::Cut { client_id: "edge-line-1".into(), lasts: secs(5) }),
-        (27, Fault::Burst { client_id: "cell-2".into(), readings: 500 }),
-        (32, Fault::Death { client_id: "cell-4".into(), lasts: secs(5) }),
+        (3, Trouble::Hall(Fault::Cut { client_id: "cell-3".into(), lasts: secs(5) })),
+        (6, Trouble::Breakdown { press: 2, lasts: secs(8) }),
+        (9, Trouble::Hall(Fault::Hostile { client_id: "cell-1".into() })),
+        (11, Trouble::Hall(Fault::Cut { client_id: MILLRACE.into(), lasts: secs(3) })),
+        (18, Trouble::Hall(Fault::Cut { client_id: "edge-line-1".into(), lasts: secs(5) })),
+        (27, Trouble::Hall(Fault::Burst { client_id: "cell-2".into(), readings: 500 })),
+        (32, Trouble::Hall(Fault::Death { client_id: "cell-4".into(), lasts: secs(5) })),
     ]
 }
 
@@ -56,7 +84,9 @@ impl Plant {
             ..millrace_mqtt_sim::Options::default()
         };
         let hall = Hall::start(options).await.with_context(|| format!("cannot listen on {} for the MQTT simulator", addresses.mqtt))?;
-        Ok(Self { hall, works_since: None, calm: !troubled, taken: 0, ends: Vec::new() })
+        let shop = millrace_opcua_sim::Options { listen: addresses.opcua, presses: PRESSES, ..millrace_opcua_sim::Options::default() };
+        let shop = tokio::task::block_in_place(|| Shop::start(shop)).context("cannot start the OPC UA simulator")?;
+        Ok(Self { hall, shop, works_since: None, calm: !troubled, resting: false, taken: 0, ends: Vec::new() })
     }
 
     pub fn is_at_rest(&self) -> bool {
@@ -71,33 +101,46 @@ impl Plant {
     /// Makes nothing new any more; what is stored still comes.
     pub fn rest(&mut self) {
         self.hall.rest(true);
+        tokio::task::block_in_place(|| (1..=PRESSES).for_each(|press| drop(self.shop.breakdown(press))));
+        // None of them is repaired any more.
+        self.ends.retain(|(_, trouble, _)| matches!(trouble, Trouble::Hall(_)));
+        self.resting = true;
     }
 
     /// Takes the steps of the script that are due and says what happened. `left`: nothing begins that would not be over by then.
     pub fn act(&mut self, now: Duration, left: Option<Duration>) -> Vec<String> {
-        for (_, fault, most) in &mut self.ends {
-            *most = (*most).max(stored(&self.hall, fault));
+        for (_, trouble, most) in &mut self.ends {
+            *most = (*most).max(stored(&self.hall, trouble));
         }
-        let mut happened: Vec<String> =
-            self.ends.extract_if(.., |(end, ..)| *end <= now).map(|(_, fault, most)| is_over(&fault, most)).collect();
-        let Some(works_since) = self.works_since.filter(|_| !self.calm) else { return happened };
+        let over: Vec<(Duration, Trouble, usize)> = self.ends.extract_if(.., |(end, ..)| *end <= now).collect();
+        let mut happened = Vec::new();
+        for (_, trouble, most) in over {
+            if let Trouble::Breakdown { press, .. } = trouble {
+                drop(tokio::task::block_in_place(|| self.shop.repair(press)));
+            }
+            happened.push(is_over(&trouble, most));
+        }
+        let Some(works_since) = self.works_since.filter(|_| !self.calm && !self.resting) else { return happened };
         let script = script();
         loop {
             let (round, step) = (self.taken / script.len(), self.taken % script.len());
-            let (at, fault) = &script[step];
+            let (at, trouble) = &script[step];
             if now < works_since + Duration::from_secs(round as u64 * ROUND + at) {
                 return happened;
             }
             self.taken += 1;
             // What a fault held up needs a moment to arrive.
-            let needed = fault.lasts() + Duration::from_secs(2);
+            let needed = trouble.lasts() + Duration::from_secs(2);
             if left.is_some_and(|left| left < needed) {
                 continue;
             }
-            happened.push(says(fault));
-            self.hall.inflict(fault);
-            if !fault.lasts().is_zero() {
-                self.ends.push((now + fault.lasts(), fault.clone(), 0));
+            happened.push(says(trouble));
+            match trouble {
+                Trouble::Hall(fault) => self.hall.inflict(fault),
+                Trouble::Breakdown { press, .. } => drop(tokio::task::block_in_place(|| self.shop.breakdown(*press))),
+            }
+            if !trouble.lasts().is_zero() {
+                self.ends.push((now + trouble.lasts(), trouble.clone(), 0));
             }
         }
     }
@@ -109,9 +152,14 @@ impl Plant {
                 false => format!("assembly/{}/seq", device.name),
             };
             let stored = device.stored as u64;
-            Numbered { tag, made: device.made, stored, connected: device.connected, name: device.name }
+            Numbered { tag, made: device.made, counts_from_first: false, stored, connected: device.connected, name: device.name }
         });
-        of_hall.collect()
+        let of_shop = self.shop.strokes().into_iter().enumerate().map(|(index, strokes)| {
+            let name = format!("press-{}", index + 1);
+            let tag = format!("body/{name}/strokes");
+            Numbered { tag, made: strokes.into(), counts_from_first: true, stored: 0, connected: true, name }
+        });
+        of_hall.chain(of_shop).collect()
     }
 
     /// Payloads sent that break their contract.
@@ -121,20 +169,23 @@ impl Plant {
 }
 
 /// What waits on the device's side of a broken cable: in its store, or at the MQTT broker.
-fn stored(hall: &Hall, fault: &Fault) -> usize {
+fn stored(hall: &Hall, trouble: &Trouble) -> usize {
+    let Trouble::Hall(fault) = trouble else { return 0 };
     match fault.client_id() {
         MILLRACE => hall.broker().client(MILLRACE).map_or(0, |(_, held)| held),
         client_id => hall.devices().iter().filter(|device| device.client_id == client_id).map(|device| device.stored).sum(),
     }
 }
 
-/// A fault ends: what waited now follows.
-fn is_over(fault: &Fault, stored: usize) -> String {
-    let name = named(fault.client_id());
-    match fault {
-        Fault::Death { .. } => format!("{name} has power again"),
-        _ if fault.client_id() == MILLRACE => format!("Millrace's cable is back: {stored} messages waited at the MQTT broker"),
-        _ => format!("the cable to {name} is back: {stored} stored readings follow"),
+/// A trouble ends: what waited now follows.
+fn is_over(trouble: &Trouble, stored: usize) -> String {
+    match trouble {
+        Trouble::Breakdown { press, .. } => format!("press-{press} runs again"),
+        Trouble::Hall(fault @ Fault::Death { .. }) => format!("{} has power again", named(fault.client_id())),
+        Trouble::Hall(fault) if fault.client_id() == MILLRACE => {
+            format!("Millrace's cable is back: {stored} messages waited at the MQTT broker")
+        }
+        Trouble::Hall(fault) => format!("the cable to {} is back: {stored} stored readings follow", named(fault.client_id())),
     }
 }
 
@@ -144,7 +195,11 @@ fn named(client_id: &str) -> &str {
 }
 
 /// What happens, and why it loses nothing.
-fn says(fault: &Fault) -> String {
+fn says(trouble: &Trouble) -> String {
+    let fault = match trouble {
+        Trouble::Breakdown { press, .. } => return format!("press-{press} breaks down: its force turns bad, its alarm goes first"),
+        Trouble::Hall(fault) => fault,
+    };
     let name = named(fault.client_id());
     match fault {
         Fault::Cut { client_id, lasts } if client_id == MILLRACE => {

@@ -133,7 +133,7 @@ impl View {
             let numbers = seen.numbers.get(&device.tag).cloned().unwrap_or_default();
             Device {
                 name: device.name,
-                sent: device.made,
+                sent: numbers.of(device.made),
                 in_kafka: numbers.count(),
                 stored: device.stored,
                 repeats: numbers.repeats,

@@ -14,9 +14,11 @@ const TOPIC: &str = "telemetry";
 /// A gap that does not fill within this time is a loss.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The numbers of one device that were read: all up to `head`, and some beyond.
+/// The numbers of one device that were read: all from `base` up to `head`, and some beyond.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
+    /// The number before the first; `None`: whatever is seen first is the first.
+    base: Option<u64>,
     head: u64,
     beyond: BTreeSet<u64>,
     /// Since when a gap waits to be filled.
@@ -25,7 +27,15 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    fn new(counts_from_first: bool) -> Self {
+        Self { base: (!counts_from_first).then_some(0), ..Self::default() }
+    }
+
     fn see(&mut self, number: u64, now: Instant) {
+        if self.base.is_none() {
+            self.base = Some(number - 1);
+            self.head = number - 1;
+        }
         if number <= self.head || !self.beyond.insert(number) {
             self.repeats += 1;
             return;
@@ -43,13 +53,18 @@ impl Numbers {
 
     /// How many different numbers were read.
     pub fn count(&self) -> u64 {
-        self.head + self.beyond.len() as u64
+        self.head - self.base.unwrap_or(self.head) + self.beyond.len() as u64
+    }
+
+    /// How many numbers there are up to the last one given.
+    pub fn of(&self, made: u64) -> u64 {
+        self.base.map_or(0, |base| made.saturating_sub(base))
     }
 
     /// Numbers that should have come long ago: later ones are here.
     pub fn overdue(&self, now: Instant) -> u64 {
         match (self.beyond.last(), self.open_since) {
-            (Some(last), Some(since)) if now >= since + PATIENCE => last - self.count(),
+            (Some(last), Some(since)) if now >= since + PATIENCE => last - self.head - self.beyond.len() as u64,
             _ => 0,
         }
     }
@@ -81,8 +96,9 @@ pub struct Witness {
 
 impl Witness {
     /// Begins to watch as soon as the topic is there. What is older than now does not count: an earlier demo's numbers.
-    pub fn start(settings: Settings, site: String, tags: impl IntoIterator<Item = String>) -> Result<Self> {
-        let numbers = tags.into_iter().map(|tag| (tag, Numbers::default())).collect();
+    /// `tags`: where numbers are, below the site, and whether they count from the first one seen; else from 1.
+    pub fn start(settings: Settings, site: String, tags: impl IntoIterator<Item = (String, bool)>) -> Result<Self> {
+        let numbers = tags.into_iter().map(|(tag, counts_from_first)| (tag, Numbers::new(counts_from_first))).collect();
         let shared = Arc::new(Shared { seen: Mutex::new(Seen { numbers, ..Seen::default() }), ..Shared::default() });
         let watcher = Watcher { settings, prefix: format!("{site}/"), since: Micros::now(), shared: shared.clone(), batch: Batch::new() };
         let thread = std::thread::Builder::new().name("witness".into()).spawn(move || watcher.run()).context("cannot start a thread")?;
@@ -171,7 +187,10 @@ impl Watcher {
     fn begin(&mut self) {
         let mut seen = lock(&self.shared.seen);
         seen.records = 0;
-        seen.numbers.values_mut().for_each(|numbers| *numbers = Numbers::default());
+        for numbers in seen.numbers.values_mut() {
+            // Where the first was seen, it stays the first.
+            *numbers = Numbers { base: numbers.base, head: numbers.base.unwrap_or(0), ..Numbers::default() };
+        }
     }
 
     fn note(&mut self, value: &[u8]) {
@@ -213,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_what_later_numbers_have_overtaken_for_long() {
         let start = Instant::now();
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(false);
         for number in [1, 2, 3, 3, 6, 5] {
             numbers.see(number, start);
         }
@@ -221,6 +240,17 @@ mod tests {
         assert_eq!(numbers.overdue(start + PATIENCE), 1);
         numbers.see(4, start);
         assert_eq!((numbers.count(), numbers.overdue(start + PATIENCE)), (6, 0));
+    }
+
+    #[test]
+    fn a_device_that_worked_before_counts_from_the_first_number_seen() {
+        let start = Instant::now();
+        let mut numbers = Numbers::new(true);
+        assert_eq!(numbers.of(40), 0);
+        for number in [41, 42, 44] {
+            numbers.see(number, start);
+        }
+        assert_eq!((numbers.count(), numbers.of(44), numbers.overdue(start + PATIENCE)), (3, 4, 1));
     }
 
     #[test]
