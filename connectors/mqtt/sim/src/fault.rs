@@ -109,7 +109,8 @@ impl Turns {
         (!kinds.is_empty() && !clients.is_empty()).then_some(Self { kinds, clients, next: 0 })
     }
 
-    pub fn next(&mut self) -> Fault {
+    /// The next one.
+    pub fn take(&mut self) -> Fault {
         let kind = self.kinds[self.next % self.kinds.len()];
         let client = &self.clients[self.next % self.clients.len()];
         self.next += 1;

@@ -17,6 +17,7 @@ const LOCK: &str = "demo.lock";
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     pub kafka: SocketAddr,
+    pub registry: SocketAddr,
     pub http: SocketAddr,
     pub mqtt: SocketAddr,
     pub opcua: SocketAddr,
@@ -28,12 +29,13 @@ impl Addresses {
         const fn local(port: u16) -> SocketAddr {
             SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
         }
-        Self { kafka: local(9092), http: local(8080), mqtt: local(1883), opcua: local(4840) }
+        Self { kafka: local(9092), registry: local(8081), http: local(8080), mqtt: local(1883), opcua: local(4840) }
     }
 
-    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 4] {
+    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 5] {
         [
             ("Kafka", &mut self.kafka),
+            ("the schema registry", &mut self.registry),
             ("the console", &mut self.http),
             ("the MQTT simulator", &mut self.mqtt),
             ("the OPC UA simulator", &mut self.opcua),

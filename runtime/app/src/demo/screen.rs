@@ -168,15 +168,18 @@ fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
 
 fn head(view: &View, width: usize) -> Vec<Vec<Piece>> {
     let title = format!(" Millrace demo   {}   {}", view.site, clock(view.elapsed()));
+    let data = format!("   data {}", view.data);
     let end = "Ctrl-C ends ";
-    let gap = width.saturating_sub(title.chars().count() + end.len());
-    let kind = if view.is_embedded { " (embedded)" } else { "" };
-    let mut places = vec![(DIM, " Kafka ".into()), (PLAIN, format!("{}{kind}", view.kafka))];
+    let gap = width.saturating_sub(title.chars().count() + data.chars().count() + end.len());
+    let mut places = vec![(DIM, " Kafka ".into()), (PLAIN, view.kafka.clone())];
     if view.kafka_status != "Running" {
         places.push((colour_of(view.kafka_status), format!(" {}", view.kafka_status)));
     }
-    places.extend([(DIM, "  console ".into()), (PLAIN, view.http.clone()), (DIM, "  data ".into()), (PLAIN, view.data.clone())]);
-    vec![vec![(BOLD, title), (PLAIN, " ".repeat(gap)), (DIM, end.into())], places]
+    if let Some(registry) = view.registry {
+        places.extend([(DIM, "  registry ".into()), (PLAIN, registry.to_string())]);
+    }
+    places.extend([(DIM, "  console ".into()), (PLAIN, view.http.clone())]);
+    vec![vec![(BOLD, title), (DIM, data), (PLAIN, " ".repeat(gap)), (DIM, end.into())], places]
 }
 
 fn colour_of(status: &str) -> &'static str {
@@ -325,7 +328,8 @@ fn how_to_look(view: &View, is_tall: bool) -> Vec<Vec<Piece>> {
 
 fn places(view: &View) -> String {
     let kind = if view.is_embedded { " (embedded)" } else { "" };
-    format!("Millrace demo, {}: Kafka {}{kind}, console {}, data {}", view.site, view.kafka, view.http, view.data)
+    let registry = view.registry.map_or(String::new(), |registry| format!(", registry {registry}"));
+    format!("Millrace demo, {}: Kafka {}{kind}{registry}, console {}, data {}", view.site, view.kafka, view.http, view.data)
 }
 
 fn in_a_line(view: &View) -> String {

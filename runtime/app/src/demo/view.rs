@@ -16,6 +16,7 @@ use millrace_engine::ledger::Snapshot;
 use millrace_schemas::Micros;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Events kept for the screen.
@@ -29,6 +30,8 @@ pub struct View {
     pub kafka: String,
     pub is_embedded: bool,
     pub kafka_status: &'static str,
+    /// Where the embedded schema registry listens.
+    pub registry: Option<SocketAddr>,
     pub http: String,
     pub data: String,
     pub sources: Vec<Source>,
@@ -85,6 +88,7 @@ impl View {
             kafka: place.kafka.clone(),
             is_embedded: place.is_embedded,
             kafka_status: "Starting",
+            registry: service.registry,
             http: format!("http://{}", service.http),
             data: place.data.display().to_string(),
             sources: Vec::new(),
@@ -265,6 +269,7 @@ impl View {
             "seconds": self.elapsed().as_secs_f64(),
             "kafka": self.kafka,
             "embedded": self.is_embedded,
+            "registry": self.registry,
             "http": self.http,
             "data": self.data,
             "first_received_ms": millis(self.first_received),

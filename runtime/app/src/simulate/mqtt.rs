@@ -62,7 +62,7 @@ pub async fn simulate(options: Options) -> Result<ExitCode> {
     let clients = if on.is_empty() { hall.clients().map(str::to_owned).collect() } else { on };
     let mut turns = Turns::new(faults, clients);
     until_the_end(&troubles, || {
-        let fault = turns.as_mut().map(Turns::next);
+        let fault = turns.as_mut().map(Turns::take);
         if let Some(fault) = &fault {
             hall.inflict(fault);
         }
