@@ -250,6 +250,7 @@ impl Intake {
         let floor = incarnation();
         let mut next_seq = if store.power_cut() { floor } else { 0 };
         let mut lanes = Vec::new();
+        let mut recovered = [0; 3];
         let mut counts: Vec<u64> = Vec::new();
         for lane in wanted {
             let name = Outlet::log_name(&source, lane);
@@ -282,18 +283,24 @@ impl Intake {
                 total = total.max(Note::decode(&note).lane_total);
             }
             next_seq = next_seq.max(log.end()).max(log.cursor(CURSOR).map_or(0, |(offset, _)| offset + 1));
+            if names.contains(&name) {
+                recovered[lane as usize] = log.end();
+            }
             lanes.push(LanePipe { lane, log, builder: Builder::default(), total });
         }
-        fold_positions(&lanes, &saved.ends, &mut folded).map_err(|e| format!("cannot read the positions of {source}: {e}"))?;
+        let left_out = fold_positions(&lanes, &recovered, &saved.ends, &mut folded)
+            .map_err(|e| format!("cannot read the positions of {source}: {e}"))?;
         restore_counts(&ledger, counts, lanes.iter().map(|l| l.total).sum());
 
         let positions = Arc::new(PositionKeeper {
             file: positions_file,
             logs: lanes.iter().map(|l| (l.lane, l.log.clone())).collect(),
-            state: Mutex::new(PositionState { map: folded, ends: ends(&lanes), is_dirty: false }),
+            state: Mutex::new(PositionState { map: folded, ends: ends(&lanes), is_dirty: left_out > 0 }),
             bytes_since: AtomicU64::new(0),
             saving: Mutex::new(()),
         });
+        // A lane that lost its end goes on above it: at the next start the missing pieces would seem to be there.
+        positions.save().map_err(|e| format!("cannot write {}: {e}", positions.file.display()))?;
         for lane in &lanes {
             let events = events.clone();
             lane.log.on_sync(move |_| events.synced.notify_waiters());
@@ -1270,9 +1277,10 @@ fn ends(lanes: &[LanePipe]) -> [u64; 3] {
 /// Keys and values that moved with one batch.
 type Moves = Vec<(String, Vec<u8>)>;
 
-/// Folds the positions of every batch behind `from` into `map`, in the order they were sent; a split batch whose other pieces are not there is left out.
-fn fold_positions(lanes: &[LanePipe], from: &[u64; 3], map: &mut Positions) -> Result<(), String> {
-    let ends = ends(lanes);
+/// Folds the positions of every batch behind `from` into `map`, in the order they were sent. A split batch whose other pieces did not
+/// reach the `recovered` end of their lane is left out; returns how many were.
+fn fold_positions(lanes: &[LanePipe], recovered: &[u64; 3], from: &[u64; 3], map: &mut Positions) -> Result<usize, String> {
+    let mut left_out = 0;
     let mut moves: Vec<(u64, Moves)> = Vec::new();
     let mut buffer = millrace_log::ReadBuf::default();
     for lane in lanes {
@@ -1283,7 +1291,11 @@ fn fold_positions(lanes: &[LanePipe], from: &[u64; 3], map: &mut Positions) -> R
             for batch in buffer.batches() {
                 next = batch.next;
                 let frame = Frame::read(batch.payload).map_err(|e| e.to_string())?;
-                if frame.moved.is_empty() || frame.split.iter().any(|(lane, end)| ends[*lane as usize] < *end) {
+                if frame.moved.is_empty() {
+                    continue;
+                }
+                if frame.split.iter().any(|(lane, end)| recovered[*lane as usize] < *end) {
+                    left_out += 1;
                     continue;
                 }
                 moves.push((batch.first, frame.moved.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect()));
@@ -1298,7 +1310,7 @@ fn fold_positions(lanes: &[LanePipe], from: &[u64; 3], map: &mut Positions) -> R
     for (key, value) in moves.into_iter().flat_map(|(_, moved)| moved) {
         apply_move(map, &key, &value);
     }
-    Ok(())
+    Ok(left_out)
 }
 
 fn apply_move(map: &mut Positions, key: &str, value: &[u8]) {
