@@ -283,9 +283,9 @@ pub struct Replayed {
 }
 
 /// Sends dead letters to the topics where they belong. `commands`: the topics of commands, names or patterns with `*`.
+/// `prepare` makes of a letter's payload what its topic holds.
 ///
 /// Errors: Kafka can't be read or written; what was sent before stays sent.
-/// `prepare` makes of a letter's payload what its topic holds.
 pub fn replay(
     settings: &Settings,
     topics: &[String],

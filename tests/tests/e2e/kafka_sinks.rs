@@ -319,10 +319,11 @@ fn dead_letters_are_listed_and_sent_again_but_never_a_command() {
     })
     .unwrap();
     let chosen = dead::Filter { ids, ..dead::Filter::default() };
-    let refused = dead::replay(&settings, &topics, &chosen, std::slice::from_ref(&bench.topic)).unwrap();
+    let as_it_was = |_: &str, letter: &dead::DeadLetter| Ok(letter.value.clone());
+    let refused = dead::replay(&settings, &topics, &chosen, std::slice::from_ref(&bench.topic), as_it_was).unwrap();
     assert_eq!((refused.sent, refused.refused_total), (0, 3));
     assert!(refused.refused[0].1.contains("command"));
-    let replayed = dead::replay(&settings, &topics, &chosen, &[]).unwrap();
+    let replayed = dead::replay(&settings, &topics, &chosen, &[], as_it_was).unwrap();
     assert_eq!((replayed.sent, replayed.refused_total), (3, 0));
     let records = bench.kafka.read(&bench.topic);
     assert_eq!(records.len(), 23);
