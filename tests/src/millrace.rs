@@ -322,7 +322,7 @@ impl Ledger {
 }
 
 /// The binary under test.
-pub(crate) fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(binary) = std::env::var_os("MILLRACE_BIN") {
