@@ -369,9 +369,10 @@ impl<'a> Publishing<'a> {
                 }
             }
         }
+        drop(readings);
         let fired = self.triggers.fired(batch, first);
         if !fired.is_empty() {
-            self.triggers.read(self.session, self.shared, &mut readings, fired, batch).await?;
+            self.triggers.read(self.session, self.shared, fired, batch).await?;
         }
         Ok(())
     }

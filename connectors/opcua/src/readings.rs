@@ -123,7 +123,8 @@ impl Readings {
                 let handle = reader.u32()? as usize;
                 let stamped = reader.data_value(batch, body)?;
                 if handle >= self.tags.len() {
-                    tally.strangers += 1;
+                    // Some servers send the attribute that events are asked of as a value.
+                    tally.strangers += u64::from(handle < crate::events::FIRST_HANDLE as usize);
                     continue;
                 }
                 self.take(handle, stamped, body, Origin::Change, batch, io, &mut tally);

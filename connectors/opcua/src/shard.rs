@@ -370,7 +370,7 @@ impl Shard {
             let How::Trigger(trigger) = &group.how else { continue };
             let of = |index: usize| (0..readings.len()).find(|handle| readings.item(*handle).index == Some(index));
             let Some(tag) = of(trigger.tag).map(|handle| readings.tag(handle)) else { continue };
-            let handles = group.tags.clone().filter_map(of).collect();
+            let handles = group.tags.clone().filter_map(|index| of(index).map(|handle| (handle, index))).collect();
             self.triggers.add(number, tag, trigger.edge, handles, trigger.ack.and_then(of));
         }
         if self.index == 0 && !job.events.is_empty() {

@@ -6,7 +6,6 @@
 use crate::config::Edge;
 use crate::events;
 use crate::job::{How, Job};
-use crate::readings::Readings;
 use crate::session::{Refused, Session, value_of};
 use crate::shard::Shared;
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, StatusCode, TagId, Value, json};
@@ -21,8 +20,8 @@ struct Watch {
     edge: Edge,
     /// `None`: no value came yet.
     last: Option<Value>,
-    /// The items to read, and the one that acknowledges.
-    handles: Vec<usize>,
+    /// The items to read, each with its index in the job's tags, and the one that acknowledges.
+    handles: Vec<(usize, usize)>,
     ack: Option<usize>,
 }
 
@@ -42,7 +41,7 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    pub fn add(&mut self, group: usize, tag: TagId, edge: Edge, handles: Vec<usize>, ack: Option<usize>) {
+    pub fn add(&mut self, group: usize, tag: TagId, edge: Edge, handles: Vec<(usize, usize)>, ack: Option<usize>) {
         self.watches.push(Watch { group, tag, edge, last: None, handles, ack });
     }
 
@@ -76,39 +75,33 @@ impl Triggers {
         fired
     }
 
-    /// Reads the groups and adds their documents to the batch.
-    pub async fn read(
-        &mut self,
-        session: &Session,
-        shared: &Shared,
-        readings: &mut Readings,
-        fired: Vec<Fired>,
-        batch: &mut Batch,
-    ) -> Result<(), Refused> {
+    /// Reads the groups and adds their documents to the batch. The readings must not be locked.
+    pub async fn read(&mut self, session: &Session, shared: &Shared, fired: Vec<Fired>, batch: &mut Batch) -> Result<(), Refused> {
         for event in fired {
             let watch = &self.watches[event.watch];
             let job: &Job = &shared.job;
             let How::Trigger(trigger) = &job.groups[watch.group].how else { continue };
-            let wanted: Vec<usize> = watch.handles.iter().copied().filter(|handle| Some(*handle) != watch.ack).collect();
-            let nodes = shared.resolve(session, &wanted).await?;
+            let wanted: Vec<(usize, usize)> = watch.handles.iter().copied().filter(|(handle, _)| Some(*handle) != watch.ack).collect();
+            let handles: Vec<usize> = wanted.iter().map(|(handle, _)| *handle).collect();
+            let nodes = shared.resolve(session, &handles).await?;
             let mut asked = Vec::with_capacity(nodes.len());
-            for (handle, node) in wanted.iter().zip(&nodes) {
+            for ((_, index), node) in wanted.iter().zip(&nodes) {
                 if let Ok(node) = node {
-                    let range = readings.item(*handle).index.map(|index| job.tags[index].range.clone()).unwrap_or_default();
-                    asked.push(ReadValueId { index_range: range, ..value_of(node.clone()) });
+                    asked.push(ReadValueId { index_range: job.tags[*index].range.clone(), ..value_of(node.clone()) });
                 }
             }
             let mut values = session.read(&asked).await?.into_iter();
+            let readings = shared.readings.lock().await;
             let start = batch.heap.len();
             let mut spans = Vec::with_capacity(wanted.len());
             let mut bad = Vec::new();
             batch.heap.push(b'{');
-            for (handle, node) in wanted.iter().zip(&nodes) {
-                let name = readings.item(*handle).index.map(|index| job.tags[index].name.clone()).unwrap_or_default();
+            for ((_, index), node) in wanted.iter().zip(&nodes) {
+                let name = &job.tags[*index].name;
                 if !spans.is_empty() {
                     batch.heap.push(b',');
                 }
-                json::quoted(&name, &mut batch.heap);
+                json::quoted(name, &mut batch.heap);
                 batch.heap.push(b':');
                 let at = batch.heap.len();
                 let status = match node {
@@ -127,7 +120,7 @@ impl Triggers {
                 if !status.is_good() {
                     bad.push((name, status));
                 }
-                spans.push((*handle, batch.span_from(at)));
+                spans.push((*index, batch.span_from(at)));
             }
             if !bad.is_empty() {
                 batch.heap.extend_from_slice(b",\"_status\":{");
@@ -145,10 +138,7 @@ impl Triggers {
             let key = match &trigger.key {
                 None => Span::EMPTY,
                 Some(template) => {
-                    let of = |name: &str| {
-                        let is_named = |handle: usize| readings.item(handle).index.is_some_and(|index| *job.tags[index].name == *name);
-                        spans.iter().find(|(handle, _)| is_named(*handle)).map(|(_, span)| *span)
-                    };
+                    let of = |name: &str| spans.iter().find(|(index, _)| *job.tags[*index].name == *name).map(|(_, span)| *span);
                     events::key(template, of, batch)
                 }
             };

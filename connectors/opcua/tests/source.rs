@@ -97,9 +97,9 @@ async fn every_kind_of_value_keeps_its_type_time_and_status() {
         "running",
         "order",
         "curve",
-        "part/die/temperature",
-        "part/serial",
-        "part/zones",
+        "part/Die/Temperature",
+        "part/Serial",
+        "part/Zones",
         "state",
         "whole",
         "gone",
@@ -119,11 +119,11 @@ async fn every_kind_of_value_keeps_its_type_time_and_status() {
     assert!(matches!(value("order"), Owned::Text(text) if text.starts_with("FA-")));
     assert!(matches!(value("curve"), Owned::Array(items, dims) if items.len() > 2 && dims.is_empty()));
     assert!(matches!(value("first"), Owned::Array(items, _) if items.len() == 2));
-    assert!(matches!(value("part/die/temperature"), Owned::Double(_)));
-    assert!(matches!(value("part/zones"), Owned::Array(..)));
+    assert!(matches!(value("part/Die/Temperature"), Owned::Double(_)));
+    assert!(matches!(value("part/Zones"), Owned::Array(..)));
     assert!(matches!(value("state"), Owned::Int(_)));
     let Owned::Struct(whole) = value("whole") else { panic!("is JSON") };
-    assert!(whole.starts_with("{\"") && whole.contains("\"die\":{\""), "{whole}");
+    assert!(whole.starts_with("{\"") && whole.contains("\"Die\":{\""), "{whole}");
     let gone = of(&samples, "gone")[0];
     assert_eq!((gone.value.clone(), gone.status), (Owned::Null, StatusCode::BAD_NODE_ID_UNKNOWN));
     let temp = of(&samples, "temp")[0];
