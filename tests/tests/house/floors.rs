@@ -166,7 +166,7 @@ fn every_member_is_laid_out_alike() {
     // What a crate is about may have a folder of its own.
     let own: &[(&str, &[&str])] = &[
         ("config", &["factory.schema.json", "reference.md"]),
-        ("schemas", &["telemetry.avsc", "telemetry.schema.json", "avro", "json", "proto"]),
+        ("schemas", &["telemetry.avsc", "telemetry.proto", "telemetry.schema.json", "avro", "json", "proto"]),
         ("tests", &["fuzz", "peers", "run", "bench", "licences.txt"]),
     ];
     for package in members() {

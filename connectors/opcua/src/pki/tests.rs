@@ -1,3 +1,5 @@
+//! Certificates as plants have them: self-signed, issued, expired, revoked, for another host.
+
 use super::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
