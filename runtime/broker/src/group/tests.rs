@@ -1,3 +1,5 @@
+//! Groups, told by their members' requests and the clock's.
+
 use super::*;
 use proptest::prelude::*;
 use tokio::sync::oneshot::Receiver;
