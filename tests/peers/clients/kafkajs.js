@@ -49,6 +49,8 @@ async function withAdmin(use) {
 async function create(of, numPartitions = 1, configEntries = []) {
   await withAdmin(async (admin) => {
     await admin.createTopics({ topics: [{ topic: name(of), numPartitions, configEntries }], waitForLeaders: true });
+    // The controller has it; its partitions take a moment to learn of it.
+    await until("the topic is there", () => admin.fetchTopicOffsets(name(of)).catch(() => false));
   });
   return name(of);
 }
