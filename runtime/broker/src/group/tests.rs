@@ -1,3 +1,5 @@
+//! One group through its life: told, joined, assigned, left, restarted; then whatever members may do, at random.
+
 //! Groups, told by their members' requests and the clock's.
 
 use super::*;
