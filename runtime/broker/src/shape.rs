@@ -251,7 +251,7 @@ mod tests {
                         if open == b'[' { self.structure(inner) } else { self.field(inner) }
                     }
                 }
-                b'{' if self.next() % 2 == 0 => self.out.push(0xff),
+                b'{' if self.next().is_multiple_of(2) => self.out.push(0xff),
                 b'{' => {
                     self.out.push(1);
                     self.structure(&kind[1..kind.len() - 1]);

@@ -1,5 +1,3 @@
-//! One group through its life: told, joined, assigned, left, restarted; then whatever members may do, at random.
-
 //! Groups, told by their members' requests and the clock's.
 
 use super::*;
@@ -73,8 +71,8 @@ fn static_member(instance: &str) -> Join {
     Join { instance: Some(instance.into()), can_skip: true, ..new_member() }
 }
 
-fn now<T>(mut answer: Receiver<T>) -> T {
-    answer.try_recv().ok().expect("the answer is there")
+fn now<T: std::fmt::Debug>(mut answer: Receiver<T>) -> T {
+    answer.try_recv().expect("the answer is there")
 }
 
 fn waits<T>(answer: &mut Receiver<T>) -> bool {
