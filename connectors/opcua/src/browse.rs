@@ -1,7 +1,7 @@
 //! `millrace browse opcua ENDPOINT`: what a server has, as a source to paste under `sources:`, or as a table for `tags_from`.
 //!
-//! Read only, one session. Bounded: so many variables, so many nodes, ten levels; `--below` begins elsewhere than at `Objects`, which is shown
-//! without its `Server`.
+//! Read only, one session. Bounded: so many variables, so many nodes, ten levels. `--below` begins elsewhere than at `Objects`, which is shown
+//! without what the standard itself puts there (`Server`, `Aliases`), and variables without the settings of their history.
 
 use crate::address::{Address, Start};
 use crate::inspect::{apart, decoded, open, shown};
@@ -17,7 +17,6 @@ use std::pin::Pin;
 
 const DEPTH: usize = 10;
 const MOST_NODES: usize = 200_000;
-const SERVER: u32 = 2253;
 
 /// Looks at a server and describes what it has.
 pub fn browse(request: Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
@@ -55,7 +54,7 @@ async fn look(session: &Session, request: &Browse) -> Result<Seen, String> {
     let refused = |refused: crate::session::Refused| refused.to_string();
     let start = start(session, request).await?;
     let mut seen = Seen { namespaces: session.space().uris().map(str::to_owned).collect(), ..Seen::default() };
-    let mut known: HashSet<NodeId> = HashSet::from([start.clone(), NodeId::new(0, SERVER)]);
+    let mut known: HashSet<NodeId> = HashSet::from([start.clone()]);
     // Nodes to look below, with their paths; of a variable also its place among the found.
     let mut level: Vec<(NodeId, Vec<String>, Option<usize>)> = vec![(start, Vec::new(), None)];
     let mut properties: Vec<(usize, &'static str, NodeId)> = Vec::new();
@@ -70,7 +69,9 @@ async fn look(session: &Session, request: &Browse) -> Result<Seen, String> {
                     properties.extend(property_of(&child).map(|name| (variable, name, node)));
                     continue;
                 }
-                if child.node_id.server_index != 0 || !known.insert(node.clone()) {
+                let is_of_the_standard = request.below.is_none() && path.is_empty() && node.namespace == 0;
+                let is_of_the_history = child.reference_type_id == ReferenceTypeId::HasHistoricalConfiguration;
+                if child.node_id.server_index != 0 || is_of_the_standard || is_of_the_history || !known.insert(node.clone()) {
                     continue;
                 }
                 if known.len() > MOST_NODES || seen.variables.len() >= request.limit {

@@ -76,6 +76,8 @@ pub fn shown(value: &DataValue) -> String {
         Some(Variant::ByteString(bytes)) => return format!("{} bytes", bytes.as_ref().len()),
         Some(Variant::LocalizedText(text)) => text.text.to_string(),
         Some(Variant::String(text)) => format!("{:?}", text.as_ref()),
+        Some(Variant::QualifiedName(name)) => format!("{}:{}", name.namespace_index, name.name.as_ref()),
+        Some(Variant::StatusCode(status)) => format!("{status}"),
         Some(value) => value.to_string(),
     };
     const MOST_CHARACTERS: usize = 40;

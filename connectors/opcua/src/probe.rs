@@ -90,7 +90,12 @@ async fn ask(session: &Session, report: &mut Map<String, Json>) -> Result<(), St
     let values = session.read(&wanted).await.map_err(|refused| refused.to_string())?;
     for ((part, name, _), value) in ASKED.iter().zip(&values) {
         // What a server does not have it does not say.
-        if value.status().is_bad() || matches!(value.value, None | Some(Variant::Empty)) {
+        let is_empty = match &value.value {
+            None | Some(Variant::Empty) => true,
+            Some(Variant::String(text)) => text.is_empty(),
+            Some(_) => false,
+        };
+        if value.status().is_bad() || is_empty {
             continue;
         }
         let part = report.entry(*part).or_insert_with(|| Map::new().into());
