@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 pub const KAFKA_VERSION: &str = "4.1.1";
 pub const SPARKPLUG_CLIENT_VERSION: &str = "3.2.4";
 pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
+pub const CONFLUENT_KAFKA_VERSION: &str = "2.12.2";
+pub const CONFLUENT_NODE_VERSION: &str = "1.10.1";
 pub const APICURIO_VERSION: &str = "3.0.9";
 pub const KAFKAJS_VERSION: &str = "2.2.4";
 /// Clients of Kafka from PyPI, with what they need to decompress.
@@ -104,6 +106,32 @@ fn pypi(name: &str, packages: &[&str]) -> PathBuf {
         run(pip, &format!("fetch {} from PyPI", packages.join(", ")));
     });
     folder.join("bin/python3")
+}
+
+/// PyPI's `confluent-kafka` with its serializers: the folder of its packages, for `PYTHONPATH`.
+pub fn confluent_python() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("confluent-kafka-{CONFLUENT_KAFKA_VERSION}"), |folder| {
+            let mut pip = tool("python3", "python3 python3-pip");
+            pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(folder);
+            pip.arg(format!("confluent-kafka[avro,json,protobuf]=={CONFLUENT_KAFKA_VERSION}"));
+            run(pip, "fetch confluent-kafka from PyPI");
+        })
+    })
+}
+
+/// npm's `@confluentinc/schemaregistry`: the folder that holds `node_modules`.
+pub fn confluent_node() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("confluent-schemaregistry-{CONFLUENT_NODE_VERSION}"), |folder| {
+            let mut npm = tool("npm", "npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(folder);
+            npm.arg(format!("@confluentinc/schemaregistry@{CONFLUENT_NODE_VERSION}"));
+            run(npm, "fetch @confluentinc/schemaregistry from npm");
+        })
+    })
 }
 
 /// A command from a Debian package; installed on the spot where root may, else the line to type.

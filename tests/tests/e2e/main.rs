@@ -18,6 +18,7 @@ mod load;
 mod mqtt_sink;
 mod mqtt_source;
 mod peers;
+mod registry;
 mod secured;
 mod simulate;
 mod sparkplug;

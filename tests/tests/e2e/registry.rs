@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 /// Ours, in this process, over a Kafka of its own: the topic's name is fixed.
 struct Ours {
-    kafka: Kafka,
-    tokio: tokio::runtime::Runtime,
+    _kafka: Kafka,
+    _tokio: tokio::runtime::Runtime,
     port: u16,
 }
 
@@ -23,7 +23,7 @@ impl Ours {
             let kafka = Kafka::start();
             let tokio = tokio::runtime::Runtime::new().expect("tokio starts");
             let port = serve(&kafka, &tokio);
-            Self { kafka, tokio, port }
+            Self { _kafka: kafka, _tokio: tokio, port }
         })
     }
 }
@@ -123,9 +123,195 @@ fn every_change_of_the_table_is_judged_as_by_a_foreign_registry_or_it_is_said_wh
             assert!(change.foreign.as_ref().is_none_or(|foreign| foreign.why.len() > 20), "{}: why?", change.what);
             let there = verdict(theirs, change, &subject, level);
             if there != said.unwrap_or(expected) {
-                wrong.push(format!("{} {} {level}: ours says {expected}, the foreign one {there}, and nobody says why", change.kind, change.what));
+                wrong.push(format!(
+                    "{} {} {level}: ours says {expected}, the foreign one {there}, and nobody says why",
+                    change.kind, change.what
+                ));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One call, and what is answered.
+#[derive(Deserialize)]
+struct Call {
+    call: String,
+    #[serde(default)]
+    body: Option<Value>,
+    /// The name by which later calls mean the id that is answered.
+    #[serde(default)]
+    save: Option<String>,
+    status: u16,
+    /// The error's code; without one it is no error.
+    #[serde(default)]
+    code: Option<i64>,
+    #[serde(default)]
+    foreign: Option<ForeignAnswer>,
+}
+
+/// What the foreign registry answers where it differs; where only the reason stands, its body does.
+#[derive(Deserialize)]
+struct ForeignAnswer {
+    #[serde(default)]
+    status: Option<u16>,
+    #[serde(default)]
+    code: Option<i64>,
+    why: String,
+}
+
+/// An answer without what only one of the registries says, and with names for ids.
+fn plain(answer: &Value, ids: &[(String, i64)]) -> Value {
+    match answer {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(key, value)| {
+                // Defaults that one writes out; which level was set is a key of its own in Confluent's.
+                !(*key == "schemaType" && *value == "AVRO" || *key == "references" && **value == json!([]))
+            });
+            let entry = |(key, value): (&String, &Value)| match (key.as_str(), value) {
+                ("schema", Value::String(text)) => (key.clone(), serde_json::from_str(text).unwrap_or_else(|_| json!(text.trim()))),
+                ("id", Value::Number(id)) => (key.clone(), name_of(id.as_i64(), ids)),
+                _ => (key.clone(), plain(value, ids)),
+            };
+            Value::Object(kept.map(entry).collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(|one| plain(one, ids)).collect()),
+        Value::String(text) => json!(text.trim()),
+        other => other.clone(),
+    }
+}
+
+fn name_of(id: Option<i64>, ids: &[(String, i64)]) -> Value {
+    // The first name of an id: the same content has the same name in both registries.
+    ids.iter().find(|(_, known)| Some(*known) == id).map_or(json!("?"), |(name, _)| json!(name))
+}
+
+#[test]
+fn every_call_is_answered_as_by_a_foreign_registry_or_it_is_said_why_not() {
+    let calls: Vec<Call> = serde_json::from_str(include_str!("registry_calls.json")).expect("the list is JSON");
+    assert!(calls.len() >= 100, "{} calls", calls.len());
+    let kafka = Kafka::start();
+    let tokio = tokio::runtime::Runtime::new().expect("tokio starts");
+    let ours = At { port: serve(&kafka, &tokio), path: "" };
+    let apicurio = Apicurio::start();
+    let theirs = At { port: apicurio.port(), path: apicurio::PATH };
+    let (mut our_ids, mut their_ids) = (Vec::new(), Vec::new());
+    let mut wrong = Vec::new();
+    for call in &calls {
+        let ask = |at: At, ids: &mut Vec<(String, i64)>| {
+            let (method, path) = call.call.split_once(' ').expect("a method and a path");
+            let path = ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), &id.to_string()));
+            let (status, answer) = at.call(method, &path, call.body.as_ref());
+            if let (Some(name), Some(id)) = (&call.save, answer["id"].as_i64()) {
+                ids.push((name.clone(), id));
+            }
+            (status, answer["error_code"].as_i64(), answer)
+        };
+        let (status, code, ours) = ask(ours, &mut our_ids);
+        let (there_status, there_code, there) = ask(theirs, &mut their_ids);
+        let shown = format!("{} {}", call.call, call.body.as_ref().map_or_else(String::new, Value::to_string));
+        if (status, code) != (call.status, call.code) {
+            wrong.push(format!("{shown}: {status} {ours}, not {} {:?}", call.status, call.code));
+        }
+        let (expected_status, expected_code) = match &call.foreign {
+            Some(ForeignAnswer { status: Some(status), code, .. }) => (*status, *code),
+            _ => (call.status, call.code),
+        };
+        if (there_status, there_code) != (expected_status, expected_code) {
+            wrong.push(format!("{shown}: the foreign one says {there_status} {there}, and nobody says why"));
+        }
+        match &call.foreign {
+            Some(foreign) => assert!(foreign.why.len() > 15, "{shown}: why?"),
+            None if status == 200 && plain(&ours, &our_ids) != plain(&there, &their_ids) => {
+                wrong.push(format!("{shown}: {ours}, the foreign one {there}, and nobody says why"));
+            }
+            None => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a registry says of itself: subjects, versions, levels.
+fn contents(at: At) -> Vec<Value> {
+    let (_, subjects) = at.call("GET", "/subjects?deleted=true", None);
+    let mut all = vec![subjects.clone(), at.call("GET", "/config", None).1];
+    for subject in subjects.as_array().expect("a list") {
+        let subject = subject.as_str().expect("a name");
+        for path in
+            [format!("/subjects/{subject}/versions?deleted=true"), format!("/subjects/{subject}/versions"), format!("/config/{subject}")]
+        {
+            all.push(at.call("GET", &path, None).1);
+        }
+        all.push(at.call("GET", &format!("/subjects/{subject}/versions/latest"), None).1);
+    }
+    all
+}
+
+#[test]
+fn what_one_registry_wrote_the_next_one_reads_over_kill_and_compaction() {
+    let mut kafka = Kafka::options().property("log.cleaner.min.compaction.lag.ms", "0").start();
+    let tokio = tokio::runtime::Runtime::new().expect("tokio starts");
+    let first = At { port: serve(&kafka, &tokio), path: "" };
+    let schema = |text: &str| json!({"schema": text});
+    for (subject, text) in [("a", "\"int\""), ("a", "\"long\""), ("b", "\"string\""), ("gone", "\"bytes\""), ("c", "\"int\"")] {
+        first.must("POST", &format!("/subjects/{subject}/versions"), &schema(text));
+    }
+    first.must("PUT", "/config", &json!({"compatibility": "FULL"}));
+    first.must("PUT", "/config/b", &json!({"compatibility": "NONE"}));
+    first.must("DELETE", "/subjects/a/versions/1", &json!({}));
+    first.must("DELETE", "/subjects/gone", &json!({}));
+    first.must("DELETE", "/subjects/gone?permanent=true", &json!({}));
+    let before = contents(first);
+    // Another registry over the same topic: the first one is as good as killed, it keeps nothing of its own.
+    let second = At { port: serve(&kafka, &tokio), path: "" };
+    assert_eq!(contents(second), before);
+    // While Kafka is away nothing is lost and a write is refused; afterwards both go on.
+    kafka.kill9();
+    assert_eq!(second.call("GET", "/subjects", None).1, json!(["a", "b", "c"]));
+    kafka.restart();
+    let (_, answer) = eventually("a schema is registered again", || {
+        let answer = second.call("POST", "/subjects/d/versions", Some(&schema("\"double\"")));
+        (answer.0 == 200).then_some(answer)
+    });
+    assert_eq!(answer, json!({"id": 5}), "the number of a deleted schema is not used again");
+    eventually("the first registry reads it, too", || (first.call("GET", "/subjects/d/versions", None).0 == 200).then_some(()));
+    let keys: Vec<String> = kafka.read(embedded::TOPIC).iter().map(Record::key_text).collect();
+    assert!(keys.contains(&r#"{"keytype":"SCHEMA","subject":"a","version":1,"magic":1}"#.to_owned()), "{keys:?}");
+}
+
+/// What a foreign client prints, given these lines: one value of JSON per line.
+fn said(name: &str, mut command: std::process::Command, lines: &str) -> Vec<Value> {
+    use std::io::Write;
+    use std::process::Stdio;
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+    let mut input = child.stdin.take().expect("its input is a pipe");
+    input.write_all(lines.as_bytes()).expect("it reads its input");
+    drop(input);
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{name} says {line}: {error}"))).collect()
+}
+
+#[test]
+fn foreign_clients_register_write_and_read_through_the_embedded_registry() {
+    let url = format!("http://127.0.0.1:{}", Ours::shared().port);
+    let python = |script: &str| {
+        let mut command = peers::debian("python3", "python3");
+        command.env("PYTHONPATH", peers::confluent_python()).arg(peers::scripts().join(script)).arg(&url);
+        command
+    };
+    let values = said("confluent-kafka", python("encode.py"), "");
+    assert_eq!(values.len(), 3, "{values:?}");
+    let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
+    let mut node = peers::debian("node", "nodejs");
+    node.arg(peers::scripts().join("decode.js")).arg(peers::confluent_node()).arg(&url);
+    for (name, command) in [("confluent-kafka", python("decode.py")), ("@confluentinc/schemaregistry", node)] {
+        let decoded = said(name, command, &lines);
+        assert_eq!(decoded.len(), 3, "{name}: {decoded:?}");
+        for value in decoded {
+            assert_eq!((&value["tag"], &value["v"]), (&json!("a"), &json!(1.5)), "{name}");
+        }
+    }
 }
