@@ -390,7 +390,8 @@ fn array<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found
             (None, Some(is)) => match had.content() {
                 Content::Open if !is_empty(is) => say(found, "ITEM_ADDED_TO_OPEN_CONTENT_MODEL", &path),
                 Content::Partly(schema) => {
-                    if compare(known, old.inner(schema), new.inner(is), &path, found)? {
+                    let differs = compare(known, old.inner(schema), new.inner(is), &path, found)?;
+                    if differs {
                         say(found, "ITEM_ADDED_NOT_COVERED_BY_PARTIALLY_OPEN_CONTENT_MODEL", &path);
                     }
                 }
