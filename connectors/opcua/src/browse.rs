@@ -294,7 +294,7 @@ fn table(seen: &Seen) -> String {
         };
         let (low, high) = one.range.map_or((String::new(), String::new()), |(low, high)| (number(low), number(high)));
         let (unit, description) = (one.unit.as_deref().unwrap_or_default(), one.description.as_deref().unwrap_or_default());
-        let cells = [&name, &node, unit, &low, &high, description].map(|text| cell(text));
+        let cells = [&name, &node, unit, &low, &high, description].map(cell);
         let _ = writeln!(out, "{}", cells.join(","));
     }
     out

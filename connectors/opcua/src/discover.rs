@@ -48,7 +48,7 @@ pub async fn look(session: &Session, browse: &Browse, group: &Group, at: &str) -
             let Ok(children) = resolver.below(session, &node).await? else { continue };
             for child in children.iter() {
                 let id = &child.node_id.node_id;
-                let is_property = child.reference_type_id == NodeId::from(ReferenceTypeId::HasProperty);
+                let is_property = child.reference_type_id == ReferenceTypeId::HasProperty;
                 if is_property || child.node_id.server_index != 0 || !seen.insert(id.clone()) {
                     continue;
                 }

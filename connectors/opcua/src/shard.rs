@@ -33,13 +33,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// A node, or why there is none; and when that was found out.
+type Found = (Result<NodeId, StatusCode>, Instant);
+
 /// What the tasks of one session have in common.
 pub struct Shared {
     pub job: Arc<Job>,
     pub io: SourceIo,
     pub readings: tokio::sync::Mutex<Readings>,
-    /// Node ids of this connection, by handle; of what is not there the status, and when that was found out.
-    nodes: parking_lot::Mutex<HashMap<usize, (Result<NodeId, StatusCode>, Instant)>>,
+    /// Node ids of this connection, by handle.
+    nodes: parking_lot::Mutex<HashMap<usize, Found>>,
     url: String,
     acknowledge: mpsc::UnboundedSender<(AckId, usize)>,
     acknowledges: tokio::sync::Mutex<mpsc::UnboundedReceiver<(AckId, usize)>>,

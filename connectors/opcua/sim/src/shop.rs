@@ -83,11 +83,14 @@ pub enum Error {
     Gone,
 }
 
+/// Where the outcome of an order goes.
+type Answer = SyncSender<Result<(), Error>>;
+
 /// A running shop; gone when dropped. Its methods return when the deed is done.
 pub struct Shop {
     port: u16,
     host: String,
-    orders: Option<UnboundedSender<(Order, SyncSender<Result<(), Error>>)>>,
+    orders: Option<UnboundedSender<(Order, Answer)>>,
     frozen: Arc<(Gate<bool>, Condvar)>,
     strokes: Arc<[AtomicU32]>,
     thread: Option<JoinHandle<()>>,
