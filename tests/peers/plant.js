@@ -73,6 +73,9 @@ async function furnish() {
       field("Die", die.nodeId), field("Zones", DataType.Double, 1),
     ],
   });
+  for (const type of [die, part]) {
+    ns.addObject({ browseName: { name: "Default Binary", namespaceIndex: 0 }, encodingOf: type.nodeId, typeDefinition: "DataTypeEncodingType" });
+  }
   await opcua.ensureDatatypeExtracted(space);
   const result = space.constructExtensionObject(part, {
     serial: "P-7", peak: 123.5, good: true, state: 1, die: { id: 9, temperature: 200.25 }, zones: [1.0, 2.5],

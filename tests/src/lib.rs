@@ -7,7 +7,7 @@
 //! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
 //! - [`millrace`]: the runtime under test, from a YAML text.
 //! - [`apicurio`]: a foreign schema registry.
-//! - [`sparkplug`]: edge nodes from two foreign ecosystems.
+//! - [`sparkplug`]: edge nodes from two foreign ecosystems. [`plant`]: OPC UA servers from three. [`script`]: how such peers take orders.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
 //! - [`stub`]: a receiver that acknowledges and discards, for benchmarks.
 //! - [`tls`]: a certificate authority per test.
@@ -40,8 +40,10 @@ pub mod millrace;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod peers;
+pub mod plant;
 pub mod process;
 pub mod registry;
+pub mod script;
 pub mod sparkplug;
 pub mod stub;
 pub mod tls;
@@ -56,8 +58,10 @@ pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};
 pub use mosquitto::{Mosquitto, MosquittoOptions};
 pub use mqtt::{Client, Message};
+pub use plant::{Plant, Stack};
 pub use process::Process;
 pub use registry::Registry;
+pub use script::Script;
 pub use sparkplug::EdgeNode;
 pub use tls::Authority;
 pub use topic::{Follow, Record, below_site};

@@ -191,6 +191,11 @@ impl Millrace {
         self.command(args).output().expect("the binary starts")
     }
 
+    /// As [`Millrace::run`], with more in its environment.
+    pub fn run_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Output {
+        self.command(args).envs(environment.iter().copied()).output().expect("the binary starts")
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir()).env("RUST_BACKTRACE", "1");

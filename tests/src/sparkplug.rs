@@ -3,18 +3,12 @@
 //! They differ where it hurts (UInt32 in `long_value` or `int_value`, negative Int8 and Int16, bdSeq), so tests take both.
 //! Both run a small script of ours (`tests/peers/edge.js`, `edge.py`) that takes orders as lines of JSON.
 
-use crate::{Mosquitto, Process, eventually, scratch};
+use crate::Mosquitto;
+use crate::script::Script;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Write;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::Command;
 
-pub struct EdgeNode {
-    process: Process,
-    orders: ChildStdin,
-    answers: usize,
-    _dir: tempfile::TempDir,
-}
+pub struct EdgeNode(Script);
 
 impl EdgeNode {
     /// An edge node on npm's `sparkplug-client`, connected.
@@ -27,26 +21,13 @@ impl EdgeNode {
 
     /// An edge node on PyPI's `pysparkplug`, connected.
     pub fn pysparkplug(broker: &Mosquitto, group: &str, node: &str) -> Self {
-        let python = crate::peers::pysparkplug();
-        let mut command = Command::new(python);
-        command.env("PYTHONPATH", python.ancestors().nth(2).expect("python lies in bin").join("packages"));
+        let mut command = crate::peers::python(crate::peers::pysparkplug());
         command.arg(crate::peers::scripts().join("edge.py")).args(["127.0.0.1", &broker.port().to_string(), group, node]);
         Self::start("pysparkplug", command)
     }
 
-    fn start(name: &str, mut command: Command) -> Self {
-        let dir = scratch("edge");
-        let log = dir.path().join("edge.log");
-        let out = File::create(&log).expect("a file can be made");
-        command.stdin(Stdio::piped()).stdout(out.try_clone().expect("a file handle can be cloned")).stderr(out);
-        let mut process = Process::spawn(name, command, &log);
-        let orders = process.child().stdin.take().expect("its standard input is a pipe");
-        let mut node = Self { process, orders, answers: 0, _dir: dir };
-        eventually("the edge node connects", || {
-            assert!(node.process.is_running(), "the edge node ended at its start\n{}", node.process.output());
-            node.said().iter().any(|line| line["connected"] == true).then_some(())
-        });
-        node
+    fn start(name: &str, command: Command) -> Self {
+        Self(Script::start(name, command, "connected"))
     }
 
     /// NBIRTH with these metrics: `[{"name": "speed", "type": "Double", "value": 1.5, "alias": 7}]`; repeated at a rebirth request.
@@ -82,27 +63,16 @@ impl EdgeNode {
 
     /// A cut cable: the broker publishes the will.
     pub fn kill9(&mut self) {
-        self.process.kill9();
+        self.0.process().kill9();
     }
 
     /// How often a host asked for a rebirth.
     pub fn rebirths(&self) -> usize {
-        self.said().iter().filter(|line| line["event"] == "rebirth requested").count()
+        self.0.said().iter().filter(|line| line["event"] == "rebirth requested").count()
     }
 
     /// Any order the scripts know; waits until it is done.
     pub fn order(&mut self, order: Value) {
-        writeln!(self.orders, "{order}").unwrap_or_else(|error| panic!("the edge node is gone: {error}\n{}", self.process.output()));
-        self.answers += 1;
-        let done = eventually("the edge node does as it is told", || {
-            assert!(self.process.is_running(), "the edge node ended\n{}", self.process.output());
-            let answers = self.said().into_iter().filter(|line| line["done"].is_string() || line["failed"].is_string());
-            answers.into_iter().nth(self.answers - 1)
-        });
-        assert!(done["done"].is_string(), "the edge node refuses {order}: {done}");
-    }
-
-    fn said(&self) -> Vec<Value> {
-        self.process.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.0.order(order);
     }
 }
