@@ -17,6 +17,7 @@ mod kafka_sinks;
 mod load;
 mod mqtt_sink;
 mod mqtt_source;
+mod opcua;
 mod opcua_look;
 mod peers;
 mod registry;
