@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// A node, or why there is none; and when that was found out.
-type Found = (Result<NodeId, StatusCode>, Instant);
+type Known = (Result<NodeId, StatusCode>, Instant);
 
 /// What the tasks of one session have in common.
 pub struct Shared {
@@ -42,7 +42,7 @@ pub struct Shared {
     pub io: SourceIo,
     pub readings: tokio::sync::Mutex<Readings>,
     /// Node ids of this connection, by handle.
-    nodes: parking_lot::Mutex<HashMap<usize, Found>>,
+    nodes: parking_lot::Mutex<HashMap<usize, Known>>,
     url: String,
     acknowledge: mpsc::UnboundedSender<(AckId, usize)>,
     acknowledges: tokio::sync::Mutex<mpsc::UnboundedReceiver<(AckId, usize)>>,
