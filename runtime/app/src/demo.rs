@@ -63,7 +63,7 @@ pub fn demo(options: Options) -> Result<ExitCode> {
     let began = Instant::now();
     let place = Place::prepare(options.data.as_deref(), options.kafka.as_deref())?;
     let mut problems = Problems::new();
-    let (factory, works) = check::load(&[place.file.clone()], &millrace_config::Load::to_run(), &mut problems);
+    let (factory, works) = check::load(std::slice::from_ref(&place.file), &millrace_config::Load::to_run(), &mut problems);
     let Some((factory, works)) = factory.zip(works) else {
         bail!("the demo's own file has problems\n{}", problems.render());
     };
