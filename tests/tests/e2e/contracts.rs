@@ -312,6 +312,6 @@ sources:
     let key = format!("{}/a", millrace.site());
     let records = latest.until("the last sample", |records| records.iter().any(|r| r.key_text() == key && r.json()["value"] == 9));
     assert_eq!(records.iter().filter(|r| r.key_text() == key).count(), 10);
-    let policy = kafka.tool("org.apache.kafka.tools.TopicCommand", &["--describe", "--topic", "millrace.latest"]);
+    let policy = kafka.tool("TopicCommand", &["--describe", "--topic", "millrace.latest"]);
     assert!(policy.contains("cleanup.policy=compact"), "{policy}");
 }
