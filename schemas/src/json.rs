@@ -274,17 +274,7 @@ pub fn escape(text: &str, out: &mut Vec<u8>) {
 ///
 /// Errors: the field, the byte, and what is wrong there; a field missing or twice; text behind the sample.
 pub fn decode(bytes: &[u8], batch: &mut Batch) -> Result<(), DecodeError> {
-    let heap = batch.heap.len();
-    match sample(bytes, batch) {
-        Ok(decoded) => {
-            decoded.push_to(batch);
-            Ok(())
-        }
-        Err(error) => {
-            batch.heap.truncate(heap);
-            Err(error)
-        }
-    }
+    Decoded::push(batch, |batch| sample(bytes, batch))
 }
 
 /// Entry point of the fuzzer: bytes are refused, or read to a sample that comes back from its own encoding.

@@ -208,18 +208,7 @@ fn varint_len(value: u64) -> usize {
 ///
 /// Errors: the field, the byte, and what is wrong there.
 pub fn decode(bytes: &[u8], batch: &mut Batch) -> Result<(), DecodeError> {
-    let heap = batch.heap.len();
-    let read = Reader { bytes, at: 0, end: bytes.len(), field: "tag" }.sample(batch);
-    match read {
-        Ok(decoded) => {
-            decoded.push_to(batch);
-            Ok(())
-        }
-        Err(error) => {
-            batch.heap.truncate(heap);
-            Err(error)
-        }
-    }
+    Decoded::push(batch, |batch| Reader { bytes, at: 0, end: bytes.len(), field: "tag" }.sample(batch))
 }
 
 /// Entry point of the fuzzer: bytes are refused, or read to a sample that comes back from its own encoding.

@@ -58,7 +58,13 @@ impl Decoded {
         Err(DecodeError { field: "tag", at: 0, what })
     }
 
-    pub fn push_to(self, batch: &mut Batch) {
+    /// Pushes the sample that `read` finds, its texts on the batch's heap. After an error the batch is as before.
+    pub fn push(batch: &mut Batch, read: impl FnOnce(&mut Batch) -> Result<Self, DecodeError>) -> Result<(), DecodeError> {
+        let heap = batch.heap.len();
+        read(batch).map(|decoded| decoded.push_to(batch)).inspect_err(|_| batch.heap.truncate(heap))
+    }
+
+    fn push_to(self, batch: &mut Batch) {
         batch.rows.push(self.row);
         let columns = batch.decoded.get_or_insert_default();
         columns.tag_path.push(self.tag);

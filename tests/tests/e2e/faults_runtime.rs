@@ -139,21 +139,10 @@ fn a_power_cut_reuses_no_identity_and_loses_no_value_of_a_source_with_a_position
 
 #[test]
 fn a_corrupt_segment_is_set_aside_and_the_rest_goes_on() {
-    let mut kafka = Kafka::start();
-    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "30000/s");
-    let mut millrace = factory.start(COUNTERS);
-    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
-    kafka.kill9();
-    millrace.wait_ledger("load", "all waits", |ledger| ledger.received == 30_000);
-    millrace.stop();
-    let segment = largest_file(&millrace.data_dir());
-    let mut bytes = std::fs::read(&segment).expect("a segment can be read");
-    let middle = bytes.len() / 2;
-    bytes[middle..middle + 64].fill(0xA5);
-    std::fs::write(&segment, bytes).expect("a segment can be written");
-    kafka.restart();
-    millrace.launch();
-    millrace.wait_alive();
+    let (kafka, millrace, topic) = after_corruption(|segment| {
+        let middle = segment.len() / 2;
+        segment[middle..middle + 64].fill(0xA5);
+    });
     let ledger = millrace.drained("load");
     let records = kafka.read(&topic);
     every_identity_says_one_thing(&records);
@@ -163,21 +152,10 @@ fn a_corrupt_segment_is_set_aside_and_the_rest_goes_on() {
 
 #[test]
 fn a_corrupt_tail_of_the_newest_segment_is_in_the_ledger_as_corrupt() {
-    let mut kafka = Kafka::start();
-    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "30000/s");
-    let mut millrace = factory.start(COUNTERS);
-    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
-    kafka.kill9();
-    millrace.wait_ledger("load", "all waits", |ledger| ledger.received == 30_000);
-    millrace.stop();
-    let segment = largest_file(&millrace.data_dir());
-    let mut bytes = std::fs::read(&segment).expect("a segment can be read");
-    let two_thirds = bytes.len() * 2 / 3;
-    bytes[two_thirds..].fill(0xA5);
-    std::fs::write(&segment, bytes).expect("a segment can be written");
-    kafka.restart();
-    millrace.launch();
-    millrace.wait_alive();
+    let (kafka, mut millrace, topic) = after_corruption(|segment| {
+        let two_thirds = segment.len() * 2 / 3;
+        segment[two_thirds..].fill(0xA5);
+    });
     let ledger = millrace.drained("load");
     assert_eq!((ledger.received, ledger.appended), (30_000, 30_000), "{ledger:?}");
     assert!(ledger.dropped_from_log > 0, "{ledger:?}");
@@ -188,6 +166,25 @@ fn a_corrupt_tail_of_the_newest_segment_is_in_the_ledger_as_corrupt() {
     // Said once: the next start finds nothing new.
     millrace.restart();
     assert_eq!(millrace.drained("load"), ledger);
+}
+
+/// Thirty thousand values, some of them in Kafka and the rest in a log whose largest file is then damaged, started again.
+fn after_corruption(damage: impl FnOnce(&mut [u8])) -> (Kafka, Millrace, String) {
+    let mut kafka = Kafka::start();
+    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "30000/s");
+    let mut millrace = factory.start(COUNTERS);
+    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
+    kafka.kill9();
+    millrace.wait_ledger("load", "all waits", |ledger| ledger.received == 30_000);
+    millrace.stop();
+    let segment = largest_file(&millrace.data_dir());
+    let mut bytes = std::fs::read(&segment).expect("a segment can be read");
+    damage(&mut bytes);
+    std::fs::write(&segment, bytes).expect("a segment can be written");
+    kafka.restart();
+    millrace.launch();
+    millrace.wait_alive();
+    (kafka, millrace, topic)
 }
 
 fn largest_file(folder: &Path) -> PathBuf {

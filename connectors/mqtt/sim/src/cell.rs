@@ -8,7 +8,7 @@
 //! Every reading has the next sequence number. It leaves the store when the broker has acknowledged it; after a lost connection whatever is
 //! left is sent again: at least once, in order.
 
-use crate::device::{Gauges, Order, STORE, now_ms, wander};
+use crate::device::{Gauges, Order, STORE, Work, now_ms, wander, work};
 use crate::link::{Link, News};
 use millrace_mqtt::packet::{Qos, Will};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 pub struct Cell {
     pub name: String,
@@ -39,20 +39,6 @@ struct Running {
     gauges: Arc<Gauges>,
     store: VecDeque<Post>,
     order: u32,
-}
-
-enum Work {
-    Tick,
-    Order(Order),
-    /// Nobody gives orders any more.
-    End,
-}
-
-async fn work(every: &mut Interval, orders: &mut mpsc::Receiver<Order>) -> Work {
-    tokio::select! {
-        _ = every.tick() => Work::Tick,
-        order = orders.recv() => order.map_or(Work::End, Work::Order),
-    }
 }
 
 impl Cell {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 /// What a device is told to do.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +14,22 @@ pub enum Order {
     Hostile,
     /// No power for so long: no readings, no connection.
     Die(Duration),
+}
+
+/// What a device does next.
+pub enum Work {
+    Tick,
+    Order(Order),
+    /// Nobody gives orders any more.
+    End,
+}
+
+/// Waits for the next reading's turn or for an order.
+pub async fn work(every: &mut Interval, orders: &mut mpsc::Receiver<Order>) -> Work {
+    tokio::select! {
+        _ = every.tick() => Work::Tick,
+        order = orders.recv() => order.map_or(Work::End, Work::Order),
+    }
 }
 
 /// A device's counts.

@@ -13,7 +13,7 @@
 //!
 //! Source: Sparkplug 3.0.0, chapters 4 to 6.
 
-use crate::device::{Gauges, Order, STORE, now_ms, wander};
+use crate::device::{Gauges, Order, STORE, Work, now_ms, wander, work};
 use crate::link::{KEEP_ALIVE, Link, News};
 use crate::sparkplug::{Metric, Value, payload};
 use millrace_mqtt::packet::{Qos, Will};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 /// How long a reading that was sent is kept: longer than it takes to notice that nobody was there.
 const KEPT_MS: u64 = 2 * KEEP_ALIVE.as_millis() as u64;
@@ -60,19 +60,6 @@ struct Running {
     readings: VecDeque<Reading>,
     seq: u8,
     bd_seq: u64,
-}
-
-enum Work {
-    Tick,
-    Order(Order),
-    End,
-}
-
-async fn work(every: &mut Interval, orders: &mut mpsc::Receiver<Order>) -> Work {
-    tokio::select! {
-        _ = every.tick() => Work::Tick,
-        order = orders.recv() => order.map_or(Work::End, Work::Order),
-    }
 }
 
 impl Edge {
