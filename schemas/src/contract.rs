@@ -201,7 +201,10 @@ impl Misfit {
     fn expected(scanner: &Scanner<'_>, wanted: impl fmt::Display) -> Box<Self> {
         let mut probe = *scanner;
         match probe.skip() {
-            Ok(text) => Self::at(scanner, format!("expected {wanted}, found {}", shown(text))),
+            Ok(text) => {
+                let start = probe.at() - text.len();
+                Box::new(Self { path: Vec::new(), at: Some(start), what: format!("expected {wanted}, found {}", shown(text)) })
+            }
             Err(error) => error.into(),
         }
     }

@@ -44,7 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How often the commit before partitions go is tried, and how long it rests between.
 const COMMIT_TRIES: u32 = 10;
 const COMMIT_PAUSE: Duration = Duration::from_millis(100);
-/// How long Kafka may take for dead letters and for a single record.
+/// How long Kafka may take for dead letters, for offsets and for a single record.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Names the dead-letter topic of a topic.
@@ -276,11 +276,11 @@ impl<'r> Session<'r> {
                     self.write()?;
                 }
                 Polled::Assigned(parts) => {
-                    self.is_well();
                     if let Some(at) = &mut self.look_at {
                         *at = (*at).min(Instant::now() + LOOK_FIRST);
                     }
                     self.assign(parts)?;
+                    self.is_well();
                 }
                 Polled::Revoked { parts, lost } => self.revoke(parts, lost)?,
                 Polled::Connection(Connection::Denied(why)) => self.is_ailing(Status::Blocked(why)),
@@ -477,15 +477,36 @@ impl<'r> Session<'r> {
     fn assign(&mut self, parts: Vec<TopicPartition>) -> Result<(), Failure> {
         let names = contract_parts(&parts);
         let held = self.runner.tokio.block_on(self.sink.assign(&names))?;
-        let placed: Vec<(TopicPartition, Option<i64>)> =
+        let mut placed: Vec<(TopicPartition, Option<i64>)> =
             parts.into_iter().enumerate().map(|(i, part)| (part, held.get(i).copied().flatten())).collect();
         for (name, held) in &placed {
             let at = held.unwrap_or(0);
             self.parts.insert(name.clone(), Part { seen: at, given: at, durable: at, committed: at });
         }
+        if self.runner.options.from_latest {
+            self.place_new_ones_at_the_end(&mut placed).map_err(|e| failure("cannot ask for the end of a partition", &e))?;
+        }
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
+        }
+        Ok(())
+    }
+
+    /// Gives the partitions that the group has never read their end of this moment, which the next flush commits: what comes from now on is for
+    /// this sink, though it be restarted before it has read a record.
+    fn place_new_ones_at_the_end(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
+        let open: Vec<usize> = (0..placed.len()).filter(|i| placed[*i].1.is_none()).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<TopicPartition> = open.iter().map(|i| placed[*i].0.clone()).collect();
+        let committed = self.consumer.committed(&names, PATIENCE)?;
+        for (i, _) in open.into_iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
+            let (name, at) = &mut placed[i];
+            let (_, end) = self.consumer.watermarks(name, PATIENCE)?;
+            *at = Some(end);
+            self.parts.insert(name.clone(), Part { seen: end, given: end, durable: end, committed: -1 });
         }
         Ok(())
     }

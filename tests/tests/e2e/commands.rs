@@ -2,6 +2,7 @@
 
 use millrace_tests::*;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const OVEN: &str = "
 floor: {writes: allowed}
@@ -48,10 +49,11 @@ impl Oven {
         answer
     }
 
-    /// What the audit says of a command, in order, once it says `last`.
+    /// What the audit says of a command, in order, once it says `last`. A line that a kill made come twice has one identity, and counts once.
     fn audit(&self, id: &str, last: &str) -> Vec<String> {
         let of_it = |records: &[Record]| -> Vec<String> {
-            let lines = records.iter().map(Record::json).filter(|line| line["id"] == id);
+            let mut seen = BTreeSet::new();
+            let lines = records.iter().filter(|record| seen.insert(record.identity())).map(Record::json).filter(|line| line["id"] == id);
             lines.map(|line| line["what"].as_str().unwrap_or_default().to_owned()).collect()
         };
         let mut follow = self.kafka.follow("millrace.audit");
