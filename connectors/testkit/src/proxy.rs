@@ -46,7 +46,7 @@ pub struct FaultProxy {
 
 struct Shared {
     target: Mutex<String>,
-    accepted: AtomicU64,
+    accepted: watch::Sender<u64>,
     open: watch::Sender<u64>,
     to_client_bytes: AtomicU64,
     to_target_bytes: AtomicU64,
@@ -65,7 +65,7 @@ impl FaultProxy {
         let line = watch::Sender::new(Line { fault: Fault::None, generation: 0 });
         let shared = Arc::new(Shared {
             target: Mutex::new(target.to_string()),
-            accepted: AtomicU64::new(0),
+            accepted: watch::Sender::new(0),
             open: watch::Sender::new(0),
             to_client_bytes: AtomicU64::new(0),
             to_target_bytes: AtomicU64::new(0),
@@ -131,7 +131,15 @@ impl FaultProxy {
 
     /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
-        self.shared.accepted.load(Relaxed)
+        *self.shared.accepted.borrow()
+    }
+
+    /// Waits until more connections than these were accepted.
+    pub async fn until_more_than(&self, accepted: u64) {
+        let mut now = self.shared.accepted.subscribe();
+        crate::soon(&format!("a connection after the first {accepted}"), async { now.wait_for(|n| *n > accepted).await.map(|_| ()) })
+            .await
+            .expect("the proxy lives");
     }
 
     /// Connections open now.
@@ -186,7 +194,7 @@ async fn accept(listener: TcpListener, addr: SocketAddr, mut line: watch::Receiv
         tokio::select! {
             changed = line.changed() => if changed.is_err() { return },
             accepted = open.accept() => if let Ok((client, _)) = accepted {
-                shared.accepted.fetch_add(1, Relaxed);
+                shared.accepted.send_modify(|n| *n += 1);
                 tokio::spawn(carry(client, line.clone(), shared.clone()));
             },
         }
