@@ -17,6 +17,7 @@ use opcua::sync::Mutex;
 use opcua::types::{AttributeId, DataValue, DateTime, MessageSecurityMode, NodeId, StatusCode, Variant};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -100,7 +101,7 @@ enum Order {
     Breakdown(usize),
     Repair(usize),
     Status(String, Option<StatusCode>),
-    Burst(String, u32),
+    Burst(String, Range<u32>),
     Restart(Vec<String>),
     Freeze,
 }
@@ -162,9 +163,9 @@ impl Shop {
         self.order(Order::Status(node.into(), None))
     }
 
-    /// The values 1 to `count` on one numeric node at once: more than its queue holds.
-    pub fn burst(&self, node: &str, count: u32) -> Result<(), Error> {
-        self.order(Order::Burst(node.into(), count))
+    /// These values on one node of doubles at once, for whoever has subscribed to it: as many as its queue holds, or more.
+    pub fn burst(&self, node: &str, values: Range<u32>) -> Result<(), Error> {
+        self.order(Order::Burst(node.into(), values))
     }
 
     /// The server goes and comes back on the same port without its sessions, with these namespaces in front of its own.
@@ -364,11 +365,11 @@ impl Hall {
                     }
                 }
             }
-            Order::Burst(name, count) => {
+            Order::Burst(name, values) => {
                 let id = self.node(open, &name)?;
                 let mut notifier = open.handle.subscriptions().data_notifier();
                 if let Some(mut node) = notifier.notify_for(&id, AttributeId::Value) {
-                    for value in 1..=count {
+                    for value in values {
                         // Without a source time: the server would thin out what comes faster than the sampling interval.
                         node.data_value(DataValue {
                             value: Some(Variant::Double(f64::from(value))),
@@ -423,7 +424,8 @@ impl Hall {
                     None => None,
                 };
                 if let Some(status) = failing {
-                    value.value = None;
+                    // The library's server forgets the status of a value that is `None`.
+                    value.value = Some(Variant::Empty);
                     value.status = Some(status);
                 }
                 if nodes.historic().any(|historic| historic == id) {

@@ -98,7 +98,7 @@ fn inflict(shop: &Arc<Shop>, fault: Fault, press: usize) -> Result<String> {
             said
         }
         Fault::Burst => {
-            shop.burst(&node, 5_000)?;
+            shop.burst(&node, 1..5_001)?;
             format!("{node} has 5000 values at once")
         }
         Fault::Restart => {
