@@ -16,9 +16,9 @@ use millrace_schemas::Micros;
 use opcua::core::ResponseMessage;
 use opcua::types::{
     AttributeId, ByteString, ByteStringBody, DateTime, ExtensionObject, HistoryReadRequest, HistoryReadResult, HistoryReadValueId, NodeId,
-    ReadRawModifiedDetails, TimestampsToReturn, Variant,
+    ReadRawModifiedDetails, StatusCode, TimestampsToReturn, Variant,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -29,6 +29,8 @@ pub const GAP: &str = "gap/";
 const VALUES_PER_ANSWER: u32 = 1_000;
 /// Live values come first: a gap is filled only after this.
 const LIVE_FIRST: Duration = Duration::from_secs(2);
+/// A gap that the server could not fill is tried again after this, or with the next one.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The bit of AccessLevel that says a node has a history.
 const HISTORY_READ: u8 = 0x04;
 
@@ -51,8 +53,13 @@ impl Gaps {
         self.opened.notify_one();
     }
 
-    fn take(&self) -> BTreeMap<usize, Micros> {
-        std::mem::take(&mut self.open.lock())
+    /// They stay open until they are [written down](Self::written): a session may end in between.
+    fn all(&self) -> BTreeMap<usize, Micros> {
+        self.open.lock().clone()
+    }
+
+    fn written(&self, gaps: &BTreeMap<usize, Micros>) {
+        self.open.lock().retain(|handle, from| gaps.get(handle) != Some(from));
     }
 }
 
@@ -67,28 +74,43 @@ pub async fn fill(shared: &Shared, session: &Session, gaps: &Gaps) -> Failure {
 async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std::convert::Infallible, Refused> {
     let Some(history) = shared.job.history else { return Ok(std::future::pending().await) };
     let rate = Rate { per_s: history.per_s };
-    let mut waiting: VecDeque<(usize, Micros)> = VecDeque::new();
+    // By item: where its gap begins. One that opens while another is filled makes it longer, so that the position covers both.
+    let mut waiting: BTreeMap<usize, Micros> = BTreeMap::new();
     for (key, position) in shared.io.positions(GAP) {
         let from = std::str::from_utf8(&position).ok().and_then(|text| text.parse().ok());
         if let (Some(handle), Some(from)) = (shared.readings.lock().await.by_path(&key[GAP.len()..]), from) {
-            waiting.push_back((handle, Micros(from)));
+            waiting.insert(handle, Micros(from));
         }
     }
+    let mut later = BTreeMap::new();
     loop {
         if waiting.is_empty() {
-            gaps.opened.notified().await;
+            let opened = gaps.opened.notified();
+            if later.is_empty() {
+                opened.await;
+            } else {
+                let _ = tokio::time::timeout(AGAIN_AFTER, opened).await;
+                waiting.append(&mut later);
+            }
         }
         tokio::time::sleep(LIVE_FIRST).await;
         let floor = Micros::now().0 - history.at_most.as_micros() as i64;
-        let new: Vec<_> = gaps.take().into_iter().map(|(handle, from)| (handle, Micros(from.0.max(floor)))).collect();
-        let new = with_history(shared, session, new).await?;
+        let opened = gaps.all();
+        let mut new =
+            with_history(shared, session, opened.iter().map(|(handle, from)| (*handle, Micros(from.0.max(floor)))).collect()).await?;
+        for (handle, from) in &mut new {
+            *from = waiting.get(handle).map_or(*from, |before| (*before).min(*from));
+        }
         if !new.is_empty() {
             tracing::info!(tags = new.len(), "values were missed; they are read back from the server's history");
             remember(shared, &new).await;
         }
+        gaps.written(&opened);
         waiting.extend(new);
-        while let Some((handle, from)) = waiting.pop_front() {
-            one(shared, session, handle, from, &rate).await?;
+        while let Some((handle, from)) = waiting.pop_first() {
+            if let Filled::UpTo(from) = one(shared, session, handle, from, &rate).await? {
+                later.insert(handle, from);
+            }
         }
     }
 }
@@ -115,9 +137,33 @@ async fn with_history(shared: &Shared, session: &Session, gaps: Vec<(usize, Micr
     Ok(present.into_iter().zip(levels).filter(|(_, level)| has(&level.value)).map(|((gap, _), _)| gap).collect())
 }
 
+/// How far a gap was filled.
+enum Filled {
+    Whole,
+    /// The server could not go on; it may later.
+    UpTo(Micros),
+}
+
+/// Statuses that asking again does not change.
+fn is_final(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BadHistoryOperationUnsupported
+            | StatusCode::BadHistoryOperationInvalid
+            | StatusCode::BadServiceUnsupported
+            | StatusCode::BadNotImplemented
+            | StatusCode::BadNotSupported
+            | StatusCode::BadNodeIdUnknown
+            | StatusCode::BadNodeIdInvalid
+            | StatusCode::BadNotReadable
+            | StatusCode::BadUserAccessDenied
+            | StatusCode::BadNoData
+    )
+}
+
 /// Fills one tag's gap.
-async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<(), Refused> {
-    let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(()) };
+async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<Filled, Refused> {
+    let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(Filled::UpTo(from)) };
     let (key, until) = {
         let readings = shared.readings.lock().await;
         (format!("{GAP}{}", readings.item(handle).def.path), first_after(&readings, handle, from))
@@ -130,7 +176,12 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
         let result = read(session, &node, start, until, std::mem::take(&mut point)).await?;
         if result.status_code.is_bad() {
             tracing::warn!(tag = &key[GAP.len()..], status = %result.status_code, "the history of a tag can't be read");
-            break;
+            if !is_final(result.status_code) {
+                return Ok(Filled::UpTo(from));
+            }
+            let batch = shared.io.batch().await;
+            shared.io.send(batch, &[(&key, b"")]).await;
+            return Ok(Filled::Whole);
         }
         point = result.continuation_point;
         let body = result.history_data.inner_as::<ByteStringBody>().map(|body| body.raw_body().as_ref().to_vec()).unwrap_or_default();
@@ -160,13 +211,10 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
         let position = if is_done { String::new() } else { from.0.to_string() };
         shared.io.send(batch, &[(&key, position.as_bytes())]).await;
         if is_done {
-            return Ok(());
+            return Ok(Filled::Whole);
         }
         rate.rest(values, begun).await;
     }
-    let batch = shared.io.batch().await;
-    shared.io.send(batch, &[(&key, b"")]).await;
-    Ok(())
 }
 
 struct Rate {
