@@ -7,12 +7,15 @@ use crate::session::{Refused, Session, attribute_of};
 use crate::wire::{Reader, Undecodable, builtin, micros};
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, json};
 use opcua::types::{
-    AttributeId, CallMethodRequest, ExtensionObject, MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
-    ObjectTypeId, Variant,
+    AttributeId, BinaryDecodable, ByteStringBody, CallMethodRequest, ContextOwned, EventFilter, EventFilterResult, ExtensionObject,
+    MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ObjectId, ObjectTypeId, Variant,
 };
 
 /// Client handles of events begin here.
 pub const FIRST_HANDLE: u32 = 0x8000_0000;
+
+/// The client handle of what says that the address space changed.
+const MODEL_HANDLE: u32 = u32::MAX;
 
 /// Fields that every event is asked for, before those of the YAML.
 const HIDDEN: [&str; 2] = ["Time", "EventType"];
@@ -26,17 +29,38 @@ pub fn request(index: usize, events: &Events, node: NodeId, session: &Session) -
     let mut fields: Vec<EventField> = HIDDEN.iter().map(|name| EventField { name: (*name).into(), path: vec![step(name)] }).collect();
     fields.extend(events.fields.iter().cloned());
     let filter = events.condition.filter(&fields, &session.space())?;
-    Ok(MonitoredItemCreateRequest {
+    Ok(monitor(node, FIRST_HANDLE + index as u32, filter, 10_000))
+}
+
+/// What is asked of the server to hear that its address space changed.
+pub fn model_request() -> MonitoredItemCreateRequest {
+    // One is as good as many.
+    monitor(ObjectId::Server.into(), MODEL_HANDLE, crate::filter::of_type(ObjectTypeId::BaseModelChangeEventType), 1)
+}
+
+fn monitor(node: NodeId, client_handle: u32, filter: EventFilter, queue_size: u32) -> MonitoredItemCreateRequest {
+    MonitoredItemCreateRequest {
         item_to_monitor: attribute_of(node, AttributeId::EventNotifier),
         monitoring_mode: MonitoringMode::Reporting,
         requested_parameters: MonitoringParameters {
-            client_handle: FIRST_HANDLE + index as u32,
+            client_handle,
             sampling_interval: 0.0,
             filter: ExtensionObject::from_message(filter),
-            queue_size: 10_000,
+            queue_size,
             discard_oldest: true,
         },
-    })
+    }
+}
+
+/// The fields that the server does not know, of those asked for; `None` where it says nothing.
+pub fn unknown_fields(events: &Events, result: &ExtensionObject) -> Option<String> {
+    let body = result.inner_as::<ByteStringBody>()?;
+    let context = ContextOwned::default();
+    let mut bytes = body.raw_body().as_ref();
+    let results = EventFilterResult::decode(&mut bytes, &context.context()).ok()?.select_clause_results?;
+    let fields = events.fields.iter().zip(results.iter().skip(HIDDEN.len()));
+    let unknown: Vec<&str> = fields.filter(|(_, status)| status.is_bad()).map(|(field, _)| &*field.name).collect();
+    (!unknown.is_empty()).then(|| unknown.join(", "))
 }
 
 /// Asks for the conditions as they are now; servers without alarms say no, which changes nothing.
@@ -54,24 +78,37 @@ pub async fn refresh(session: &Session, subscription: u32) -> Result<(), Refused
     Ok(())
 }
 
+/// What a list of events had in it, besides documents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Heard {
+    /// The address space changed.
+    pub model: bool,
+    /// Events of handles that nobody gave, or with another number of fields than were asked for: which is which, nobody knows.
+    pub strangers: u64,
+}
+
 /// Reads an EventNotificationList into documents. After an error, the documents before it stay.
-pub fn documents(job: &Job, body: &[u8], batch: &mut Batch) -> Result<(), Undecodable> {
+pub fn documents(job: &Job, body: &[u8], batch: &mut Batch) -> Result<Heard, Undecodable> {
     let mut reader = Reader::new(body);
+    let mut heard = Heard::default();
     for _ in 0..reader.length(8)?.unwrap_or(0) {
         let handle = reader.u32()?;
         let count = reader.length(1)?.unwrap_or(0);
         let events = handle.checked_sub(FIRST_HANDLE).and_then(|index| job.events.get(index as usize));
         match events {
             Some(events) if count == events.fields.len() + HIDDEN.len() => document(events, &mut reader, batch)?,
-            // A handle that nobody gave, or another number of fields than were asked for.
             _ => {
+                match handle {
+                    MODEL_HANDLE => heard.model = true,
+                    _ => heard.strangers += 1,
+                }
                 for _ in 0..count {
                     reader.skip(builtin::VARIANT)?;
                 }
             }
         }
     }
-    Ok(())
+    Ok(heard)
 }
 
 fn document(events: &Events, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(), Undecodable> {

@@ -72,6 +72,19 @@ impl Condition {
     }
 }
 
+/// Events of this type alone, of which nothing but their type is asked for.
+pub fn of_type(kind: ObjectTypeId) -> EventFilter {
+    let select = SimpleAttributeOperand {
+        type_definition_id: ObjectTypeId::BaseEventType.into(),
+        browse_path: Some(vec![QualifiedName::new(0, "EventType")]),
+        attribute_id: AttributeId::Value as u32,
+        ..Default::default()
+    };
+    let operand = ExtensionObject::from_message(LiteralOperand { value: Variant::from(NodeId::from(kind)) });
+    let element = ContentFilterElement { filter_operator: FilterOperator::OfType, filter_operands: Some(vec![operand]) };
+    EventFilter { select_clauses: Some(vec![select]), where_clause: ContentFilter { elements: Some(vec![element]) } }
+}
+
 fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
     let operators = [
         (">=", Operator::GreaterOrEqual),
@@ -101,7 +114,9 @@ fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
     let mut path = steps(field, prefixes)?;
     if let [Step { namespace: None, name }] = path.as_mut_slice() {
         // The standard's fields are written in capitals; nobody else has to.
-        name[..1].make_ascii_uppercase();
+        if let Some(first) = name.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
     }
     let literal = match value {
         "true" => Literal::Bool(true),
@@ -164,7 +179,7 @@ fn operand(path: &[Step], space: &Space) -> Result<SimpleAttributeOperand, Strin
     Ok(SimpleAttributeOperand {
         type_definition_id: NodeId::from(if is_id { ObjectTypeId::ConditionType } else { ObjectTypeId::BaseEventType }),
         // The id of a condition is its node's, which has no browse path.
-        browse_path: if is_id { None } else { Some(names) },
+        browse_path: Some(if is_id { Vec::new() } else { names }),
         attribute_id: if is_id { AttributeId::NodeId } else { AttributeId::Value } as u32,
         ..Default::default()
     })
@@ -173,6 +188,12 @@ fn operand(path: &[Step], space: &Space) -> Result<SimpleAttributeOperand, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_any_alphabet_is_a_field() {
+        assert!(Condition::parse("ärger >= 5", &Prefixes::default()).is_ok());
+        assert!(Condition::parse(" >= 5", &Prefixes::default()).is_err());
+    }
 
     #[test]
     fn comparisons_are_joined_by_and() {

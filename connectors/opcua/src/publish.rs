@@ -379,9 +379,19 @@ impl<'a> Publishing<'a> {
 
     fn events(&mut self, body: &[u8]) {
         let Some(batch) = &mut self.batch else { return };
-        if let Err(Undecodable(what)) = events::documents(&self.shared.job, body, batch) {
-            tracing::error!(what, "an event can't be read");
-            self.shared.io.lost(Loss::Other("undecodable"), 1);
+        match events::documents(&self.shared.job, body, batch) {
+            Ok(heard) => {
+                if heard.model {
+                    self.shared.model_changed();
+                }
+                if heard.strangers > 0 {
+                    self.shared.io.lost(Loss::Other("unknown_handle"), heard.strangers);
+                }
+            }
+            Err(Undecodable(what)) => {
+                tracing::error!(what, "an event can't be read");
+                self.shared.io.lost(Loss::Other("undecodable"), 1);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::wire::{Reader, Stamped, Structure, Undecodable, builtin};
 use millrace_contract::{SourceIo, Structure as Wanted, TagDef};
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value, json};
 use opcua::types::{BinaryEncodable, ContextOwned, DataValue};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// One value that is read: a tag of the YAML, or found by browsing.
@@ -41,6 +41,8 @@ pub struct Readings {
     last: Vec<i64>,
     /// The first source time after the item's last gap; while none came, where the gap begins, negative.
     seams: Vec<i64>,
+    /// Items whose last value says that there is no such node.
+    absent: BTreeSet<usize>,
     items: Vec<Item>,
     pub types: Types,
 }
@@ -63,6 +65,10 @@ impl Readings {
 
     pub fn tag(&self, handle: usize) -> TagId {
         self.tags[handle]
+    }
+
+    pub fn absent(&self) -> impl Iterator<Item = usize> {
+        self.absent.iter().copied()
     }
 
     /// The item's last source time; none came yet: 0.
@@ -211,6 +217,11 @@ impl Readings {
             // Counted; of the value it says nothing. The limit bits need the type of the info bits, too.
             let bits = if stamped.status.0 & 0x0300 == 0 { OVERFLOW } else { 0x0080 };
             stamped.status = StatusCode(stamped.status.0 & !bits);
+        }
+        if stamped.status == StatusCode::BAD_NODE_ID_UNKNOWN {
+            self.absent.insert(handle);
+        } else if !self.absent.is_empty() {
+            self.absent.remove(&handle);
         }
         if origin != Origin::Backfill {
             let time = if stamped.source.is_none() { stamped.server.0 } else { stamped.source.0 };

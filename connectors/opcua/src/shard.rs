@@ -30,7 +30,7 @@ use opcua::types::{AttributeId, NodeId, StatusCode as UaStatus, VariableId, Vari
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// A node, or why there is none; and when that was found out.
@@ -46,11 +46,15 @@ pub struct Shared {
     url: String,
     acknowledge: mpsc::UnboundedSender<(AckId, usize)>,
     acknowledges: tokio::sync::Mutex<mpsc::UnboundedReceiver<(AckId, usize)>>,
+    /// Ticks when the server says that its address space changed.
+    model: watch::Sender<()>,
     at: String,
 }
 
 /// What was not there is looked for again after this.
 const MISSING_FOR: Duration = Duration::from_secs(5);
+/// Changes of an address space come in swarms: it is looked at once they have settled for so long.
+const MODEL_SETTLES: Duration = Duration::from_secs(1);
 
 impl Shared {
     fn new(job: Arc<Job>, io: SourceIo) -> Self {
@@ -64,12 +68,18 @@ impl Shared {
             url: String::new(),
             acknowledge,
             acknowledges: tokio::sync::Mutex::new(acknowledges),
+            model: watch::Sender::new(()),
             at,
         }
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The server says that nodes came or went.
+    pub fn model_changed(&self) {
+        self.model.send_replace(());
     }
 
     /// Sets a trigger's acknowledging tag once its document is synced.
@@ -563,21 +573,23 @@ impl Shard {
             subscription.create(session, &shared.job).await?;
             if subscription.group.is_none() {
                 watch_events(shared, session, subscription).await?;
+                remember(shared, subscription, Vec::new()).await;
                 continue;
             }
             let handles = subscription.handles.clone();
             let nodes = shared.resolve(session, &handles).await?;
             let items: Vec<_> = handles.into_iter().zip(nodes).collect();
-            let mut readings = shared.readings.lock().await;
+            let readings = shared.readings.lock().await;
             subscription.make_plan(&readings, &shared.job);
             let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
-            if !failed.is_empty() {
-                let mut batch = shared.io.batch().await;
-                for (handle, status) in failed {
-                    readings.bad(handle, status, &mut batch);
+            if subscription.group.is_some_and(|group| shared.job.groups[group].browse.is_some()) {
+                let status = subscription.monitor_events(session, events::model_request()).await?.status_code;
+                if status.is_bad() {
+                    tracing::debug!(part = %subscription.part, %status, "the server does not say when its nodes change");
                 }
-                shared.io.send(batch, &[]).await;
             }
+            drop(readings);
+            remember(shared, subscription, failed).await;
         }
         shared.io.status("", Status::Running);
         Ok(())
@@ -634,6 +646,17 @@ enum Lost {
     Nodes(usize, Vec<Found>),
 }
 
+/// A subscription that was just made, for a process that takes this one's place; and what of it can't be read.
+async fn remember(shared: &Shared, subscription: &Subscription, failed: Vec<(usize, StatusCode)>) {
+    let mut batch = shared.io.batch().await;
+    let mut readings = shared.readings.lock().await;
+    for (handle, status) in failed {
+        readings.bad(handle, status, &mut batch);
+    }
+    drop(readings);
+    shared.io.send(batch, &[(&subscription.key, subscription.position().as_bytes())]).await;
+}
+
 async fn watch_events(shared: &Shared, session: &Session, subscription: &mut Subscription) -> Result<(), Refused> {
     let job = &shared.job;
     let notifiers: Vec<_> = job.events.iter().map(|events| &events.from).collect();
@@ -648,9 +671,11 @@ async fn watch_events(shared: &Shared, session: &Session, subscription: &mut Sub
         match request {
             Err(why) => wrong.push(format!("{name}: {why}")),
             Ok(request) => {
-                let status = subscription.monitor_events(session, request).await?;
-                if status.is_bad() {
-                    wrong.push(format!("{name}: {status}"));
+                let made = subscription.monitor_events(session, request).await?;
+                if made.status_code.is_bad() {
+                    wrong.push(format!("{name}: {}", made.status_code));
+                } else if let Some(fields) = events::unknown_fields(watched, &made.filter_result) {
+                    wrong.push(format!("{name}: the server does not know {fields}"));
                 }
             }
         }
@@ -678,13 +703,25 @@ async fn keep_alive(shared: &Shared, session: &Session) -> Failure {
     }
 }
 
-/// Looks for a group's variables again, now and then.
+/// Looks for a group's variables again, now and then, and when the server says that some came or went.
 async fn look_again(shared: &Shared, session: &Session, group: usize, known: Vec<usize>) -> Aside {
     let job = &shared.job;
     let Some(browse) = &job.groups[group].browse else { return std::future::pending().await };
-    let Some(again) = browse.again else { return std::future::pending().await };
+    let mut model = shared.model.subscribe();
     loop {
-        tokio::time::sleep(again).await;
+        let again = async {
+            match browse.again {
+                Some(again) => tokio::time::sleep(again).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = again => {}
+            _ = model.changed() => {
+                let settled = async { while tokio::time::timeout(MODEL_SETTLES, model.changed()).await.is_ok() {} };
+                let _ = tokio::time::timeout(MODEL_SETTLES * 10, settled).await;
+            }
+        }
         let look = match discover::look(session, browse, &job.groups[group], &shared.at).await {
             Ok(look) => look,
             Err(refused) => return Aside::Failed(refused.into()),

@@ -123,6 +123,9 @@ impl Subscription {
                 hash.add(format!("{:?} {:?} {:?}", events.from, events.condition, events.fields).as_bytes());
             }
         }
+        if self.group.is_some_and(|group| job.groups[group].browse.is_some()) {
+            hash.add(b"model");
+        }
         hash.add(&self.every.as_nanos().to_le_bytes());
         for handle in &self.handles {
             let item = readings.item(*handle);
@@ -255,10 +258,13 @@ impl Subscription {
     }
 
     /// Monitors a node's events.
-    pub async fn monitor_events(&mut self, session: &Session, request: MonitoredItemCreateRequest) -> Result<UaStatus, Refused> {
+    pub async fn monitor_events(
+        &mut self,
+        session: &Session,
+        request: MonitoredItemCreateRequest,
+    ) -> Result<MonitoredItemCreateResult, Refused> {
         let handle = request.requested_parameters.client_handle as usize;
-        let result = self.ask(session, &[(handle, request)]).await?.pop().map_or(UaStatus::BadUnexpectedError, |result| result.status_code);
-        Ok(result)
+        Ok(self.ask(session, &[(handle, request)]).await?.pop().unwrap_or_default())
     }
 
     /// Items of nodes that are gone.
@@ -293,17 +299,22 @@ impl Subscription {
 
     /// What is wrong with its items, for a person.
     pub fn complaint(&self, readings: &Readings) -> Option<String> {
-        let (handle, failed) = self.failed.first_key_value()?;
-        let item = readings.item(*handle);
+        let failed = self.failed.iter().map(|(handle, failed)| (*handle, failed.status));
+        // Some servers monitor what is not there: its values say so.
+        let absent = readings.absent().filter(|handle| readings.item(*handle).def.part == self.part);
+        let mut wrong = failed.chain(absent.map(|handle| (handle, StatusCode::BAD_NODE_ID_UNKNOWN)));
+        let (handle, status) = wrong.next()?;
+        let others = wrong.count();
+        let item = readings.item(handle);
         let mut text = format!(
             "{} of {} items can't be monitored: {} ({}) is {}",
-            self.failed.len(),
+            others + 1,
             self.handles.len(),
             item.def.path,
             item.def.address,
-            UaStatus::from(failed.status.0)
+            UaStatus::from(status.0)
         );
-        if self.failed.len() > 1 {
+        if others > 0 {
             let _ = write!(text, ", and others");
         }
         Some(text)
