@@ -111,7 +111,14 @@ pub struct RealFs;
 
 struct RealFile(fs::File);
 
-struct RealLock(#[allow(dead_code, reason = "the lock lives as long as the open file")] fs::File);
+struct RealLock(fs::File);
+
+impl Drop for RealLock {
+    /// Closing is not enough: a child process that was forked a moment ago has the file open until it begins its own program.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
 
 impl Lock for RealLock {}
 
