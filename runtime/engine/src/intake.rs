@@ -11,9 +11,16 @@
 //! across a wait. Nothing is allocated per value once the builders are warm.
 //! A count moves in the ledger only when what it counts is appended, filtered or dropped, so that the ledger adds up at any moment.
 
+mod core;
+mod keeper;
+mod pieces;
+
+use self::core::Core;
+use self::keeper::Keeper;
+use self::pieces::{Delta, LanePipe, Pipe, ends, lane_of, restore_counts};
 use crate::catalog::Catalog;
-use crate::frame::{Builder, Extra, Frame, Key, Lane, Record, flag};
-use crate::ledger::{Intake as IntakeCounts, Ledger};
+use crate::frame::{Builder, Frame, Key, Lane, Record, flag};
+use crate::ledger::Ledger;
 use crate::outlet::{CURSOR, Note, Outlet, Positions};
 use crate::paths::Paths;
 use crate::positions;
@@ -23,7 +30,7 @@ use crate::taps::Taps;
 use crate::topics::{Format, LATEST, SampleKey, Topic, Topics};
 use crate::wide::{Rows, Seat};
 use millrace_contract::{AckId, Clash, Model, Route, TagDef};
-use millrace_log::{AppendError, Budget, Full, Log, LogOptions, Store};
+use millrace_log::{Budget, Full, Log, LogOptions, Store};
 use millrace_schemas::contract::Work;
 use millrace_schemas::{
     Batch, Doc, Flags, Micros, Origin, Reject, Row, SampleMeta, Span, StatusCode, TagId, TimeSource, Value, push_header,
@@ -32,14 +39,12 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// Lanes are appended when one of them holds this many bytes; a batch of a plugin may be larger.
 const PIECE_BYTES: usize = 1 << 20;
-/// Positions are saved when this much was appended since the last time, so that a start reads no more than that.
-const SAVE_EVERY_BYTES: u64 = 8 << 20;
 /// How often the cache of catalog entries is saved, at most.
 const SAVE_CATALOG_EVERY: Duration = Duration::from_secs(10);
 /// Batches kept for recycling, and how much heap one may keep.
@@ -98,7 +103,7 @@ pub struct Intake {
     full: Full,
     pipe: tokio::sync::Mutex<Pipe>,
     core: Mutex<Core>,
-    positions: Arc<PositionKeeper>,
+    positions: Arc<Keeper>,
     acks: Mutex<Acks>,
     events: Arc<Events>,
     spare: Mutex<Vec<Batch>>,
@@ -118,57 +123,6 @@ struct Events {
     room: Notify,
     /// Something waits in `core` for the next tick.
     work: Notify,
-}
-
-/// What is appended next, in order.
-struct Pipe {
-    lanes: Vec<LanePipe>,
-    next_seq: u64,
-    /// Positions of batches that were dropped, to go with the next one.
-    owed: Vec<(String, Vec<u8>)>,
-    headers: Vec<u8>,
-    key: Vec<u8>,
-    /// A document in its topic's format, and what the conversion needs.
-    value: Vec<u8>,
-    work: Work,
-    /// Positions of what is in an open window: until when, key, value.
-    held: VecDeque<(i64, String, Vec<u8>)>,
-}
-
-struct LanePipe {
-    lane: Lane,
-    log: Log,
-    builder: Builder,
-    /// Data records the lane ever held.
-    total: u64,
-}
-
-/// The tags, and what sync calls of a session leave for the next append.
-struct Core {
-    source: Arc<str>,
-    paths: Arc<Paths>,
-    tags: Tags,
-    defs: Vec<Def>,
-    by_path: HashMap<Arc<str>, TagId>,
-    /// Bits of a word: the tags that stand for them.
-    bits: HashMap<TagId, Vec<(u8, TagId)>>,
-    topics: Topics,
-    topic_cache: HashMap<Arc<str>, Arc<Topic>>,
-    catalog: Catalog,
-    /// Samples the engine owes: of parts that are gone.
-    pending: Vec<Row>,
-    /// What becomes one record for many tags.
-    rows: Rows,
-}
-
-struct Def {
-    /// Full path, with the site.
-    path: Arc<str>,
-    address: Box<str>,
-    topic: Arc<Topic>,
-    def: i32,
-    /// Where it goes into a wide record.
-    seat: Option<Seat>,
 }
 
 #[derive(Default)]
@@ -210,17 +164,6 @@ struct Dead<'a> {
     reason: &'a str,
 }
 
-/// What one `send` adds to the ledger, committed piece by piece.
-#[derive(Default, Clone, Copy)]
-struct Delta {
-    filtered: u64,
-    dropped: u64,
-    dead: u64,
-    clock_refused: u64,
-    /// The end of the last window that something went into.
-    held: i64,
-}
-
 impl Intake {
     /// Opens the source's logs and takes up where the last run ended.
     ///
@@ -245,7 +188,6 @@ impl Intake {
         let names = store.names().map_err(|e| e.to_string())?;
         let is_new = saved.is_none() && !names.contains(&Outlet::log_name(&source, Lane::Normal));
         let saved = saved.unwrap_or_default();
-        let mut folded = saved.positions.clone();
 
         let floor = incarnation();
         let mut next_seq = if store.power_cut() { floor } else { 0 };
@@ -288,26 +230,19 @@ impl Intake {
             }
             lanes.push(LanePipe { lane, log, builder: Builder::default(), total });
         }
-        let left_out = fold_positions(&lanes, &recovered, &saved.ends, &mut folded)
-            .map_err(|e| format!("cannot read the positions of {source}: {e}"))?;
+        let logs: Vec<(Lane, Log)> = lanes.iter().map(|l| (l.lane, l.log.clone())).collect();
+        let positions = Keeper::open(positions_file.clone(), logs.clone(), &recovered, saved);
+        let positions = Arc::new(positions.map_err(|e| format!("cannot read the positions of {source}: {e}"))?);
         restore_counts(&ledger, counts, lanes.iter().map(|l| l.total).sum());
-
-        let positions = Arc::new(PositionKeeper {
-            file: positions_file,
-            logs: lanes.iter().map(|l| (l.lane, l.log.clone())).collect(),
-            state: Mutex::new(PositionState { map: folded, ends: ends(&lanes), is_dirty: left_out > 0 }),
-            bytes_since: AtomicU64::new(0),
-            saving: Mutex::new(()),
-        });
         // A lane that lost its end goes on above it: at the next start the missing pieces would seem to be there.
-        positions.save().map_err(|e| format!("cannot write {}: {e}", positions.file.display()))?;
+        positions.save().map_err(|e| format!("cannot write {}: {e}", positions_file.display()))?;
         for lane in &lanes {
             let events = events.clone();
             lane.log.on_sync(move |_| events.synced.notify_waiters());
         }
         let outlet = Arc::new(Outlet {
             source: source.clone(),
-            lanes: lanes.iter().map(|l| (l.lane, l.log.clone())).collect(),
+            lanes: logs,
             ledger: ledger.clone(),
             blocked: Mutex::new(None),
             from_kafka: watch::Sender::new(None),
@@ -375,21 +310,16 @@ impl Intake {
     }
 
     pub fn resume(&self, key: &str) -> Option<Vec<u8>> {
-        self.positions.state.lock().map.get(key).cloned()
+        self.positions.get(key)
     }
 
     pub fn positions(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        let state = self.positions.state.lock();
-        state.map.range(prefix.to_owned()..).take_while(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.positions.beginning(prefix)
     }
 
     /// Takes over what Kafka knew of this source, where this data directory is new.
     pub fn adopt(&self, from_kafka: &Positions) {
-        let mut state = self.positions.state.lock();
-        for (key, value) in from_kafka {
-            state.map.entry(key.clone()).or_insert_with(|| value.clone());
-        }
-        state.is_dirty = true;
+        self.positions.adopt(from_kafka);
     }
 
     pub fn declare(&self, tag: TagDef) -> Result<TagId, Clash> {
@@ -563,7 +493,7 @@ impl Intake {
         if self.catalog_saved.lock().elapsed() > SAVE_CATALOG_EVERY {
             self.save_catalog().await;
         }
-        if self.positions.bytes_since.load(Relaxed) > SAVE_EVERY_BYTES {
+        if self.positions.is_due() {
             let positions = self.positions.clone();
             let saved = tokio::task::spawn_blocking(move || positions.save()).await;
             if let Ok(Err(e)) = saved {
@@ -1017,178 +947,6 @@ impl Intake {
             Key::Bytes(&entry.key),
         );
     }
-
-    /// Appends what the builders hold, lane by lane; the last piece carries the positions and the rest of the counts.
-    async fn flush(&self, pipe: &mut Pipe, delta: &mut Delta, moved: &[(&str, &[u8])]) {
-        let owed = std::mem::take(&mut pipe.owed);
-        let moved: Vec<(&str, &[u8])> = owed.iter().map(|(k, v)| (k.as_str(), v.as_slice())).chain(moved.iter().copied()).collect();
-        if pipe.lanes.iter().all(|l| l.builder.is_empty()) {
-            if moved.is_empty() {
-                return self.commit(delta, 0);
-            }
-            let seq = pipe.next_seq;
-            pipe.next_seq += 1;
-            pipe.lane(Lane::Normal).builder.empty_at(seq);
-        }
-        let home = pipe.lanes.iter().rposition(|l| l.builder.next() > 0).expect("one lane holds something");
-        let mut split: Vec<(Lane, u64)> = Vec::new();
-        for at in 0..=home {
-            if pipe.lanes[at].builder.next() == 0 {
-                continue;
-            }
-            let is_home = at == home;
-            let is_appended = self.append_piece(&mut pipe.lanes[at], delta, is_home, &moved, &split).await;
-            let lane = &mut pipe.lanes[at];
-            let data = u64::from(lane.builder.data_records());
-            if is_appended {
-                lane.total += data;
-                split.push((lane.lane, lane.builder.next()));
-                let mut none = Delta::default();
-                self.commit(if is_home { delta } else { &mut none }, data);
-            } else {
-                self.core.lock().tags.forget();
-                self.ledger.intake.received.fetch_add(data, Relaxed);
-                self.ledger.intake.dropped.fetch_add(data, Relaxed);
-                if is_home {
-                    self.commit(delta, 0);
-                    pipe.owed = moved.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect();
-                }
-            }
-            let lane = &mut pipe.lanes[at];
-            lane.builder.begin(Micros::NONE);
-        }
-        if pipe.owed.is_empty() {
-            self.positions.moved(&moved, ends(&pipe.lanes));
-        }
-    }
-
-    /// Appends one piece; waits while the log has no room, unless the policy is to drop. False: dropped.
-    async fn append_piece(
-        &self,
-        lane: &mut LanePipe,
-        delta: &Delta,
-        is_home: bool,
-        moved: &[(&str, &[u8])],
-        split: &[(Lane, u64)],
-    ) -> bool {
-        let data = u64::from(lane.builder.data_records());
-        let mut counts = self.ledger.intake.get();
-        let rest = if is_home { *delta } else { Delta::default() };
-        counts[0] += data + rest.filtered + rest.dropped + rest.dead;
-        counts[1] += rest.filtered;
-        counts[2] += rest.dropped;
-        counts[3] += rest.dead;
-        counts[4] += data;
-        counts[5] += rest.clock_refused;
-        let extra = if is_home {
-            Extra { lane_total: lane.total, counts: &counts, moved, split }
-        } else {
-            Extra { lane_total: lane.total, counts: &counts, moved: &[], split: &[] }
-        };
-        let (first, next, records) = (lane.builder.first(), lane.builder.next(), lane.builder.data_records());
-        let parts = lane.builder.finish(extra, self.compress);
-        let bytes = parts.iter().map(|p| p.len() as u64).sum();
-        loop {
-            let error = match lane.log.append(first, next, records, &parts) {
-                Ok(_) => {
-                    self.hold(None);
-                    self.positions.bytes_since.fetch_add(bytes, Relaxed);
-                    return true;
-                }
-                Err(error) => error,
-            };
-            match error {
-                AppendError::TooLarge { .. } => {
-                    tracing::error!(source = %self.source, records, bytes, "a batch is lost: {error}");
-                    self.ledger.dropped("too_large", data);
-                    return false;
-                }
-                AppendError::Full { .. } | AppendError::NoSpace { .. } if self.full == Full::DropNewest => {
-                    self.ledger.dropped("dropped_newest", data);
-                    self.hold(Some(&error.to_string()));
-                    return false;
-                }
-                error => self.wait_for_room(&error.to_string()).await,
-            }
-        }
-    }
-
-    fn commit(&self, delta: &mut Delta, appended: u64) {
-        let counts = &self.ledger.intake;
-        counts.appended.fetch_add(appended, Relaxed);
-        counts.filtered.fetch_add(delta.filtered, Relaxed);
-        counts.dropped.fetch_add(delta.dropped, Relaxed);
-        counts.dead.fetch_add(delta.dead, Relaxed);
-        counts.clock_refused.fetch_add(delta.clock_refused, Relaxed);
-        counts.received.fetch_add(appended + delta.filtered + delta.dropped + delta.dead, Relaxed);
-        *delta = Delta::default();
-    }
-}
-
-impl Pipe {
-    fn is_full(&self) -> bool {
-        self.lanes.iter().any(|l| l.builder.body_len() >= PIECE_BYTES)
-    }
-
-    fn lane(&mut self, lane: Lane) -> &mut LanePipe {
-        lane_of(&mut self.lanes, lane)
-    }
-}
-
-impl Core {
-    fn declare(&mut self, site: &str, tag: TagDef, is_static: bool, now: Micros) -> Result<TagId, Clash> {
-        let path: Arc<str> = format!("{site}/{}", tag.path).into();
-        let known = self.by_path.get(&path).copied();
-        if let Some(known) = known.map(|id| &self.defs[id.0 as usize])
-            && *known.address != *tag.address
-        {
-            return Err(Clash { path: path.to_string(), by: known.address.to_string() });
-        }
-        self.paths.claim(&path, &self.source).map_err(|by| Clash { path: path.to_string(), by: format!("source {by}") })?;
-        let topic = self.topic(tag.options.topic.as_deref().unwrap_or(&tag.topic));
-        let (def, is_news) = self.catalog.declare(&path, &tag, is_static, now);
-        if let Some(id) = known {
-            let known = &mut self.defs[id.0 as usize];
-            if is_news || known.def != def || !Arc::ptr_eq(&known.topic, &topic) {
-                known.def = def;
-                known.topic = topic;
-                self.tags.change(id, &tag.options, &tag.part, now);
-                let seat = known.topic.sheet.clone().map(|sheet| self.rows.seat(&known.topic, &sheet, &path, &tag));
-                known.seat = seat;
-            }
-            return Ok(id);
-        }
-        let id = self.tags.add(&tag.options, &tag.part, now);
-        let seat = topic.sheet.clone().map(|sheet| self.rows.seat(&topic, &sheet, &path, &tag));
-        self.defs.push(Def { path: path.clone(), address: tag.address.as_str().into(), topic, def, seat });
-        self.by_path.insert(path, id);
-        if let Some(bits) = &tag.options.bits {
-            let options = Arc::new(millrace_contract::TagOptions { bits: None, ..(*tag.options).clone() });
-            let mut children = Vec::new();
-            for (bit, name) in bits {
-                let child = TagDef {
-                    path: format!("{}/{name}", tag.path),
-                    address: format!("{}, bit {bit}", tag.address),
-                    options: options.clone(),
-                    ..tag.clone()
-                };
-                children.push((*bit, self.declare(site, child, is_static, now)?));
-            }
-            self.bits.insert(id, children);
-        }
-        Ok(id)
-    }
-
-    fn topic(&mut self, name: &str) -> Arc<Topic> {
-        if let Some(topic) = self.topic_cache.get(name) {
-            return topic.clone();
-        }
-        let topic = self.topics.get(name);
-        if self.topic_cache.len() < TOPICS_MAX {
-            self.topic_cache.insert(topic.name.clone(), topic.clone());
-        }
-        topic
-    }
 }
 
 enum KeyChoice<'a> {
@@ -1245,12 +1003,6 @@ fn identity_headers(out: &mut Vec<u8>, source: &str, seq: u64) {
     push_header(out, "millrace.seq", Some(&digits[..len]));
 }
 
-/// The lane of that name; the first there is where it was not opened.
-fn lane_of(lanes: &mut [LanePipe], lane: Lane) -> &mut LanePipe {
-    let at = lanes.iter().position(|l| l.lane == lane).unwrap_or(0);
-    &mut lanes[at]
-}
-
 /// The headers of a dead letter, named as Kafka Connect names them.
 pub(crate) fn dead_letter_headers(out: &mut Vec<u8>, topic: &str, route: &str, source: &str, seq: u64, reason: &str) {
     push_header(out, "__connect.errors.topic", Some(topic.as_bytes()));
@@ -1264,135 +1016,6 @@ pub(crate) fn dead_letter_headers(out: &mut Vec<u8>, topic: &str, route: &str, s
 fn incarnation() -> u64 {
     let seconds = (Micros::now().0 / 1_000_000) as u64;
     seconds.max(PROGRAM_BUILT) << 20
-}
-
-fn ends(lanes: &[LanePipe]) -> [u64; 3] {
-    let mut ends = [0; 3];
-    for lane in lanes {
-        ends[lane.lane as usize] = lane.log.end();
-    }
-    ends
-}
-
-/// Keys and values that moved with one batch.
-type Moves = Vec<(String, Vec<u8>)>;
-
-/// Folds the positions of every batch behind `from` into `map`, in the order they were sent. A split batch whose other pieces did not
-/// reach the `recovered` end of their lane is left out; returns how many were.
-fn fold_positions(lanes: &[LanePipe], recovered: &[u64; 3], from: &[u64; 3], map: &mut Positions) -> Result<usize, String> {
-    let mut left_out = 0;
-    let mut moves: Vec<(u64, Moves)> = Vec::new();
-    let mut buffer = millrace_log::ReadBuf::default();
-    for lane in lanes {
-        let mut at = from[lane.lane as usize].max(lane.log.start());
-        while at < lane.log.end() {
-            lane.log.read(at, 1 << 20, &mut buffer).map_err(|e| e.to_string())?;
-            let mut next = at;
-            for batch in buffer.batches() {
-                next = batch.next;
-                let frame = Frame::read(batch.payload).map_err(|e| e.to_string())?;
-                if frame.moved.is_empty() {
-                    continue;
-                }
-                if frame.split.iter().any(|(lane, end)| recovered[*lane as usize] < *end) {
-                    left_out += 1;
-                    continue;
-                }
-                moves.push((batch.first, frame.moved.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect()));
-            }
-            if next == at {
-                break;
-            }
-            at = next;
-        }
-    }
-    moves.sort_by_key(|(first, _)| *first);
-    for (key, value) in moves.into_iter().flat_map(|(_, moved)| moved) {
-        apply_move(map, &key, &value);
-    }
-    Ok(left_out)
-}
-
-fn apply_move(map: &mut Positions, key: &str, value: &[u8]) {
-    if value.is_empty() {
-        map.remove(key);
-    } else if let Some(old) = map.get_mut(key) {
-        old.clear();
-        old.extend_from_slice(value);
-    } else {
-        map.insert(key.to_owned(), value.to_vec());
-    }
-}
-
-/// Takes the counts over from the newest batch. What a power cut took from the logs was never appended; what was synced and is corrupt was.
-fn restore_counts(ledger: &Ledger, mut counts: Vec<u64>, appended: u64) {
-    counts.resize(IntakeCounts::LEN, 0);
-    counts[4] = appended;
-    counts[0] = counts[1] + counts[2] + counts[3] + appended;
-    ledger.intake.set(&counts);
-}
-
-/// The positions of a source: in memory as appended, in the log with their data, in a file so that a start need not read whole logs.
-struct PositionKeeper {
-    file: PathBuf,
-    logs: Vec<(Lane, Log)>,
-    state: Mutex<PositionState>,
-    bytes_since: AtomicU64,
-    saving: Mutex<()>,
-}
-
-struct PositionState {
-    map: Positions,
-    /// Each lane's end when `map` was last moved.
-    ends: [u64; 3],
-    is_dirty: bool,
-}
-
-impl PositionKeeper {
-    fn moved(&self, moved: &[(&str, &[u8])], ends: [u64; 3]) {
-        let mut state = self.state.lock();
-        for (key, value) in moved {
-            apply_move(&mut state.map, key, value);
-        }
-        state.ends = ends;
-        state.is_dirty |= !moved.is_empty();
-    }
-
-    /// Writes the file; first waits until the logs are synced up to there, so that it is never ahead of them.
-    fn save(&self) -> std::io::Result<()> {
-        let _one = self.saving.lock();
-        let (map, ends) = {
-            let mut state = self.state.lock();
-            self.bytes_since.store(0, Relaxed);
-            if !state.is_dirty {
-                return Ok(());
-            }
-            state.is_dirty = false;
-            (state.map.clone(), state.ends)
-        };
-        let result = self.wait_synced(&ends).and_then(|()| positions::save(&self.file, &positions::Saved { positions: map, ends }));
-        if result.is_err() {
-            self.state.lock().is_dirty = true;
-        }
-        result
-    }
-
-    fn wait_synced(&self, ends: &[u64; 3]) -> std::io::Result<()> {
-        for (lane, log) in &self.logs {
-            let end = ends[*lane as usize];
-            for _ in 0..2000 {
-                if log.synced() >= end {
-                    break;
-                }
-                log.want_sync();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if log.synced() < end {
-                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the log was not synced in two seconds"));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Where a source keeps its small files, below the data directory.
