@@ -477,7 +477,8 @@ pub struct Topic {
     pub lane: Lane,
     /// Where records go that break this contract; `{topic}.dead` unless said.
     pub dead_letter: Option<Spanned<String>>,
-    /// Also keep the last value of each key in `millrace.latest`.
+    /// Also keep the last sample of each tag in the compacted topic `millrace.latest`: in this topic's format, unless that topic is declared,
+    /// too. Where the topics that are kept there have two formats, it must be.
     pub latest: bool,
     /// What the Kafka timestamp is.
     pub timestamp: Timestamp,

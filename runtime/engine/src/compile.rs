@@ -5,7 +5,7 @@ mod contracts;
 use crate::commands::{self, CommandRules};
 use crate::frame::Lane;
 use crate::intake::ClockWindow;
-use crate::topics::{Format, SampleKey, Topic, Topics, dead_letter_of};
+use crate::topics::{Format, LATEST, SampleKey, Topic, Topics, dead_letter_of};
 use millrace_config::factory::{self, Connector, Factory, Shape, SinkKeys, SourceKeys};
 use millrace_config::{Place, Problems, Spanned};
 use millrace_contract::{Compiled, Context, Entry, Role, TagOptions};
@@ -188,7 +188,7 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
         if let Some(retention) = t.retention {
             properties.entry("retention.ms".to_owned()).or_insert_with(|| retention.0.as_millis().to_string());
         }
-        if t.compacted {
+        if t.compacted || name == LATEST {
             properties.entry("cleanup.policy".to_owned()).or_insert_with(|| "compact".to_owned());
         }
         let behind = match (t.compacted, t.retention) {
@@ -216,6 +216,7 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
             configs: properties,
         });
     }
+    topics.extend(contracts::latest(factory, &topics, problems));
     (Topics::new(topics), declared)
 }
 

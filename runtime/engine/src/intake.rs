@@ -111,7 +111,7 @@ pub struct Intake {
     /// Why the log takes nothing at the moment; for the status board.
     held: Mutex<Option<String>>,
     catalog_saved: Mutex<Instant>,
-    latest: Arc<str>,
+    latest: Arc<Topic>,
     /// Dead letters are told in the messages, a storm of them now and then.
     told: Mutex<Repeats>,
 }
@@ -295,7 +295,7 @@ impl Intake {
             taps: options.taps,
             held: Mutex::new(None),
             catalog_saved: Mutex::new(Instant::now()),
-            latest: LATEST.into(),
+            latest: options.topics.get(LATEST),
             told: Mutex::default(),
         };
         {
@@ -744,8 +744,8 @@ impl Intake {
                 pipe.next_seq += 1;
                 let record = Record {
                     offset: seq,
-                    topic: &self.latest,
-                    schema: topic.sample_mark(),
+                    topic: &self.latest.name,
+                    schema: self.latest.sample_mark(),
                     timestamp_ms: timestamp,
                     flags: flag::AUX,
                     headers: &[],
@@ -753,7 +753,7 @@ impl Intake {
                 lane_of(&mut pipe.lanes, Lane::Normal).builder.push(
                     &record,
                     Some(|out: &mut Vec<u8>| {
-                        encode(topic.format, &meta, &row, heap, out);
+                        encode(self.latest.format, &meta, &row, heap, out);
                         Key::Bytes(def.path.as_bytes())
                     }),
                     Key::None,

@@ -1,9 +1,9 @@
 //! What does a topic's declaration say of its values? Format, schema and subject, the schema's file read and compiled.
 
-use crate::topics::{Format, Subject, Topic};
+use crate::topics::{Format, LATEST, SampleKey, Subject, Topic};
 use crate::wide::Shape;
 use millrace_config::factory::{self, Factory};
-use millrace_config::{Problems, Spanned};
+use millrace_config::{Place, Problems, Spanned};
 use millrace_schemas::contract::{Contract, Kind, Schema, SchemaError};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +36,11 @@ pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>,
     if shape.is_some() {
         wide(name, topic, problems);
         return declared;
+    }
+    if topic.latest && (format == Format::Raw || topic.schema.as_ref().is_some_and(|schema| schema.value != TELEMETRY)) {
+        problems
+            .error(topic.place, format!("topic {name}: `latest` keeps samples, and its records are documents"))
+            .help("leave `latest` out");
     }
     let declared = match (format.kind(), &topic.schema) {
         (Some(kind), Some(schema)) if schema.value == TELEMETRY => declared.with_schema(Schema::telemetry(kind)),
@@ -76,6 +81,32 @@ fn wide(name: &str, topic: &Spanned<factory::Topic>, problems: &mut Problems) {
     if topic.latest {
         problems.error(topic.place, format!("topic {name}: `latest` keeps samples, and its records are wide")).help("leave `latest` out");
     }
+}
+
+/// The topic of last samples, where it is not declared: as the topics are whose last samples it keeps.
+pub(super) fn latest(factory: &Factory, topics: &[Topic], problems: &mut Problems) -> Option<Topic> {
+    let place = |topic: &Topic| factory.topics.get(&*topic.name).map_or(Place::NONE, |declared| declared.place);
+    if let Some(declared) = topics.iter().find(|topic| &*topic.name == LATEST) {
+        let holds_samples = declared.format != Format::Raw && declared.contract.is_none() && declared.shape.is_none() && !declared.latest;
+        if !holds_samples || declared.key != SampleKey::Tag {
+            problems
+                .error(place(declared), format!("topic {LATEST} keeps the last sample of each tag, by the tag's path"))
+                .help("of it, say the format, partitions and properties");
+        }
+        return None;
+    }
+    let mut keepers = topics.iter().filter(|topic| topic.latest);
+    let first = keepers.next()?;
+    if let Some(other) = keepers.find(|other| (other.format, other.mark) != (first.format, first.mark)) {
+        problems
+            .error(
+                place(other),
+                format!("topics {} and {} both keep their last samples in {LATEST}, and have two formats", first.name, other.name),
+            )
+            .help(format!("say which format it has: `topics: {{{LATEST}: {{format: avro}}}}`"))
+            .also(place(first), "the first one");
+    }
+    Some(Topic { format: first.format, schema: first.schema.clone(), mark: first.mark, ..Topic::undeclared(LATEST) })
 }
 
 /// Reads and compiles a schema's file. `orders.proto#acme.Order` chooses a message.
