@@ -299,7 +299,10 @@ impl Registry {
             return refused(&format!("has {VERSIONS} versions; delete some permanently"));
         }
         let version = all.and_then(|versions| versions.keys().next_back()).map_or(1, |last| last.saturating_add(1));
-        let id = known.unwrap_or(SchemaId(state.last_id.saturating_add(1)));
+        let id = match known {
+            Some(id) => id,
+            None => SchemaId(state.last_id.checked_add(1).ok_or_else(|| Fault::store("every id was given out"))?),
+        };
         Ok((id, Some(version)))
     }
 
@@ -438,6 +441,9 @@ impl Registry {
             _ => {}
         }
         self.unreferenced(subject, version)?;
+        if permanent {
+            self.remember_last_id().await?;
+        }
         let id = value.id;
         let value = (!permanent).then(|| SchemaValue { deleted: true, ..value });
         self.write(Record::Schema { subject: subject.to_owned(), version, value }).await.map_err(Fault::store)?;
@@ -445,6 +451,12 @@ impl Registry {
             self.forget_id(id);
         }
         Ok(version)
+    }
+
+    /// Before something goes for good: its id may be the highest, and must not be given out again.
+    async fn remember_last_id(&self) -> Result<(), Fault> {
+        let last = self.state.read().last_id;
+        self.write(Record::LastId(last)).await.map_err(Fault::store)
     }
 
     fn unreferenced(&self, subject: &str, version: i32) -> Result<(), Fault> {
@@ -473,6 +485,7 @@ impl Registry {
             for value in &versions {
                 self.unreferenced(subject, value.version)?;
             }
+            self.remember_last_id().await?;
             for value in &versions {
                 let record = Record::Schema { subject: subject.to_owned(), version: value.version, value: None };
                 self.write(record).await.map_err(Fault::store)?;

@@ -5,9 +5,11 @@
 //! {"keytype":"CONFIG","subject":"s","magic":0}                  {"subject":"s","compatibilityLevel":"FULL"}      without subject: global
 //! {"keytype":"MODE","subject":"s","magic":0}                    {"subject":"s","mode":"READONLY"}
 //! {"keytype":"DELETE_SUBJECT","subject":"s","magic":0}          {"subject":"s","version":3}                      all up to this version
+//! {"keytype":"NOOP","magic":0}                                  {"millrace_last_id":7}                           ours; others pass over it
 //! ```
 //!
-//! A tombstone takes back what its key says. Keys of other types are left alone.
+//! A tombstone takes back what its key says. The highest id that was given out is written before a schema goes for good, so that compaction
+//! can't take it along. Keys of other types are left alone.
 
 use crate::schema::{Reference, SchemaId};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ pub(super) enum Record {
         subject: String,
         version: Option<i32>,
     },
+    /// The highest id that was given out.
+    LastId(i32),
     /// Of no meaning here.
     Other,
 }
@@ -119,6 +123,11 @@ struct DeleteValue {
     version: i32,
 }
 
+#[derive(Serialize, Deserialize)]
+struct NoopValue {
+    millrace_last_id: i32,
+}
+
 impl Record {
     /// Reads a record of the topic.
     pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Self, String> {
@@ -138,6 +147,7 @@ impl Record {
             ("DELETE_SUBJECT", Some(subject)) => {
                 Self::DeleteSubject { subject, version: read::<DeleteValue>(value)?.map(|value| value.version) }
             }
+            ("NOOP", _) => read::<NoopValue>(value)?.map_or(Self::Other, |value| Self::LastId(value.millrace_last_id)),
             _ => Self::Other,
         })
     }
@@ -161,6 +171,7 @@ impl Record {
                 let value = version.map(|version| json(&DeleteValue { subject: subject.clone(), version }));
                 (key("DELETE_SUBJECT", Some(subject), None, 0), value)
             }
+            Self::LastId(id) => (key("NOOP", None, None, 0), Some(json(&NoopValue { millrace_last_id: *id }))),
             Self::Other => (key("NOOP", None, None, 0), None),
         }
     }
@@ -190,6 +201,7 @@ mod tests {
             (r#"{"keytype":"MODE","subject":"o","magic":0}"#, Some(r#"{"subject":"o","mode":"READONLY"}"#)),
             (r#"{"keytype":"DELETE_SUBJECT","subject":"o","magic":0}"#, Some(r#"{"subject":"o","version":3}"#)),
             (r#"{"keytype":"NOOP","magic":0}"#, None),
+            (r#"{"keytype":"NOOP","magic":0}"#, Some(r#"{"millrace_last_id":7}"#)),
         ] {
             let record = Record::decode(key.as_bytes(), value.map(str::as_bytes)).unwrap();
             let (written_key, written) = record.encode();

@@ -64,6 +64,7 @@ impl State {
             Record::Config { subject: None, value } => self.global = value.unwrap_or_default(),
             Record::Mode { subject: Some(subject), mode } => set(&mut self.modes, subject, mode),
             Record::Mode { subject: None, mode } => self.mode = mode,
+            Record::LastId(id) => self.last_id = self.last_id.max(id),
             Record::DeleteSubject { version: None, .. } | Record::Other => {}
         }
     }
@@ -204,4 +205,26 @@ fn set<T>(map: &mut BTreeMap<String, T>, key: String, value: Option<T>) {
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_schema_that_is_gone_for_good_is_remembered_over_compaction() {
+        // What compaction leaves of a topic where the schema with the id 7 was registered and deleted for good.
+        let mut state = State::new(Level::Backward);
+        for (key, value) in [
+            (
+                r#"{"keytype":"SCHEMA","subject":"o","version":1,"magic":1}"#,
+                Some(r#"{"subject":"o","version":1,"id":1,"schema":"\"int\""}"#),
+            ),
+            (r#"{"keytype":"NOOP","magic":0}"#, Some(r#"{"millrace_last_id":7}"#)),
+            (r#"{"keytype":"SCHEMA","subject":"gone","version":1,"magic":1}"#, None),
+        ] {
+            state.apply(Record::decode(key.as_bytes(), value.map(str::as_bytes)).unwrap());
+        }
+        assert_eq!(state.last_id, 7);
+    }
 }
