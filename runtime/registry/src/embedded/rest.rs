@@ -1,4 +1,8 @@
 //! Confluent's REST interface: paths, queries, bodies, status codes.
+//!
+//! - [`apicurio`]: the few paths of Apicurio's own interface by which its Java serdes decode.
+
+mod apicurio;
 
 use super::Registry;
 use super::operations::{Fault, Wanted};
@@ -65,6 +69,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/config/{subject}", get(subject_config).put(set_subject_config).delete(delete_subject_config))
         .route("/mode", get(mode).put(set_mode).delete(delete_mode))
         .route("/mode/{subject}", get(subject_mode).put(set_subject_mode).delete(delete_subject_mode))
+        .nest(apicurio::PATH, apicurio::router())
         .fallback(async || Fault::new(404, "HTTP 404 Not Found"))
         .method_not_allowed_fallback(async || Fault::new(405, "HTTP 405 Method Not Allowed"))
         .layer(DefaultBodyLimit::max(BODY))
