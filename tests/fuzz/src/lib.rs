@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
@@ -22,6 +22,8 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("mqtt_request", millrace_mqtt_sim::wire::fuzz_mqtt_request),
     ("opcua_value", millrace_opcua::wire::fuzz_opcua_value),
     ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
+    ("registry_record", millrace_registry::fuzz::fuzz_record),
+    ("registry_schema", millrace_registry::fuzz::fuzz_schema),
     ("schema", millrace_schemas::contract::fuzz_schema),
     ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),
 ];
