@@ -38,4 +38,11 @@ impl Apicurio {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}{PATH}", self.port)
     }
+
+    /// What it answers to a question below [`PATH`].
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (status, answer) = http::get(self.port, &format!("{PATH}{path}")).expect("a registry answers");
+        assert_eq!(status, 200, "{path}: {answer}");
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{path}: {answer}: {error}"))
+    }
 }

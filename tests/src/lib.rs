@@ -6,7 +6,7 @@
 //! - [`embedded`]: the embedded broker, alone; [`clients`]: foreign programs that tell what they see of either.
 //! - [`mosquitto`]: an MQTT broker; [`mqtt`] is a client of the tests' own for load and for order.
 //! - [`millrace`]: the runtime under test, from a YAML text.
-//! - [`apicurio`]: a foreign schema registry.
+//! - [`apicurio`]: a foreign schema registry. [`decoders`]: foreign clients of one.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems. [`plant`]: OPC UA servers from three. [`script`]: how such peers take orders.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
 //! - [`stub`]: a receiver that acknowledges and discards, for benchmarks.
@@ -33,6 +33,7 @@
 pub mod apicurio;
 pub mod cable;
 pub mod clients;
+pub mod decoders;
 pub mod embedded;
 pub mod http;
 pub mod kafka;
@@ -53,6 +54,7 @@ pub mod wait;
 pub use apicurio::Apicurio;
 pub use cable::Cable;
 pub use clients::{Program, Side};
+pub use decoders::Decoder;
 pub use embedded::Embedded;
 pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};

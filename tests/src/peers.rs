@@ -19,6 +19,7 @@ pub const NODE_OPCUA_VERSION: &str = "2.186.4";
 pub const NODE_VERSION: &str = "22.23.3";
 pub const MILO_VERSION: &str = "1.1.2";
 pub const APICURIO_VERSION: &str = "3.0.9";
+pub const SERDES_VERSION: &str = "3.1.7";
 pub const KAFKAJS_VERSION: &str = "2.2.4";
 /// Clients of Kafka from PyPI, with what they need to decompress.
 const KAFKA_PYTHONS: [&str; 5] =
@@ -125,23 +126,33 @@ pub fn python(python: &Path) -> Command {
 /// Eclipse Milo's jars, from Maven Central, with our `Plant.java` compiled beside them: the class path.
 pub fn milo() -> &'static str {
     static CLASS_PATH: OnceLock<String> = OnceLock::new();
-    CLASS_PATH.get_or_init(|| {
-        let libs = cached(&format!("milo-{MILO_VERSION}"), |folder| {
-            let mut mvn = tool("mvn", "maven");
-            mvn.args(["-q", "-B", "-f"]).arg(scripts().join("milo.xml")).arg(format!("-Dmilo.version={MILO_VERSION}"));
-            mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
-            run(mvn, "fetch Eclipse Milo from Maven Central");
-        });
-        let source = scripts().join("Plant.java");
-        let text = std::fs::read(&source).expect("our own script can be read");
-        let mark = text.iter().fold(0xcbf2_9ce4_8422_2325u64, |mark, byte| (mark ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        let classes = cached(&format!("milo-{MILO_VERSION}-plant-{mark:016x}"), |folder| {
-            let mut javac = tool("javac", "openjdk-17-jdk-headless");
-            javac.arg("-cp").arg(libs.join("*")).arg("-d").arg(folder).arg(&source);
-            run(javac, "compile Plant.java");
-        });
-        format!("{}/*:{}", libs.display(), classes.display())
-    })
+    CLASS_PATH.get_or_init(|| java("milo", MILO_VERSION, "milo.xml", "Plant.java"))
+}
+
+/// Apicurio's Java serdes, from Maven Central, with our `Decode.java` compiled beside them: the class path.
+pub fn apicurio_serdes() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| java("serdes", SERDES_VERSION, "serdes.xml", "Decode.java"))
+}
+
+/// The jars of a build file, and a program of ours compiled beside them: the class path. The program's folder is named after its text, too.
+fn java(name: &str, version: &str, build: &str, program: &str) -> String {
+    let libs = cached(&format!("{name}-{version}"), |folder| {
+        let mut mvn = tool("mvn", "maven");
+        mvn.args(["-q", "-B", "-f"]).arg(scripts().join(build)).arg(format!("-D{name}.version={version}"));
+        mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
+        run(mvn, &format!("fetch {name} from Maven Central"));
+    });
+    let source = scripts().join(program);
+    let text = std::fs::read(&source).expect("our own script can be read");
+    let mark = text.iter().fold(0xcbf2_9ce4_8422_2325u64, |mark, byte| (mark ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let stem = program.trim_end_matches(".java").to_lowercase();
+    let classes = cached(&format!("{name}-{version}-{stem}-{mark:016x}"), |folder| {
+        let mut javac = tool("javac", "openjdk-17-jdk-headless");
+        javac.arg("-cp").arg(libs.join("*")).arg("-d").arg(folder).arg(&source);
+        run(javac, &format!("compile {program}"));
+    });
+    format!("{}/*:{}", libs.display(), classes.display())
 }
 
 fn pypi(name: &str, packages: &[&str]) -> PathBuf {

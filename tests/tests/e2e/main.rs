@@ -5,6 +5,7 @@
 
 mod commands;
 mod contracts;
+mod decoded;
 mod demo;
 mod drain;
 mod embedded;

@@ -279,39 +279,14 @@ fn what_one_registry_wrote_the_next_one_reads_over_kill_and_compaction() {
     assert!(keys.contains(&r#"{"keytype":"SCHEMA","subject":"a","version":1,"magic":1}"#.to_owned()), "{keys:?}");
 }
 
-/// What a foreign client prints, given these lines: one value of JSON per line.
-fn said(name: &str, mut command: std::process::Command, lines: &str) -> Vec<Value> {
-    use std::io::Write;
-    use std::process::Stdio;
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-    let mut input = child.stdin.take().expect("its input is a pipe");
-    input.write_all(lines.as_bytes()).expect("it reads its input");
-    drop(input);
-    let output = child.wait_with_output().expect("a child can be waited for");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{name}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{name} says {line}: {error}"))).collect()
-}
-
 #[test]
 fn foreign_clients_register_write_and_read_through_the_embedded_registry() {
     let url = format!("http://127.0.0.1:{}", Ours::shared().port);
-    let python = |script: &str| {
-        let mut command = peers::debian("python3", "python3");
-        command.env("PYTHONPATH", peers::confluent_python()).arg(peers::scripts().join(script)).arg(&url);
-        command
-    };
-    let values = said("confluent-kafka", python("encode.py"), "");
+    let values = decoders::encoded_by_confluent_python(&url);
     assert_eq!(values.len(), 3, "{values:?}");
-    let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
-    let mut node = peers::debian("node", "nodejs");
-    node.arg(peers::scripts().join("decode.js")).arg(peers::confluent_node()).arg(&url);
-    for (name, command) in [("confluent-kafka", python("decode.py")), ("@confluentinc/schemaregistry", node)] {
-        let decoded = said(name, command, &lines);
-        assert_eq!(decoded.len(), 3, "{name}: {decoded:?}");
-        for value in decoded {
-            assert_eq!((&value["tag"], &value["v"]), (&json!("a"), &json!(1.5)), "{name}");
+    for decoder in [Decoder::ConfluentPython, Decoder::ConfluentNode] {
+        for value in decoder.decode(&url, &values) {
+            assert_eq!((&value["tag"], &value["v"]), (&json!("a"), &json!(1.5)), "{decoder:?}");
         }
     }
 }
