@@ -292,6 +292,44 @@ fn an_asset_s_record_comes_after_a_change_and_holds_its_other_values() {
 }
 
 #[test]
+fn the_last_samples_of_topics_in_two_formats_are_kept_in_the_one_that_is_declared() {
+    let (kafka, broker, registry) = (Kafka::start(), Mosquitto::start(), Registry::start());
+    let millrace = Factory::on(&kafka).with("broker", broker.url()).with("registry", registry.url()).start(
+        "
+schemas: {registry: $registry}
+topics:
+  binary: {format: avro, latest: true}
+  text: {format: json, latest: true}
+  millrace.latest: {format: protobuf, partitions: 3}
+sources:
+  cells:
+    type: mqtt
+    endpoint: $broker
+    client_id: cells
+    subscribe:
+      - {filter: 'a/+', payload: number, topic: binary, tag: 'a{1}', qos: 1}
+      - {filter: 'b/+', payload: number, topic: text, tag: 'b{1}', qos: 1}
+",
+    );
+    millrace.wait_running("cells");
+    broker.publish("a/1", b"1.5", 1, false);
+    broker.publish("b/1", b"2.5", 1, false);
+    millrace.drained_when("cells", |ledger| ledger.produced >= 2);
+    let mut latest = kafka.follow("millrace.latest");
+    let records = latest.count(2);
+    for record in records {
+        let (id, rest) = split(record);
+        assert_eq!(registry.schema(id).0, "millrace.latest-value");
+        assert_eq!(rest[0], 0, "the message's indexes");
+        let tag = record.key_text();
+        assert!(rest.windows(tag.len()).any(|bytes| bytes == tag.as_bytes()), "{tag} in {rest:02x?}");
+    }
+    assert!(!registry.subjects().contains(&"text-value".to_owned()), "JSON without a schema has none: {:?}", registry.subjects());
+    let policy = kafka.tool("TopicCommand", &["--describe", "--topic", "millrace.latest"]);
+    assert!(policy.contains("cleanup.policy=compact") && policy.contains("PartitionCount: 3"), "{policy}");
+}
+
+#[test]
 fn the_last_sample_of_each_tag_is_kept_apart() {
     let (kafka, broker) = (Kafka::shared(), Mosquitto::start());
     let topic = kafka.topic("values");
@@ -321,4 +359,58 @@ sources:
     assert_eq!(records.iter().filter(|r| r.key_text() == key).count(), 10);
     let policy = kafka.tool("TopicCommand", &["--describe", "--topic", "millrace.latest"]);
     assert!(policy.contains("cleanup.policy=compact"), "{policy}");
+}
+
+#[test]
+fn an_incompatible_change_is_told_before_anything_runs_with_whom_it_breaks() {
+    let kafka = Kafka::start();
+    let listen = free_port();
+    let text = "
+schemas: {registry: embedded, listen: '127.0.0.1:$listen', compatibility: backward}
+topics:
+  orders: {format: avro, schema: order.avsc}
+  states: {format: json, schema: state.schema.json}
+  parts: {format: protobuf, schema: part.proto}
+";
+    let factory = Factory::on(&kafka).with("listen", listen).file("order.avsc", ORDER).file("state.schema.json", STATE);
+    let millrace = factory.file("part.proto", PART).start(text);
+    let schema = |command: &str| {
+        let output = millrace.run(&["schema", command, "-c", "factory.yaml"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    };
+    eventually("the embedded registry serves", || (schema("list").0 == Some(0)).then_some(()));
+    let (code, said) = schema("check");
+    assert!(code == Some(0) && said.matches("not registered yet").count() == 3, "{said}");
+    let (code, said) = schema("register");
+    assert!(code == Some(0) && said.matches("registered under").count() == 3, "{said}");
+    let (code, said) = schema("check");
+    assert!(code == Some(0) && said.matches("registered, version 1").count() == 3, "{said}");
+
+    let write = |name: &str, text: String| std::fs::write(millrace.dir().join(name), text).expect("a file can be written");
+    write(
+        "order.avsc",
+        ORDER.replace(r#"{"name":"id","type":"string"}"#, r#"{"name":"id","type":"string"},{"name":"line","type":"long"}"#),
+    );
+    write("state.schema.json", STATE.replace(r#""maximum":400"#, r#""maximum":300"#));
+    write("part.proto", PART.replace("int64 peak = 2", "string peak = 2"));
+    let (code, said) = schema("check");
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(said.matches("the registry refuses it").count(), 3, "{said}");
+    assert!(said.contains("consumers with the new schema can't read old records"), "{said}");
+    for word in ["line", "maximum", "#/Part/2"] {
+        assert!(said.contains(word), "nothing of {word}: {said}");
+    }
+    let (code, said) = schema("register");
+    assert!(code != Some(0) && said.contains("incompatible"), "{said}");
+
+    // A change that may be made, and is still one.
+    write("order.avsc", ORDER.replace(r#""type":"string"}"#, r#""type":"string"},{"name":"line","type":"long","default":1}"#));
+    write("state.schema.json", STATE.replace(r#""maximum":400"#, r#""maximum":500"#));
+    write("part.proto", PART.into());
+    let (code, said) = schema("diff");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("consumers with the new schema can read old records"), "{said}");
+    assert!(said.contains("consumers that still have the latest version can't read new records") && said.contains("500"), "{said}");
+    let (code, said) = schema("check");
+    assert_eq!(code, Some(0), "{said}");
 }

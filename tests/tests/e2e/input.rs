@@ -34,6 +34,44 @@ fn a_property_that_would_break_a_promise_is_refused() {
 }
 
 #[test]
+fn a_contract_that_can_t_be_kept_is_refused_where_it_is_declared() {
+    let said = refused(
+        "
+topics:
+  wide: {format: protobuf, shape: asset}
+  first: {format: avro, latest: true}
+  second: {format: json, latest: true}
+  orders: {format: raw, latest: true}
+  gone: {format: avro, schema: gone.avsc}
+",
+    );
+    for words in [
+        "topic wide: wide records are avro or json",
+        "topics first and second both keep their last samples in millrace.latest, and have two formats",
+        "topics: {millrace.latest: {format: avro}}",
+        "topic orders: `latest` keeps samples, and its records are documents",
+        "gone.avsc",
+    ] {
+        assert!(said.contains(words), "not said: {words}\n{said}");
+    }
+    let said = refused("topics: {millrace.latest: {format: avro, key: asset}}\n");
+    assert!(said.contains("topic millrace.latest keeps the last sample of each tag, by the tag's path"), "{said}");
+}
+
+#[test]
+fn a_fault_in_a_schema_s_file_is_shown_where_it_is() {
+    let properties: String = (4..40).map(|n| format!("    \"p{n}\": {{\"type\": \"string\"}},\n")).collect();
+    let schema =
+        format!("{{\n  \"type\": \"object\",\n  \"properties\": {{\n{properties}    \"last\": {{\"type\" \"string\"}}\n  }}\n}}\n");
+    let millrace =
+        Factory::at("127.0.0.1:1").file("long.schema.json", &schema).prepare("topics: {t: {format: json, schema: long.schema.json}}\n");
+    let output = millrace.run(&["check", "-c", "factory.yaml"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("long.schema.json:40:21") && said.contains("factory.yaml:"), "{said}");
+}
+
+#[test]
 fn text_that_is_no_yaml_and_a_file_that_is_not_there_are_told() {
     refused("sources: [unclosed\n");
     let millrace = Factory::at("127.0.0.1:1").prepare("sources: {}\n");
