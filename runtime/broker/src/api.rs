@@ -13,6 +13,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::broker::Broker;
 use crate::connection::Session;
+use crate::room::Taken;
 use crate::{
     admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, sasl, shape, topics_api, transactions_api,
 };
@@ -30,6 +31,8 @@ pub struct Call {
 /// What a handler gives back.
 pub enum Reply<T> {
     Answer(T),
+    /// An answer, and the room that it has until it is sent.
+    Held(T, Taken),
     None,
 }
 
@@ -74,6 +77,7 @@ macro_rules! apis {
                     let reply: Reply<$response> = $handler(&call, request).await.into();
                     match reply {
                         Reply::Answer(response) => frame(&call, &response).map(Some),
+                        Reply::Held(response, taken) => frame(&call, &response).map(|bytes| Some(taken.hold(bytes))),
                         Reply::None => Ok(None),
                     }
                 })*

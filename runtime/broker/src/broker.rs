@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use millrace_log::fs::Fs;
 use millrace_log::{KeepFree, ReadBuf, Store, StoreError, StoreOptions};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::connection;
+use crate::fetch;
 use crate::groups::{GroupSettings, Groups, Now};
 use crate::journal::JournalError;
+use crate::room::Room;
 use crate::security::{Guard, Security, SecurityError};
 use crate::server;
 use crate::tend;
@@ -72,6 +76,9 @@ pub struct Broker {
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
     pub(crate) transactions: Arc<Transactions>,
+    /// For large requests, and for answers with records.
+    pub(crate) requests: Room,
+    pub(crate) answers: Room,
     listening: SocketAddr,
     buffers: Mutex<Vec<ReadBuf>>,
     stopping: watch::Sender<bool>,
@@ -82,14 +89,20 @@ pub struct Broker {
 impl Broker {
     /// Opens the data directory and listens; partitions are opened as they are asked for.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
+        let StoreOptions { fs, .. } = StoreOptions::default();
+        Self::start_on(fs, options).await
+    }
+
+    /// As [`Broker::start`], with the logs on a disk of the caller's.
+    pub(crate) async fn start_on(fs: Arc<dyn Fs>, options: Options) -> Result<Arc<Self>, StartError> {
         if options.security.is_none() && !options.listen.ip().is_loopback() {
             return Err(StartError::Unguarded(options.listen));
         }
         let guard = options.security.as_ref().map(Guard::new).transpose()?;
         let dir = options.dir.clone();
         check_format(&dir)?;
-        let store =
-            Store::open(dir.join("logs"), StoreOptions { keep_free: options.keep_free, unsynced: UNSYNCED, ..StoreOptions::default() })?;
+        let store_options = StoreOptions { keep_free: options.keep_free, unsynced: UNSYNCED, fs, ..StoreOptions::default() };
+        let store = Store::open(dir.join("logs"), store_options)?;
         let listener = TcpListener::bind(options.listen).await.map_err(|source| StartError::Listen { addr: options.listen, source })?;
         let listening = listener.local_addr().map_err(|source| StartError::Listen { addr: options.listen, source })?;
         // Group commit when someone waits; otherwise no fdatasync is needed sooner than a second.
@@ -106,6 +119,8 @@ impl Broker {
             topics,
             groups,
             transactions,
+            requests: Room::new(connection::REQUESTS),
+            answers: Room::new(fetch::ANSWERS),
             listening,
             buffers: Mutex::default(),
             stopping: watch::channel(false).0,

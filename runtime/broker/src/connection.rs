@@ -3,8 +3,9 @@
 //! A request is begun when it has come in, up to [`WINDOW`] of them; its answer waits for those before it. So a client that sends several
 //! batches without waiting for answers (librdkafka: five) has them synced together.
 //!
-//! Whatever comes in, memory is bounded: a frame's length before anything is allocated, the lists inside by its bytes ([`crate::shape`]). A
-//! request that cannot be read ends its connection, no other.
+//! Whatever comes in, memory is bounded: a frame's length before anything is allocated, all frames together by [`REQUESTS`], the lists inside by
+//! their bytes ([`crate::shape`]). Small frames are read whatever room there is, so that large ones hold up only each other. A request that
+//! cannot be read ends its connection, no other.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::api::{self, Broken, Call};
 use crate::broker::Broker;
@@ -27,10 +29,15 @@ use crate::sasl::{self, Login};
 
 /// The largest frame that is read.
 pub const MAX_FRAME: usize = 32 << 20;
+/// Bytes of all frames together that have come, at least in part, and are not answered; those up to [`READ`] are not counted.
+pub const REQUESTS: usize = 2 * MAX_FRAME;
+/// What is read at once where no frame needs more.
+const READ: usize = 16 << 10;
 /// Requests of one connection that wait for their answers.
 const WINDOW: usize = 8;
-/// How long the rest of a frame may take to come.
+/// How long a frame may take to come or to go, and a second more for each of its [`SLOWEST`] bytes.
 const STALLED: Duration = Duration::from_secs(30);
+const SLOWEST: usize = 1 << 20;
 /// As Kafka's `connections.max.idle.ms`.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -62,8 +69,10 @@ pub enum Ended {
     Stranger(ApiKey),
     #[error("a login failed")]
     NotKnown,
-    #[error("half a request came, and its rest did not within {STALLED:?}")]
+    #[error("half a request came, and its rest did not in time")]
     Stalled,
+    #[error("an answer was not taken in time")]
+    Unread,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Option<Bytes>, Broken>> + Send>>;
@@ -100,7 +109,7 @@ async fn read<R: AsyncRead + Unpin>(
     queue: mpsc::Sender<Pending>,
 ) -> Result<(), Ended> {
     let mut buffer = BytesMut::new();
-    while let Some(frame) = next_frame(&mut reader, &mut buffer).await? {
+    while let Some(frame) = next_frame(&broker, &mut reader, &mut buffer).await? {
         let pending = begin(&broker, &session, frame)?;
         if queue.send(pending).await.is_err() {
             break;
@@ -110,31 +119,41 @@ async fn read<R: AsyncRead + Unpin>(
 }
 
 /// The next frame without its length; `None` when the client has hung up between two.
-async fn next_frame<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut BytesMut) -> Result<Option<Bytes>, Ended> {
-    /// What is read at once where no frame needs more.
-    const READ: usize = 16 << 10;
-    let mut wait = IDLE;
-    loop {
-        if let Some(head) = buffer.first_chunk::<4>() {
-            let length = i32::from_be_bytes(*head);
-            let size = usize::try_from(length).ok().filter(|size| *size <= MAX_FRAME).ok_or(Ended::TooLarge(length))?;
-            if buffer.len() >= 4 + size {
-                buffer.advance(4);
-                return Ok(Some(buffer.split_to(size).freeze()));
-            }
-            buffer.reserve(4 + size - buffer.len());
-            wait = STALLED;
-        } else {
-            buffer.reserve(READ);
-        }
-        match tokio::time::timeout(wait, reader.read_buf(buffer)).await {
-            Ok(Ok(0)) => return Ok(None),
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) => return Err(e.into()),
-            Err(_) if wait == STALLED => return Err(Ended::Stalled),
-            Err(_) => return Ok(None),
-        }
+async fn next_frame<R: AsyncRead + Unpin>(broker: &Broker, reader: &mut R, buffer: &mut BytesMut) -> Result<Option<Bytes>, Ended> {
+    while buffer.len() < 4 {
+        buffer.reserve(READ);
+        match timeout(IDLE, reader.read_buf(buffer)).await {
+            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(read) => read?,
+        };
     }
+    let length = buffer.get_i32();
+    let size = usize::try_from(length).ok().filter(|size| *size <= MAX_FRAME).ok_or(Ended::TooLarge(length))?;
+    if size <= READ {
+        buffer.reserve(READ);
+        return Ok(complete(reader, buffer, size).await?.then(|| buffer.split_to(size).freeze()));
+    }
+    let taken = broker.requests.take(size).await;
+    let mut frame = Vec::with_capacity(size);
+    frame.extend_from_slice(&buffer.split_to(size.min(buffer.len())));
+    Ok(complete(&mut reader.take(size as u64 - frame.len() as u64), &mut frame, size).await?.then(|| taken.hold(frame)))
+}
+
+/// Reads on until there are `size` bytes; false: the client has hung up.
+async fn complete<R: AsyncRead + Unpin, B: BufMut + AsRef<[u8]>>(reader: &mut R, buffer: &mut B, size: usize) -> Result<bool, Ended> {
+    let rest = async {
+        while buffer.as_ref().len() < size {
+            if reader.read_buf(buffer).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    timeout(patience(size), rest).await.unwrap_or(Err(Ended::Stalled))
+}
+
+fn patience(size: usize) -> Duration {
+    STALLED + Duration::from_secs((size / SLOWEST) as u64)
 }
 
 /// Reads a request's header and sets its handler to work.
@@ -185,7 +204,7 @@ async fn write<W: AsyncWrite + Unpin>(writer: W, mut answers: mpsc::Receiver<Pen
             }
         };
         if let Some(bytes) = answer? {
-            writer.write_all(&bytes).await?;
+            timeout(patience(bytes.len()), writer.write_all(&bytes)).await.map_err(|_| Ended::Unread)??;
         }
     }
 }

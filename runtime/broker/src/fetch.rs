@@ -13,11 +13,13 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::api::Call;
+use crate::api::{Call, Reply};
 use crate::partition::{Partition, Unreadable};
 
 /// Bytes of batches in one answer; one batch may be larger.
 pub const MAX_BYTES: usize = 2 << 20;
+/// Bytes of batches in all answers together that are not sent yet.
+pub const ANSWERS: usize = 32 << 20;
 const READ_COMMITTED: i8 = 1;
 /// The longest that anybody waits.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -46,9 +48,9 @@ impl Asked {
     }
 }
 
-pub async fn fetch(call: &Call, request: FetchRequest) -> FetchResponse {
+pub async fn fetch(call: &Call, request: FetchRequest) -> Reply<FetchResponse> {
     if request.session_id != NO_SESSION {
-        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code()).into();
     }
     let committed = request.isolation_level == READ_COMMITTED;
     let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(LONGEST);
@@ -73,19 +75,27 @@ pub async fn fetch(call: &Call, request: FetchRequest) -> FetchResponse {
         asked.iter().filter_map(|asked| asked.partition.as_ref().ok()).for_each(|partition| partition.wait(&bell));
         let late = Instant::now() >= deadline;
         if late || min_bytes == 0 || asked.iter().any(|asked| asked.is_ready(committed)) {
-            let (partitions, bytes, urgent) = read_all(call, &asked, committed, max_bytes);
+            let mut taken = call.broker.answers.take(max_bytes).await;
+            let (mut partitions, mut bytes, mut urgent) = read_all(call, &asked, committed, max_bytes);
+            if bytes > max_bytes {
+                // One batch that is larger than what was asked for.
+                drop((taken, partitions));
+                taken = call.broker.answers.take(bytes).await;
+                (partitions, bytes, urgent) = read_all(call, &asked, committed, max_bytes);
+            }
             if late || urgent || bytes >= min_bytes {
                 let mut topics: Vec<_> = names.iter().map(|name| FetchableTopicResponse::default().with_topic(name.clone())).collect();
                 for (asked, partition) in asked.iter().zip(partitions) {
                     topics[asked.topic].partitions.push(partition);
                 }
-                return FetchResponse::default().with_responses(topics);
+                taken.shrink(bytes);
+                return Reply::Held(FetchResponse::default().with_responses(topics), taken);
             }
         }
         tokio::select! {
             () = bell.notified() => {}
             () = tokio::time::sleep_until(deadline) => {}
-            () = call.broker.stopped() => return FetchResponse::default(),
+            () = call.broker.stopped() => return FetchResponse::default().into(),
         }
     }
 }

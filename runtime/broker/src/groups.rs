@@ -233,6 +233,11 @@ impl Groups {
         if is_settled { Ok(()) } else { Err(ResponseError::CoordinatorNotAvailable) }
     }
 
+    /// Waits until all that is written by now is on the disk, whatever is promised for a commit.
+    pub async fn synced(&self) -> Result<(), ResponseError> {
+        if self.journal.reach(self.journal.end()).await { Ok(()) } else { Err(ResponseError::CoordinatorNotAvailable) }
+    }
+
     /// The offsets that a producer's transaction carried become visible, or vanish. Told again, it does nothing.
     pub fn end_transaction(&self, producer: i64, committed: bool) -> Result<(), ResponseError> {
         let mut shelf = self.shelf.lock();

@@ -90,6 +90,11 @@ impl Journal {
         self.log.reach(offset).await
     }
 
+    /// Offset behind all that is written by now.
+    pub fn end(&self) -> u64 {
+        self.log.end()
+    }
+
     fn append(&self, state: &mut State, batch: &[u8], entries: u32) -> Result<u64, AppendError> {
         let first = self.log.end();
         let appended = self.log.append(first, first + 1, entries, &[batch])?;

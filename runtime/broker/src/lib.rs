@@ -13,7 +13,8 @@
 //!
 //! - A record batch is stored as it came; only its base offset and leader epoch are written over. Its checksum is checked before.
 //! - Acknowledged (`acks=all`) with `sync: 0` means synced; otherwise a power cut may take the last `sync`. kill -9 takes nothing.
-//! - Memory is bounded: a frame by [`MAX_FRAME`], a fetch by [`fetch::MAX_BYTES`], what is not synced by the log.
+//! - Memory is bounded, all connections together: large requests by [`connection::REQUESTS`], fetched records by [`fetch::ANSWERS`], what is not
+//!   synced by the log.
 //! - It is one node: replication factor 1, no ACLs, no quotas. Off loopback it wants TLS and logins.
 //!
 //! A handler is an `async fn(&Call, XRequest) -> XResponse`, a line in [`api`]'s table, and a shape in [`shape`]. What it does before its first
@@ -42,6 +43,7 @@ mod partition;
 mod produce;
 mod producers;
 mod records;
+mod room;
 mod sasl;
 mod scram;
 mod security;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::StoreError;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::broker::{Broker, now};
 use crate::partition::Partition;
@@ -18,14 +18,37 @@ const RETAIN_FIRST: u64 = 30;
 const OPENED_AT_ONCE: usize = 16;
 
 pub async fn run(broker: Arc<Broker>) {
+    // Beside each other: the end of a transaction waits for a full disk, and what is too old makes room there.
+    tokio::join!(run_transactions(&broker), run_partitions(&broker));
+}
+
+fn ticks() -> Interval {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn run_transactions(broker: &Broker) {
+    let mut ticks = ticks();
+    let tend = async {
+        loop {
+            ticks.tick().await;
+            broker.tend_transactions().await;
+        }
+    };
+    tokio::select! {
+        () = tend => {}
+        () = broker.stopped() => {}
+    }
+}
+
+async fn run_partitions(broker: &Arc<Broker>) {
+    let mut ticks = ticks();
     for tick in 0_u64.. {
         tokio::select! {
             _ = ticks.tick() => {}
             () = broker.stopped() => return,
         }
-        broker.tend_transactions().await;
         let retains = tick % RETAIN_EVERY == RETAIN_FIRST;
         let tended = broker.clone();
         // Compaction reads and writes files: not on a thread that serves.

@@ -5,7 +5,10 @@
 //!   Empty ──────────────────────────> Ongoing ──────> Prepare ─────────────────────────────────────────────> Complete ──> Ongoing ..
 //! ```
 //!
-//! - `Prepare` is in the journal, and what it commits is on the disk, before the first marker is written: a crash behind it goes on with the markers.
+//! - What a commit commits, records and offsets of groups, is on the disk before `Prepare` is in the journal, and that is on the disk before the first
+//!   marker is written: a crash behind it goes on with the markers. `Complete` is written when the markers are on the disk, and is there itself
+//!   before the next transaction writes anything: so what `Prepare` finds open after a power cut is its own, and what is open without it was
+//!   never committed.
 //! - A transaction that is open when the broker stops or dies is aborted, and its producer fenced by a higher epoch, as one that timed out. Its
 //!   partitions get their markers when they are opened: an open transaction that a partition finds in its log then can be no other.
 //! - A producer id is never given out twice: the journal is ahead by a block of them.
@@ -30,6 +33,8 @@ const EXPIRE_MS: i64 = 7 * 86_400_000;
 const BLOCK: i64 = 1_000;
 /// Transactional ids at once.
 const MOST: usize = 100_000;
+/// Ends of transactions that go on at the same time.
+const TURNS: usize = 64;
 const NEXT_PRODUCER: &[u8] = b"p";
 const ENTRY_VERSION: u8 = 1;
 
@@ -97,6 +102,8 @@ pub struct Transaction {
     /// Milliseconds since 1970 when the transaction began; -1: none has.
     pub started: i64,
     changed: i64,
+    /// Offset in the journal behind the end of the transaction before, which is on the disk before this one writes. Not stored.
+    after: u64,
 }
 
 impl Transaction {
@@ -129,6 +136,7 @@ impl Transaction {
             changed: from.i64()?,
             partitions: from.list(|from| Some((from.str()?.to_owned(), from.i32()?)))?.into_iter().collect(),
             groups: from.list(|from| Some(from.str()?.to_owned()))?.into_iter().collect(),
+            after: 0,
         })
     }
 
@@ -168,6 +176,8 @@ pub struct Transactions {
     by_id: Mutex<BTreeMap<String, Transaction>>,
     /// The next producer id, and the one up to which the journal has given them out.
     next: tokio::sync::Mutex<(i64, i64)>,
+    /// Held while a transaction gets its markers, by its id: a second try that came late would end the transaction behind it.
+    turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
 impl Transactions {
@@ -192,7 +202,12 @@ impl Transactions {
                 transaction.settle(Phase::Complete { commit: false }, now());
             }
         }
-        Ok(Self { journal, by_id: Mutex::new(by_id), next: tokio::sync::Mutex::new((next, next)) })
+        let turns = std::array::from_fn(|_| tokio::sync::Mutex::default());
+        Ok(Self { journal, by_id: Mutex::new(by_id), next: tokio::sync::Mutex::new((next, next)), turns })
+    }
+
+    fn turn(&self, id: &str) -> &tokio::sync::Mutex<()> {
+        &self.turns[crc32c::crc32c(id.as_bytes()) as usize % TURNS]
     }
 
     pub fn get(&self, id: &str) -> Option<Transaction> {
@@ -242,30 +257,31 @@ impl Transactions {
     }
 
     /// Adds partitions to a transaction, and begins it.
-    pub fn add_partitions(&self, id: &str, who: Identity, partitions: &[(String, i32)]) -> Result<(), ResponseError> {
-        self.add(id, who, |transaction| transaction.partitions.extend(partitions.iter().cloned()))
+    pub async fn add_partitions(&self, id: &str, who: Identity, partitions: &[(String, i32)]) -> Result<(), ResponseError> {
+        self.add(id, who, |transaction| transaction.partitions.extend(partitions.iter().cloned())).await
     }
 
     /// Adds a group, whose offsets the transaction will carry, and begins it.
-    pub fn add_group(&self, id: &str, who: Identity, group: &str) -> Result<(), ResponseError> {
-        self.add(id, who, |transaction| transaction.groups.extend([group.to_owned()]))
+    pub async fn add_group(&self, id: &str, who: Identity, group: &str) -> Result<(), ResponseError> {
+        self.add(id, who, |transaction| transaction.groups.extend([group.to_owned()])).await
     }
 
-    fn add(&self, id: &str, who: Identity, add: impl FnOnce(&mut Transaction)) -> Result<(), ResponseError> {
-        let changed = self.change(id, |transaction| {
+    async fn add(&self, id: &str, who: Identity, add: impl FnOnce(&mut Transaction)) -> Result<(), ResponseError> {
+        let (after, _) = self.change(id, |transaction| {
             transaction.owned_by(who.producer_id, who.epoch)?;
             if matches!(transaction.phase, Phase::Prepare { .. }) {
                 return Err(ResponseError::ConcurrentTransactions);
             }
             if transaction.phase != Phase::Ongoing {
                 let now = now();
+                transaction.after = if transaction.phase == (Phase::Complete { commit: true }) { self.journal.end() } else { 0 };
                 transaction.settle(Phase::Ongoing, now);
                 transaction.started = now;
             }
             add(transaction);
-            Ok(())
-        });
-        changed.map(drop)
+            Ok(transaction.after)
+        })?;
+        if self.journal.reach(after).await { Ok(()) } else { Err(ResponseError::CoordinatorNotAvailable) }
     }
 
     /// Whether a producer may write to a partition within its transaction.
@@ -372,6 +388,7 @@ impl Broker {
                 groups: BTreeSet::new(),
                 started: -1,
                 changed: now(),
+                after: 0,
             };
             let written = transactions.write(id, &transaction)?;
             by_id.insert(id.to_owned(), transaction);
@@ -393,8 +410,7 @@ impl Broker {
             _ => return Err(ResponseError::InvalidTxnState),
         }
         if commit {
-            // What the transaction wrote is on the disk before its commit is.
-            self.sync_partitions(&known).await?;
+            self.sync_written(&known).await?;
         }
         let ((), written) = transactions.change(id, |transaction| {
             transaction.owned_by(who.producer_id, who.epoch)?;
@@ -408,21 +424,25 @@ impl Broker {
             return Err(ResponseError::CoordinatorNotAvailable);
         }
         // It is decided: a failure from here on is made good by the next try, not told to the client.
-        if let Err(e) = self.finish(id) {
+        if let Err(e) = self.finish(id).await {
             tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {e:?}");
         }
         Ok(())
     }
 
-    async fn sync_partitions(&self, transaction: &Transaction) -> Result<(), ResponseError> {
+    /// Waits until all that a transaction has written, records, offsets of groups and markers, is on the disk.
+    async fn sync_written(&self, transaction: &Transaction) -> Result<(), ResponseError> {
         let partitions = transaction.partitions.iter().map(|(topic, index)| self.topics.partition(topic, *index));
         // A topic may have been deleted meanwhile: then there is nothing to commit in it.
         let partitions: Vec<_> = partitions.filter_map(Result::ok).map(|partition| (partition.end(), partition)).collect();
         partitions.iter().for_each(|(_, partition)| partition.want_sync());
+        if !transaction.groups.is_empty() {
+            self.groups.synced().await?;
+        }
         for (end, partition) in partitions {
             partition.reach(end).await;
         }
-        Ok(())
+        if self.is_stopping() { Err(ResponseError::CoordinatorNotAvailable) } else { Ok(()) }
     }
 
     /// Aborts an ongoing transaction whose producer's time is over, and fences that producer.
@@ -437,11 +457,12 @@ impl Broker {
             Ok(())
         });
         fenced?;
-        self.finish(id)
+        self.finish(id).await
     }
 
     /// Writes the markers of a decided transaction, and lets its offsets count or not. Safe to be called again after a failure.
-    fn finish(&self, id: &str) -> Result<(), ResponseError> {
+    async fn finish(&self, id: &str) -> Result<(), ResponseError> {
+        let _turn = self.transactions.turn(id).lock().await;
         let Some(known) = self.transactions.get(id) else { return Ok(()) };
         let Phase::Prepare { commit } = known.phase else { return Ok(()) };
         for (topic, index) in &known.partitions {
@@ -456,6 +477,9 @@ impl Broker {
         if !known.groups.is_empty() {
             self.groups.end_transaction(known.producer_id, commit)?;
         }
+        if commit {
+            self.sync_written(&known).await?;
+        }
         let completed = self.transactions.change(id, |transaction| {
             if transaction.phase == known.phase && transaction.epoch == known.epoch {
                 transaction.settle(Phase::Complete { commit }, now());
@@ -465,9 +489,9 @@ impl Broker {
         completed.map(drop)
     }
 
-    /// What a crash left: decided transactions are finished, offsets that wait for none of them are dropped.
+    /// What a crash left: offsets that wait for no decided transaction are dropped. The decided ones are finished by the first
+    /// [`Broker::tend_transactions`].
     pub(crate) fn recover_transactions(&self) {
-        let (decided, _) = self.transactions.due(now());
         for producer_id in self.groups.pending_producers() {
             if !self.transactions.is_committing(producer_id)
                 && let Err(e) = self.groups.end_transaction(producer_id, false)
@@ -475,14 +499,17 @@ impl Broker {
                 tracing::warn!(producer_id, "cannot drop the offsets of an aborted transaction: {e:?}");
             }
         }
-        self.finish_all(&decided);
     }
 
     /// Aborts what has timed out, finishes what a failure left half done.
     pub(crate) async fn tend_transactions(&self) {
         let now = now();
         let (decided, late) = self.transactions.due(now);
-        self.finish_all(&decided);
+        for id in decided {
+            if let Err(e) = self.finish(&id).await {
+                tracing::warn!(id, "a decided transaction has not got all its markers yet: {e:?}");
+            }
+        }
         for id in late {
             let Some(epoch) = self.transactions.get(&id).map(|one| one.epoch) else { continue };
             tracing::warn!(id, "a transaction has timed out and is aborted");
@@ -492,12 +519,7 @@ impl Broker {
         }
         self.transactions.expire(now);
     }
-
-    fn finish_all(&self, decided: &[String]) {
-        for id in decided {
-            if let Err(e) = self.finish(id) {
-                tracing::warn!(id, "a decided transaction has not got all its markers yet: {e:?}");
-            }
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

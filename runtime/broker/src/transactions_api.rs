@@ -47,7 +47,7 @@ pub async fn add_partitions(call: &Call, request: AddPartitionsToTxnRequest) -> 
     let all_known = wanted().all(|(topic, index)| exists(&topic, index));
     let added = if all_known {
         let partitions: Vec<_> = wanted().collect();
-        call.broker.transactions.add_partitions(&request.v3_and_below_transactional_id, who, &partitions)
+        call.broker.transactions.add_partitions(&request.v3_and_below_transactional_id, who, &partitions).await
     } else {
         Ok(())
     };
@@ -70,7 +70,7 @@ pub async fn add_partitions(call: &Call, request: AddPartitionsToTxnRequest) -> 
 
 pub async fn add_offsets(call: &Call, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
     let who = Identity { producer_id: request.producer_id.0, epoch: request.producer_epoch };
-    let added = call.broker.transactions.add_group(&request.transactional_id, who, &request.group_id);
+    let added = call.broker.transactions.add_group(&request.transactional_id, who, &request.group_id).await;
     AddOffsetsToTxnResponse::default().with_error_code(added.map_or_else(|error| code(error, call.version, FENCED_SINCE), |()| 0))
 }
 

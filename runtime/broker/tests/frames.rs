@@ -109,13 +109,18 @@ fn group(name: &str) -> GroupId {
 }
 
 fn batch(values: &[&str]) -> Bytes {
+    batch_of((-1, -1), values)
+}
+
+/// A batch of a producer's transaction, if there is a producer.
+fn batch_of((producer_id, producer_epoch): (i64, i16), values: &[&str]) -> Bytes {
     let record = |(i, value): (usize, &&str)| Record {
-        transactional: false,
+        transactional: producer_id >= 0,
         control: false,
         delete_horizon: false,
         partition_leader_epoch: 0,
-        producer_id: -1,
-        producer_epoch: -1,
+        producer_id,
+        producer_epoch,
         timestamp_type: TimestampType::Creation,
         offset: i as i64,
         sequence: i as i32,
@@ -364,6 +369,222 @@ async fn every_request_is_answered_in_every_version_that_is_advertised() {
         }
     }
     assert!(asked.len() >= 30, "{asked:?}");
+    broker.stop().await.unwrap();
+}
+
+/// Asks the same of every version from `versions`, and looks at each answer.
+async fn in_all(
+    wire: &mut Wire,
+    key: ApiKey,
+    versions: std::ops::RangeInclusive<i16>,
+    request: impl Fn(i16) -> RequestKind,
+    look: impl Fn(&ResponseKind) -> bool,
+) {
+    for version in versions {
+        let answer = wire.ask(key, version, request(version)).await;
+        assert!(look(&answer), "{key:?} version {version}: {answer:?}");
+    }
+}
+
+/// Begins a transaction of `id` with a record in `there`; returns its producer.
+async fn begin(wire: &mut Wire, id: &str) -> (i64, i16) {
+    let id = TransactionalId(text(id));
+    let init = InitProducerIdRequest::default().with_transactional_id(Some(id.clone())).with_transaction_timeout_ms(60_000);
+    let producer = match wire.ask(ApiKey::InitProducerId, 4, RequestKind::InitProducerId(init)).await {
+        ResponseKind::InitProducerId(answer) => (answer.producer_id, answer.producer_epoch),
+        other => panic!("{other:?}"),
+    };
+    let wanted = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default().with_name(topic("there")).with_partitions(vec![0]);
+    let add = AddPartitionsToTxnRequest::default()
+        .with_v3_and_below_transactional_id(id.clone())
+        .with_v3_and_below_producer_id(producer.0)
+        .with_v3_and_below_producer_epoch(producer.1)
+        .with_v3_and_below_topics(vec![wanted]);
+    wire.ask(ApiKey::AddPartitionsToTxn, 3, RequestKind::AddPartitionsToTxn(add)).await;
+    let RequestKind::Produce(write) = produce("there", batch_of((producer.0.0, producer.1), &["x"])) else { unreachable!() };
+    match wire.ask(ApiKey::Produce, 9, RequestKind::Produce(write.with_transactional_id(Some(id)))).await {
+        ResponseKind::Produce(answer) => assert_eq!(answer.responses[0].partition_responses[0].error_code, 0, "{answer:?}"),
+        other => panic!("{other:?}"),
+    }
+    (producer.0.0, producer.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_full_of_things_come_back_in_every_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir).await;
+    let mut wire = Wire::to(&broker).await;
+    create(&mut wire, "there").await;
+    let aborted = begin(&mut wire, "aborts").await;
+    let end = EndTxnRequest::default()
+        .with_transactional_id(TransactionalId(text("aborts")))
+        .with_producer_id(aborted.0.into())
+        .with_producer_epoch(aborted.1);
+    wire.ask(ApiKey::EndTxn, 3, RequestKind::EndTxn(end)).await;
+    begin(&mut wire, "goes-on").await;
+
+    let fetch = |_| {
+        let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+        let wanted = FetchTopic::default().with_topic(topic("there")).with_partitions(vec![partition]);
+        let request = FetchRequest::default().with_max_bytes(1 << 20).with_isolation_level(1).with_topics(vec![wanted]);
+        RequestKind::Fetch(request)
+    };
+    let holds_back = |answer: &ResponseKind| {
+        let ResponseKind::Fetch(answer) = answer else { return false };
+        let partition = &answer.responses[0].partitions[0];
+        let aborts = partition.aborted_transactions.iter().flatten().map(|one| (one.producer_id.0, one.first_offset));
+        aborts.eq([(aborted.0, 0)]) && (partition.last_stable_offset, partition.high_watermark) == (2, 3)
+    };
+    in_all(&mut wire, ApiKey::Fetch, 4..=12, fetch, holds_back).await;
+    let nowhere = |_| {
+        let partitions = [(0, 99), (7, 0)];
+        let partition = |(index, offset)| FetchPartition::default().with_partition(index).with_fetch_offset(offset);
+        let of = |name, partitions| FetchTopic::default().with_topic(topic(name)).with_partitions(partitions);
+        let all = partitions.map(partition).to_vec();
+        RequestKind::Fetch(FetchRequest::default().with_max_bytes(1 << 20).with_topics(vec![of("there", all.clone()), of("none", all)]))
+    };
+    let refuses = |answer: &ResponseKind| {
+        let ResponseKind::Fetch(answer) = answer else { return false };
+        answer.responses.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code).eq([1, 3, 3, 3])
+    };
+    in_all(&mut wire, ApiKey::Fetch, 4..=12, nowhere, refuses).await;
+
+    let unknown = |_| produce("none", batch(&["x"]));
+    let is_unknown =
+        |answer: &ResponseKind| matches!(answer, ResponseKind::Produce(a) if a.responses[0].partition_responses[0].error_code == 3);
+    in_all(&mut wire, ApiKey::Produce, 3..=9, unknown, is_unknown).await;
+
+    // A static member alone in its group, as tools and the group itself see it.
+    let join = |version: i16| {
+        let range = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"topics"));
+        let request = JoinGroupRequest::default()
+            .with_group_id(group("full"))
+            .with_session_timeout_ms(60_000)
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![range])
+            .with_rebalance_timeout_ms(60_000);
+        RequestKind::JoinGroup(if version >= 5 { request.with_group_instance_id(Some(text("press"))) } else { request })
+    };
+    let leads =
+        |answer: &ResponseKind| matches!(answer, ResponseKind::JoinGroup(a) if a.error_code == 0 && a.members[0].metadata == "topics");
+    in_all(&mut wire, ApiKey::JoinGroup, 5..=9, join, leads).await;
+    let describe = |_| RequestKind::DescribeGroups(DescribeGroupsRequest::default().with_groups(vec![group("full")]));
+    let has_a_member = |answer: &ResponseKind| matches!(answer, ResponseKind::DescribeGroups(a) if a.groups[0].members.len() == 1);
+    in_all(&mut wire, ApiKey::DescribeGroups, 0..=6, describe, has_a_member).await;
+    let list = |_| RequestKind::ListGroups(ListGroupsRequest::default());
+    let is_listed =
+        |answer: &ResponseKind| matches!(answer, ResponseKind::ListGroups(a) if a.groups.iter().any(|one| &*one.group_id.0 == "full"));
+    in_all(&mut wire, ApiKey::ListGroups, 0..=5, list, is_listed).await;
+    let leave = |version: i16| {
+        let strangers = vec![MemberIdentity::default().with_member_id(text("m")).with_group_instance_id(Some(text("i")))];
+        let request = LeaveGroupRequest::default().with_group_id(group("full"));
+        RequestKind::LeaveGroup(if version < 3 { request.with_member_id(text("m")) } else { request.with_members(strangers) })
+    };
+    let refuses = |answer: &ResponseKind| matches!(answer, ResponseKind::LeaveGroup(a) if a.error_code + a.members.iter().map(|one| one.error_code).sum::<i16>() == 25);
+    in_all(&mut wire, ApiKey::LeaveGroup, 0..=5, leave, refuses).await;
+
+    let all_topics =
+        |version: i16| RequestKind::Metadata(MetadataRequest::default().with_topics(if version == 0 { Some(vec![]) } else { None }));
+    let knows = |answer: &ResponseKind| matches!(answer, ResponseKind::Metadata(a) if a.topics.len() == 1 && a.brokers.len() == 1);
+    in_all(&mut wire, ApiKey::Metadata, 0..=12, all_topics, knows).await;
+    let share = |version: i16| {
+        let request = FindCoordinatorRequest::default().with_key_type(if version >= 1 { 2 } else { 0 });
+        RequestKind::FindCoordinator(if version < 4 { request.with_key(text("s")) } else { request.with_coordinator_keys(vec![text("s")]) })
+    };
+    let refuses =
+        |answer: &ResponseKind| matches!(answer, ResponseKind::FindCoordinator(a) if a.coordinators.iter().all(|one| one.error_code != 0));
+    in_all(&mut wire, ApiKey::FindCoordinator, 0..=4, share, refuses).await;
+
+    let producers = |_| {
+        let wanted = describe_producers_request::TopicRequest::default().with_name(topic("there")).with_partition_indexes(vec![0]);
+        RequestKind::DescribeProducers(DescribeProducersRequest::default().with_topics(vec![wanted]))
+    };
+    let has_both = |answer: &ResponseKind| matches!(answer, ResponseKind::DescribeProducers(a) if a.topics[0].partitions[0].active_producers.len() == 2);
+    in_all(&mut wire, ApiKey::DescribeProducers, 0..=0, producers, has_both).await;
+    let describe = |_| {
+        let ids = ["aborts", "goes-on"].map(|id| TransactionalId(text(id)));
+        RequestKind::DescribeTransactions(DescribeTransactionsRequest::default().with_transactional_ids(ids.into()))
+    };
+    let goes_on =
+        |answer: &ResponseKind| matches!(answer, ResponseKind::DescribeTransactions(a) if a.transaction_states[1].topics.len() == 1);
+    in_all(&mut wire, ApiKey::DescribeTransactions, 0..=0, describe, goes_on).await;
+    let list = |_| RequestKind::ListTransactions(ListTransactionsRequest::default());
+    let has_both = |answer: &ResponseKind| matches!(answer, ResponseKind::ListTransactions(a) if a.transaction_states.len() == 2);
+    in_all(&mut wire, ApiKey::ListTransactions, 0..=1, list, has_both).await;
+    let topics = |version: i16| {
+        let wrong = CreatableTopic::default().with_name(topic("a b")).with_num_partitions(1).with_replication_factor(1);
+        let there = CreatableTopic::default().with_name(topic("there")).with_num_partitions(1).with_replication_factor(3);
+        let request = CreateTopicsRequest::default().with_topics(vec![wrong, there]).with_timeout_ms(10_000);
+        RequestKind::CreateTopics(request.with_validate_only(version % 2 == 0))
+    };
+    let refuses = |answer: &ResponseKind| matches!(answer, ResponseKind::CreateTopics(a) if a.topics.iter().all(|one| one.error_code != 0));
+    in_all(&mut wire, ApiKey::CreateTopics, 2..=7, topics, refuses).await;
+    broker.stop().await.unwrap();
+}
+
+/// Most bytes of memory that this process has had.
+fn high_water() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_clients_send_and_leave_unread_has_one_bound() {
+    const CLAIMED: usize = 20 << 20;
+    const CLIENTS: usize = 32;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir).await;
+    let mut good = Wire::to(&broker).await;
+    create(&mut good, "there").await;
+    let before = high_water();
+
+    // Each sends most of a large request, and then no more. The later ones have room when earlier ones have hung up.
+    let most: Bytes = vec![0; CLAIMED - (1 << 20)].into();
+    let mut halves = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (mut wire, most) = (Wire::to(&broker).await, most.clone());
+        halves.spawn(async move {
+            wire.stream.write_all(&(CLAIMED as i32).to_be_bytes()).await.unwrap();
+            wire.stream.write_all(&most).await.unwrap();
+        });
+    }
+    while let Some(half) = halves.join_next().await {
+        half.unwrap();
+        assert!(good.is_served().await, "a small request waits for large ones");
+    }
+
+    // Each asks for much more than it reads, until all have asked.
+    let value = "x".repeat(900_000);
+    for _ in 0..4 {
+        good.ask(ApiKey::Produce, 7, produce("there", batch(&[&value]))).await;
+    }
+    let partition = FetchPartition::default().with_partition_max_bytes(2 << 20);
+    let wanted = FetchTopic::default().with_topic(topic("there")).with_partitions(vec![partition]);
+    let fetch = RequestKind::Fetch(FetchRequest::default().with_max_bytes(2 << 20).with_topics(vec![wanted]));
+    let mut readers = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut reader = Wire::to(&broker).await;
+        for _ in 0..8 {
+            let frame = reader.frame(ApiKey::Fetch, 7, &fetch);
+            reader.stream.write_all(&frame).await.unwrap();
+        }
+        readers.push(reader);
+    }
+    assert!(good.is_served().await, "a small request waits for answers that are not read");
+    let mut reading = tokio::task::JoinSet::new();
+    for mut reader in readers {
+        reading.spawn(async move {
+            for _ in 0..8 {
+                assert!(reader.answer().await.expect("it is answered when it reads").len() > 1_800_000);
+            }
+        });
+    }
+    while let Some(read) = reading.join_next().await {
+        read.unwrap();
+    }
+    let grown = (high_water() - before) >> 20;
+    assert!(grown < 250, "{grown} MiB more for 640 MiB of half requests and 460 MiB of answers");
     broker.stop().await.unwrap();
 }
 

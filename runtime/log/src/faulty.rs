@@ -44,6 +44,7 @@ impl Default for Plan {
 #[derive(Clone)]
 pub struct FaultyFs(Arc<Mutex<Disk>>);
 
+#[derive(Clone)]
 struct Disk {
     plan: Plan,
     random: u64,
@@ -133,6 +134,13 @@ impl FaultyFs {
         let live: HashSet<u64> = dirs.values().flat_map(|dir| dir.names.values().copied()).collect();
         nodes.retain(|id, _| live.contains(id));
         (disk.nodes, disk.dirs) = (nodes, dirs);
+    }
+
+    /// What would be on the disk after a power cut at this moment; this one goes on as if nothing had happened.
+    pub fn after_power_cut(&self) -> Self {
+        let copy = Self(Arc::new(Mutex::new(self.0.lock().clone())));
+        copy.power_cut();
+        copy
     }
 
     /// Throws away the cached content of sectors that a failed fdatasync did not write.
