@@ -234,3 +234,6 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(&temporary, path)?;
     path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
 }
+
+#[cfg(test)]
+mod tests;

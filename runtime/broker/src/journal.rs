@@ -49,7 +49,9 @@ pub enum JournalError {
 impl Journal {
     /// Opens or creates the journal `name`; the name may not end in `-` and digits, which are partitions.
     pub fn open(store: &Store, name: &str) -> Result<Self, JournalError> {
-        let (log, _) = SyncedLog::open(store, name, LogOptions { segment_bytes: SEGMENT, ..LogOptions::default() })?;
+        // On a disk that is full of records topics can still be deleted, offsets committed, transactions ended.
+        let options = LogOptions { segment_bytes: SEGMENT, uses_kept_free: true, ..LogOptions::default() };
+        let (log, _) = SyncedLog::open(store, name, options)?;
         let mut state = State { live: BTreeMap::new(), live_bytes: 0, since: log.bytes() };
         let (mut buf, mut at) = (ReadBuf::new(), 0);
         while log.read(at, PIECE, &mut buf)? > 0 {

@@ -41,6 +41,8 @@ pub struct LogOptions {
     pub max_batch: u32,
     /// Bytes held in memory until synced; beyond it appends are refused. Default 16 MiB.
     pub unsynced: u64,
+    /// Appends may use what is to be kept free on the disk: for a small log that tells what may go. Default: no.
+    pub uses_kept_free: bool,
 }
 
 impl Default for LogOptions {
@@ -53,6 +55,7 @@ impl Default for LogOptions {
             priority: 0,
             max_batch: 64 << 20,
             unsynced: 16 << 20,
+            uses_kept_free: false,
         }
     }
 }
@@ -306,7 +309,9 @@ impl Inner {
             self.until_room(|| budget.reserve(bytes))?;
             reserved.budget = Some(budget);
         }
-        self.until_room(|| self.shared.check_space(bytes)).map_err(|(free, keep)| AppendError::NoSpace { free, keep })?;
+        if !self.options.uses_kept_free {
+            self.until_room(|| self.shared.check_space(bytes)).map_err(|(free, keep)| AppendError::NoSpace { free, keep })?;
+        }
         self.until_room(|| self.shared.check_held()).map_err(|(used, limit)| AppendError::Full { bound: Bound::Unsynced, used, limit })?;
         let mut state = self.state.lock();
         if state.closed || self.shared.is_closed() {
