@@ -743,8 +743,7 @@ impl Pump {
 
     /// A source that moves again is not blocked any more.
     fn unblock(&self, source: usize) {
-        let is_blocked = |l: &Lane| matches!(l.state, State::Waiting { is_blocked: true, .. });
-        if self.lanes.values().any(|l| l.source == source && is_blocked(l)) {
+        if self.lanes.values().any(|l| l.source == source && l.is_blocked()) {
             return;
         }
         let Some(outlet) = self.sources.get(source).map(|s| &s.outlet) else { return };
@@ -804,8 +803,9 @@ impl Pump {
         wakes
     }
 
+    /// What waits for a human is not waited for.
     fn is_drained(&self) -> bool {
-        self.open.is_none() && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.wakes().is_some()))
+        self.open.is_none() && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.is_blocked()))
     }
 
     fn finish(&mut self) {

@@ -209,6 +209,11 @@ impl Lane {
         may && (self.careful.is_none() || self.window.is_empty()) && self.has_more()
     }
 
+    /// Whether it waits for a human.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.state, State::Waiting { is_blocked: true, .. })
+    }
+
     pub fn is_careful(&self) -> bool {
         self.careful.is_some()
     }
