@@ -26,6 +26,7 @@ pub struct KafkaOptions {
     /// A listener that advertises the port of a fault proxy.
     proxied: bool,
     properties: Vec<(String, String)>,
+    heap_mib: Option<u32>,
 }
 
 impl KafkaOptions {
@@ -60,6 +61,12 @@ impl KafkaOptions {
         self
     }
 
+    /// The heap of its virtual machine; 400 MiB unless told otherwise.
+    pub fn heap_mib(mut self, mib: u32) -> Self {
+        self.heap_mib = Some(mib);
+        self
+    }
+
     pub fn start(self) -> Kafka {
         Kafka::with(self)
     }
@@ -79,7 +86,9 @@ pub struct Kafka {
 /// Which program serves.
 #[derive(Clone, Copy)]
 enum Kind {
-    Apache,
+    Apache {
+        heap_mib: u32,
+    },
     /// `millrace broker`; with its `--sync`, in milliseconds.
     Millrace {
         sync_ms: u64,
@@ -150,8 +159,9 @@ impl Kafka {
             String::from_utf8_lossy(&output.stderr)
         );
 
-        let process = Some(launch(Kind::Apache, dir.path(), plain));
-        let mut kafka = Self { kind: Kind::Apache, process, dir, plain, secured, proxied };
+        let kind = Kind::Apache { heap_mib: options.heap_mib.unwrap_or(400) };
+        let process = Some(launch(kind, dir.path(), plain));
+        let mut kafka = Self { kind, process, dir, plain, secured, proxied };
         kafka.wait_ready();
         kafka
     }
@@ -288,8 +298,8 @@ impl Kafka {
 
 fn launch(kind: Kind, dir: &Path, port: u16) -> Process {
     let command = match kind {
-        Kind::Apache => {
-            let mut command = java(dir, "-Xmx400m");
+        Kind::Apache { heap_mib } => {
+            let mut command = java(dir, &format!("-Xmx{heap_mib}m"));
             command.arg("kafka.Kafka").arg(dir.join("server.properties"));
             command
         }

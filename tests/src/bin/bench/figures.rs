@@ -16,7 +16,7 @@ pub struct Row {
     pub ratio: String,
 }
 
-fn row(what: impl Into<String>, figure: impl Into<String>, goal: impl Into<String>, ratio: impl Into<String>) -> Row {
+pub fn row(what: impl Into<String>, figure: impl Into<String>, goal: impl Into<String>, ratio: impl Into<String>) -> Row {
     Row { what: what.into(), figure: figure.into(), goal: goal.into(), ratio: ratio.into() }
 }
 
