@@ -10,7 +10,8 @@
 //! - [`plant`]: the simulators and what befalls them. [`witness`]: reads back out of Kafka.
 //! - [`view`]: the demo at one moment, and its summary. [`screen`]: drawn on a terminal, or told line by line.
 //!
-//! The end: the devices rest, what is stored anywhere goes its way, the runtime stops; only then is it judged whether anything is missing.
+//! The end: the devices rest, what is stored anywhere goes its way, the runtime stops, the witness reads what that sent; only then is it judged
+//! whether anything is missing.
 
 mod place;
 mod plant;
@@ -55,39 +56,62 @@ pub struct Options {
 const FRAME: Duration = Duration::from_millis(250);
 /// How long what is stored somewhere may take to get to Kafka at the end.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How long the witness may take for what the runtime sent at its end.
+const READ_REST: Duration = Duration::from_secs(5);
+/// Ports that were free when they were looked for may be taken when they are used: then others are looked for.
+const STARTS: usize = 4;
 
 pub fn demo(options: Options) -> Result<ExitCode> {
     if options.lasts.is_some_and(|lasts| lasts.0 < Duration::from_secs(1)) {
         bail!("--for is one second at least");
     }
     let began = Instant::now();
-    let place = Place::prepare(options.data.as_deref(), options.kafka.as_deref())?;
-    let mut problems = Problems::new();
-    let (factory, works) = check::load(std::slice::from_ref(&place.file), &millrace_config::Load::to_run(), &mut problems);
-    let Some((factory, works)) = factory.zip(works) else {
-        bail!("the demo's own file has problems\n{}", problems.render());
-    };
-    voice::to_file(&factory.messages, &place.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .thread_name("millrace")
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(run(options, began, place, factory, works))
+    runtime.block_on(run(options, began))
 }
 
-async fn run(
-    options: Options,
-    began: Instant,
-    place: Place,
+/// What has to listen before anything can be shown.
+struct Started {
     factory: millrace_config::Factory,
-    works: millrace_engine::compile::Works,
-) -> Result<ExitCode> {
+    plant: Plant,
+    service: Service,
+}
+
+async fn start(place: &Place, is_calm: bool) -> Result<Started> {
+    let mut problems = Problems::new();
+    let (factory, works) = check::load(std::slice::from_ref(&place.file), &millrace_config::Load::to_run(), &mut problems);
+    let Some((factory, works)) = factory.zip(works) else {
+        bail!("the demo's own file has problems\n{}", problems.render());
+    };
+    let plant = Plant::start(&place.addresses, !is_calm).await?;
+    let service = Service::start(&factory, works).await?;
+    Ok(Started { factory, plant, service })
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    let of = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.chain().any(|cause| of(cause) == Some(std::io::ErrorKind::AddrInUse))
+}
+
+async fn run(options: Options, began: Instant) -> Result<ExitCode> {
+    // Before anything else: an end is a clean one from the first moment on.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut plant = Plant::start(&place.addresses, !options.calm).await?;
-    let service = Service::start(&factory, works).await?;
+    let mut place = Place::prepare(options.data.as_deref(), options.kafka.as_deref())?;
+    voice::to_file(&millrace_config::factory::Messages::default(), &place.log)?;
+    let mut starts = 0;
+    let Started { factory, mut plant, service } = loop {
+        starts += 1;
+        match start(&place, options.calm).await {
+            Err(error) if is_taken(&error) && starts < STARTS => place.settle()?,
+            outcome => break outcome?,
+        }
+    };
     let mut screen = Screen::open(options.json);
     let tags = plant.numbered().into_iter().map(|device| (device.tag, device.counts_from_first));
     let witness = Witness::start(service.kafka.clone(), factory.site.value.clone(), tags)?;
@@ -99,11 +123,11 @@ async fn run(
     loop {
         tokio::select! {
             _ = frames.tick() => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => { view.is_cut_short(); break }
+            _ = interrupt.recv() => { view.is_cut_short(); break }
         }
-        // Before the witness is in its place nothing is made that it could miss.
-        if witness.is_watching() && plant.is_at_rest() {
+        // Before everybody is in his place nothing is made that he could miss: a message that nobody has subscribed to is gone.
+        if witness.is_watching() && view.all_run() && plant.is_at_rest() {
             plant.work(view.elapsed());
         }
         let left = options.lasts.map(|lasts| lasts.0.saturating_sub(view.elapsed()));
@@ -117,7 +141,8 @@ async fn run(
     view.say("the plant rests; what is stored anywhere goes to Kafka");
     plant.rest();
     let settled = Instant::now() + SETTLE;
-    while Instant::now() < settled && !view.is_settled() {
+    // Looked at only after a frame: before it a device may have been about to make its last reading.
+    loop {
         tokio::select! {
             _ = frames.tick() => {}
             _ = terminate.recv() => { hurried = true; break }
@@ -126,12 +151,21 @@ async fn run(
         let happened = plant.act(view.elapsed(), Some(Duration::ZERO));
         view.update(&service, &plant, &witness, happened);
         screen.draw(&view)?;
+        if view.is_settled() || Instant::now() >= settled {
+            break;
+        }
     }
-    view.update(&service, &plant, &witness, Vec::new());
-    tokio::task::block_in_place(|| witness.stop());
     view.is_stopping();
     screen.draw(&view)?;
-    service.stop(if hurried { Duration::from_secs(1) } else { STOP_BOUND }).await;
+    service.engine.stop(if hurried { Duration::from_secs(1) } else { STOP_BOUND }).await;
+    let read = Instant::now() + READ_REST;
+    view.update(&service, &plant, &witness, Vec::new());
+    while !view.is_settled() && !hurried && Instant::now() < read {
+        frames.tick().await;
+        view.update(&service, &plant, &witness, Vec::new());
+    }
+    tokio::task::block_in_place(|| witness.stop());
+    service.stop(Duration::ZERO).await;
     view.is_over(&service);
     screen.close(&view)?;
     Ok(if view.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -28,7 +28,9 @@ pub async fn start(factory: &Factory) -> Result<(Option<SocketAddr>, Option<Arc<
         Compatibility::FullTransitive => Level::FullTransitive,
     };
     let registry = Registry::start(service::settings(factory), level).context("cannot start the schema registry")?;
-    let bound = embedded::serve(factory.schemas.listen.0, registry).await.map_err(anyhow::Error::msg)?;
+    let listen = factory.schemas.listen.0;
+    let bound =
+        embedded::serve(listen, registry).await.with_context(|| format!("cannot listen on {listen}; set schemas.listen to a free port"))?;
     Ok((Some(bound), Some(Arc::new(Client::new(settings(factory, reachable(bound)))?))))
 }
 

@@ -127,12 +127,13 @@ impl Service {
                 return Err(anyhow!(error));
             }
         };
-        match millrace_console::serve(factory.http.listen.0, engine.clone()).await {
+        let listen = factory.http.listen.0;
+        match millrace_console::serve(listen, engine.clone()).await {
             Ok(http) => Ok(Self { engine, broker, http, registry, kafka }),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
                 stop_broker(&broker).await;
-                Err(anyhow!(error))
+                Err(error).with_context(|| format!("cannot listen on {listen}; set http.listen to a free port"))
             }
         }
     }

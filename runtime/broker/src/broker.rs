@@ -51,7 +51,7 @@ pub struct Options {
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {addr}: {source}; another program may have the port, choose one with `listen`")]
+    #[error("cannot listen on {addr}; if another program has the port, choose one with `listen`")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("{0} can be reached from elsewhere: TLS (`tls`) and logins (`users`) are needed there, or listen on 127.0.0.1")]
     Unguarded(SocketAddr),
@@ -63,7 +63,7 @@ pub enum StartError {
     Journal(#[from] JournalError),
     #[error("{} holds the data of another format ({found}); this program reads {FORMAT}", path.display())]
     Format { path: PathBuf, found: String },
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 

@@ -25,10 +25,9 @@ use tokio::sync::broadcast::error::RecvError;
 /// Binds the console and serves it until the process ends. Returns the address bound.
 ///
 /// Errors: the address is in use or not this machine's.
-pub async fn serve(listen: SocketAddr, engine: Arc<Engine>) -> Result<SocketAddr, String> {
-    let listener =
-        TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}; set http.listen to a free port"))?;
-    let bound = listener.local_addr().map_err(|e| e.to_string())?;
+pub async fn serve(listen: SocketAddr, engine: Arc<Engine>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(listen).await?;
+    let bound = listener.local_addr()?;
     tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, router(engine)).await {
             tracing::error!("the console ended: {e}");

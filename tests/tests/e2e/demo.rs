@@ -87,6 +87,35 @@ fn ctrl_c_ends_a_demo_cleanly_and_its_folder_is_its_own() {
     adds_up(&summary);
 }
 
+/// At whatever moment of the start: what was made is in Kafka, what was taken in is not left in the log. Several start at once, for the same ports.
+#[test]
+fn ctrl_c_at_the_start_is_as_clean_as_any_other() {
+    let moments: [fn(&Process, &Path) -> bool; 5] = [
+        |_, data| data.join("millrace.log").exists(),
+        |_, data| data.join("data").exists() || data.join("broker").exists(),
+        |running, _| running.output().contains("Millrace demo"),
+        |running, _| running.output().contains("the ledger adds up"),
+        |running, _| running.output().contains("is Running"),
+    ];
+    std::thread::scope(|scope| {
+        for (i, moment) in moments.into_iter().enumerate() {
+            scope.spawn(move || {
+                let dir = scratch("demo");
+                let mut running = Process::start("millrace demo", demo(dir.path(), &[]), &dir.path().join(format!("demo-{i}.log")));
+                eventually("the moment comes", || {
+                    assert!(running.is_running(), "it ended at its start\n{}", running.output());
+                    moment(&running, &dir.path().join("millrace-demo")).then_some(())
+                });
+                running.interrupt();
+                let status = running.wait();
+                let said = running.output();
+                assert!(status.success(), "{status} at moment {i}\n{said}");
+                assert!(said.contains("and the ledger adds up"), "{said}");
+            });
+        }
+    });
+}
+
 #[test]
 fn a_folder_of_somebody_else_is_refused() {
     let dir = scratch("demo");

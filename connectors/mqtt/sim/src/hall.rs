@@ -74,9 +74,11 @@ impl Hall {
         let broker = Broker::listen(options.listen, options.bounds).await?;
         let endpoint = endpoint(broker.addr());
         let mut hall = Self { broker, members: Vec::new(), tasks: Vec::new() };
+        // At rest before it is started: it reads at once.
+        let gauges = || Arc::new(Gauges { resting: options.at_rest.into(), ..Gauges::default() });
         for number in 1..=options.cells {
             let (sender, orders) = mpsc::channel(16);
-            let (name, gauges) = (format!("cell-{number}"), Arc::new(Gauges::default()));
+            let (name, gauges) = (format!("cell-{number}"), gauges());
             let member = Member { client_id: name.clone(), devices: vec![(name.clone(), gauges.clone())], orders: sender };
             let cell = Cell { name, endpoint: endpoint.clone(), every: period(options.cell_rate), gauges, orders };
             hall.members.push(member);
@@ -84,7 +86,7 @@ impl Hall {
         }
         if options.packers > 0 {
             let (sender, orders) = mpsc::channel(16);
-            let devices: Vec<_> = (1..=options.packers).map(|n| (format!("packer-{n}"), Arc::new(Gauges::default()))).collect();
+            let devices: Vec<_> = (1..=options.packers).map(|n| (format!("packer-{n}"), gauges())).collect();
             let edge = Edge {
                 group: GROUP.to_owned(),
                 node: NODE.to_owned(),
@@ -97,7 +99,6 @@ impl Hall {
             hall.members.push(Member { client_id: edge.client_id(), devices, orders: sender });
             hall.tasks.push(tokio::spawn(edge.run()));
         }
-        hall.rest(options.at_rest);
         Ok(hall)
     }
 

@@ -72,8 +72,8 @@ impl Default for Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
     #[error("cannot start the press shop: {0}")]
     Start(String),
     #[error("the shop has no press {0}; it has 1 to {1}")]

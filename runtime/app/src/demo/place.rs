@@ -56,6 +56,8 @@ pub struct Place {
     pub is_embedded: bool,
     /// What is not as the file says, for a person.
     pub notes: Vec<String>,
+    /// The user chose the directory.
+    is_named: bool,
     _lock: File,
 }
 
@@ -66,32 +68,48 @@ impl Place {
     pub fn prepare(data: Option<&Path>, kafka: Option<&str>) -> Result<Self> {
         let named = data.unwrap_or(Path::new(DATA));
         let lock = claim(named, data.is_some())?;
-        let mut notes = Vec::new();
+        let mut place = Self {
+            data: named.to_owned(),
+            file: named.join("demo.yaml"),
+            log: named.join("millrace.log"),
+            addresses: Addresses::declared(),
+            kafka: kafka.unwrap_or_default().to_owned(),
+            is_embedded: kafka.is_none(),
+            notes: Vec::new(),
+            is_named: data.is_some(),
+            _lock: lock,
+        };
+        place.settle()?;
+        Ok(place)
+    }
+
+    /// Looks for ports that are free now, and writes the file with them.
+    pub fn settle(&mut self) -> Result<()> {
+        self.notes.clear();
+        self.addresses = Addresses::declared();
         let mut text = FACTORY.to_owned();
-        let mut addresses = Addresses::declared();
-        if let Some(kafka) = kafka {
-            text = text.replace("brokers: embedded", &format!("brokers: {}", quoted(kafka)));
+        if !self.is_embedded {
+            text = text.replace("brokers: embedded", &format!("brokers: {}", quoted(&self.kafka)));
         }
-        for (what, address) in addresses.each() {
+        for (what, address) in self.addresses.each() {
             let declared = *address;
-            if !text.contains(&declared.to_string()) || (what == "Kafka" && kafka.is_some()) || TcpListener::bind(declared).is_ok() {
+            if !text.contains(&declared.to_string()) || (what == "Kafka" && !self.is_embedded) || TcpListener::bind(declared).is_ok() {
                 continue;
             }
             let free = TcpListener::bind((declared.ip(), 0)).and_then(|listener| listener.local_addr());
             *address = free.context("there is no free port on 127.0.0.1")?;
             text = text.replace(&declared.to_string(), &address.to_string());
-            notes.push(format!("{declared} is taken: {what} listens on {address}"));
+            self.notes.push(format!("{declared} is taken: {what} listens on {address}"));
         }
-        if data.is_some() {
-            let whole = std::path::absolute(named).unwrap_or_else(|_| named.to_owned());
+        if self.is_embedded {
+            self.kafka = self.addresses.kafka.to_string();
+        }
+        if self.is_named {
+            let whole = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
             text = text.replace(&format!("\"{DATA}/"), &format!("\"{}/", escaped(&whole)));
             text = text.replace(DATA, &quoted(&whole.to_string_lossy()));
         }
-        let file = named.join("demo.yaml");
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        let is_embedded = kafka.is_none();
-        let kafka = kafka.map_or_else(|| addresses.kafka.to_string(), str::to_owned);
-        Ok(Self { data: named.to_owned(), file, log: named.join("millrace.log"), addresses, kafka, is_embedded, notes, _lock: lock })
+        fs::write(&self.file, text).with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 

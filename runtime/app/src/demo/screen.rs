@@ -143,7 +143,7 @@ fn clock(at: Duration) -> String {
 /// The whole screen, at most `height` lines; what happened takes what the rest leaves.
 fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
     let is_tall = height >= 32;
-    let parts = [head(view, width), sources(view, width), ledger(view), devices(view)];
+    let parts = [head(view, width), sources(view, width), ledger(view), devices(view, width)];
     let foot = how_to_look(view, is_tall);
     let rest = height.saturating_sub(parts.iter().map(Vec::len).sum::<usize>() + foot.len() + 1);
     // Empty lines between the parts, where five events fit beside them.
@@ -252,7 +252,7 @@ fn ledger(view: &View) -> Vec<Vec<Piece>> {
 }
 
 /// The devices, two in a row, each number of theirs compared with what a consumer reads out of Kafka.
-fn devices(view: &View) -> Vec<Vec<Piece>> {
+fn devices(view: &View, width: usize) -> Vec<Vec<Piece>> {
     let head = format!(" {:<9}{:>7}{:>9}{:>6}{:>6}", "DEVICE", "SENT", "IN KAFKA", "TWICE", "MISS");
     let mut lines = vec![vec![(DIM, format!("{head}  {head}"))]];
     let cell = |device: &Device| -> Vec<Piece> {
@@ -277,12 +277,19 @@ fn devices(view: &View) -> Vec<Vec<Piece>> {
     let stored: u64 = view.devices.iter().map(|device| device.stored).sum();
     let way: u64 = view.devices.iter().map(Device::on_the_way).sum();
     let miss = view.missing();
-    let age = view.age.map_or(String::new(), |age| format!(", newest {:.1} s old", age.as_secs_f64()));
-    lines.push(vec![
+    let mut sum = vec![
         (BOLD, format!(" {} sent = {} in Kafka + {} on the way + ", grouped(view.sent()), grouped(view.in_kafka()), grouped(way))),
         (if miss == 0 { GOOD } else { BAD }, format!("{} missing", grouped(miss))),
-        (DIM, format!("   {} stored{age}", grouped(stored))),
-    ]);
+    ];
+    // As much as there is room for, each whole or not at all.
+    let age = view.age.map(|age| format!("   newest {:.1} s old", age.as_secs_f64()));
+    for more in age.into_iter().chain([format!("   {} stored", grouped(stored))]) {
+        let taken: usize = sum.iter().map(|(_, text)| text.chars().count()).sum();
+        if taken + more.chars().count() <= width {
+            sum.push((DIM, more));
+        }
+    }
+    lines.push(sum);
     lines
 }
 
@@ -354,13 +361,14 @@ fn ending(view: &View) -> String {
     lines.push(Vec::new());
     lines.extend(ledger(view));
     lines.push(Vec::new());
-    lines.extend(devices(view));
+    lines.extend(devices(view, 80));
     for line in lines {
         write(&mut out, &line, usize::MAX, false);
         out.push('\n');
     }
     let waiting = view.total.ledger.waiting;
     let verdict = match view.missing() {
+        _ if view.is_good() && view.sent() == 0 => "it ended before a reading was made, and the ledger adds up".to_owned(),
         _ if view.is_good() => "every reading is in Kafka, and the ledger adds up".to_owned(),
         _ if view.sent() == 0 => format!("no reading was made: Kafka at {} did not answer; see {}/millrace.log", view.kafka, view.data),
         0 if waiting > 0 => format!("{} records wait in the log for the next start", grouped(waiting)),

@@ -31,11 +31,9 @@ type Flags = Query<HashMap<String, String>>;
 /// Binds an address and serves the registry there until the process ends. Returns the address bound.
 ///
 /// Errors: the address is in use or not this machine's.
-pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> Result<SocketAddr, String> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| format!("cannot listen on {listen}: {error}; set schemas.listen to a free port"))?;
-    let bound = listener.local_addr().map_err(|error| error.to_string())?;
+pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(listen).await?;
+    let bound = listener.local_addr()?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router(registry)).await {
             tracing::error!("the schema registry ended: {error}");
