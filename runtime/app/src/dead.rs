@@ -151,9 +151,9 @@ fn replay(which: &Which, yes: bool) -> Result<ExitCode> {
         .collect();
     let contracts = Contracts::of(&letters.factory);
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut prepare = Prepare::new(contracts.topics, crate::registry::client(&letters.factory)?, tokio.handle().clone());
+    let mut prepare = Prepare::new(contracts.topics, crate::registry::client(&letters.factory)?, tokio);
     let replayed =
-        dead::replay(&letters.settings, &letters.topics, &letters.filter, &commands, |topic, letter| prepare.value(topic, letter))?;
+        dead::replay(&letters.settings, &letters.topics, &letters.filter, &commands, |topic, letter| prepare.prepare(topic, letter))?;
     if which.json {
         println!("{}", json!({"sent": replayed.sent, "refused": replayed.refused_total, "reasons": replayed.refused}));
     } else {

@@ -283,7 +283,7 @@ pub struct Replayed {
 }
 
 /// Sends dead letters to the topics where they belong. `commands`: the topics of commands, names or patterns with `*`.
-/// `prepare` makes of a letter's payload what its topic holds.
+/// `prepare` makes of a letter what its topic holds.
 ///
 /// Errors: Kafka can't be read or written; what was sent before stays sent.
 pub fn replay(
@@ -291,13 +291,13 @@ pub fn replay(
     topics: &[String],
     filter: &Filter,
     commands: &[String],
-    mut prepare: impl FnMut(&str, &DeadLetter) -> Result<Option<Vec<u8>>, String>,
+    mut prepare: impl FnMut(&str, &mut DeadLetter) -> Result<(), String>,
 ) -> Result<Replayed, KafkaError> {
     let mut out = Letters::new(settings);
     let mut replayed = Replayed::default();
     let mut failed = None;
-    read(settings, topics, filter, |letter| {
-        let ready = destination(&letter, commands).and_then(|topic| Ok((prepare(&topic, &letter)?, topic)));
+    read(settings, topics, filter, |mut letter| {
+        let ready = destination(&letter, commands).and_then(|topic| prepare(&topic, &mut letter).map(|()| topic));
         match ready {
             Err(reason) => {
                 replayed.refused_total += 1;
@@ -305,7 +305,7 @@ pub fn replay(
                     replayed.refused.push((letter.id(), reason));
                 }
             }
-            Ok((value, topic)) => {
+            Ok(topic) => {
                 out.buffer.clear();
                 for (name, value) in letter.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX) && name != ENCODED) {
                     push_header(&mut out.buffer, name, value.as_deref());
@@ -314,7 +314,7 @@ pub fn replay(
                 let message = Outgoing {
                     partition: None,
                     key: letter.key.as_deref(),
-                    value: value.as_deref(),
+                    value: letter.value.as_deref(),
                     timestamp_ms: letter.timestamp_ms,
                     opaque: 0,
                 };

@@ -95,6 +95,8 @@ pub struct Topic {
     pub ahead: i64,
 }
 
+/// The header that names a value's schema by its mark where no registry's id stands in front.
+pub const SCHEMA_HEADER: &str = "millrace.schema";
 /// The compacted topic of last samples, by tag.
 pub const LATEST: &str = "millrace.latest";
 const DAY: i64 = 86_400_000_000;

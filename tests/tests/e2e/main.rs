@@ -5,6 +5,7 @@
 
 mod commands;
 mod contracts;
+mod dead;
 mod decoded;
 mod demo;
 mod drain;

@@ -4,51 +4,58 @@
 //! document is converted, a sample is written in the topic's form; what still does not fit is refused with the reason.
 
 use super::DeadLetter;
+use crate::frame::RESERVED;
 use crate::intake::encode;
 use crate::registrar::register;
-use crate::topics::{Format, Topic, Topics};
+use crate::topics::{Format, SCHEMA_HEADER, Topic, Topics};
 use millrace_registry::{Client, SchemaId};
 use millrace_schemas::contract::Work;
 use millrace_schemas::{Batch, Micros, SampleMeta, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 
 /// Prepares letters for their topics.
 pub struct Prepare {
     topics: Topics,
     registry: Option<Arc<Client>>,
-    tokio: tokio::runtime::Handle,
+    /// Not a handle: that of a single-threaded runtime would wait for a registry whose answers nobody reads.
+    tokio: Runtime,
     ids: HashMap<Arc<str>, SchemaId>,
     work: Work,
 }
 
 impl Prepare {
     /// `registry`: values of topics with a schema go out with its id.
-    pub fn new(topics: Topics, registry: Option<Arc<Client>>, tokio: tokio::runtime::Handle) -> Self {
+    pub fn new(topics: Topics, registry: Option<Arc<Client>>, tokio: Runtime) -> Self {
         Self { topics, registry, tokio, ids: HashMap::new(), work: Work::default() }
     }
 
-    /// Blocks while the registry is asked. Errors: why it can't be sent.
-    pub fn value(&mut self, topic: &str, letter: &DeadLetter) -> Result<Option<Vec<u8>>, String> {
-        let Some(payload) = &letter.value else { return Ok(None) };
+    /// Makes of a letter what its topic holds. Blocks while the registry is asked.
+    ///
+    /// Errors: why it can't be sent; the letter is as it was.
+    pub fn prepare(&mut self, topic: &str, letter: &mut DeadLetter) -> Result<(), String> {
         let topic = self.topics.get(topic);
-        if letter.is_encoded() || topic.mark == 0 {
-            return Ok(Some(payload.clone()));
-        }
-        let mut out = match &self.registry {
-            Some(_) => self.id(&topic)?.prefix().to_vec(),
-            None => Vec::new(),
-        };
-        let start = out.len();
+        let Some(payload) = letter.value.as_ref().filter(|_| !letter.is_encoded() && topic.mark != 0) else { return Ok(()) };
+        // Room for the id, which is asked for only once the payload fits.
+        let start = if self.registry.is_some() { RESERVED } else { 0 };
+        let mut out = vec![0; start];
         match &topic.contract {
             Some(contract) => contract.fit(payload, &mut out, &mut self.work).map_err(|misfit| format!("still does not fit: {misfit}"))?,
             None => sample(topic.format, payload, &mut out)?,
         }
-        if self.registry.is_none() {
+        if self.registry.is_some() {
+            out[..RESERVED].copy_from_slice(&self.id(&topic)?.prefix());
+        } else {
             let indexes = topic.schema.as_ref().map_or(0, |schema| schema.indexes.len());
-            out.drain(start..start + indexes);
+            out.drain(..indexes);
+            if topic.format != Format::Json {
+                let mark = if topic.contract.is_some() { topic.mark } else { topic.sample_mark() };
+                letter.headers.push((SCHEMA_HEADER.into(), Some(format!("{mark:016x}").into_bytes())));
+            }
         }
-        Ok(Some(out))
+        letter.value = Some(out);
+        Ok(())
     }
 
     fn id(&mut self, topic: &Topic) -> Result<SchemaId, String> {
@@ -104,19 +111,23 @@ mod tests {
         let documents = Topic { format: Format::Protobuf, ..Topic::undeclared("documents") }.with_schema(contract.schema().clone());
         let documents = Topic { contract: Some(Arc::new(contract)), ..documents };
         let samples = Topic { format: Format::Avro, ..Topic::undeclared("samples") }.with_schema(Schema::telemetry(Kind::Avro));
-        let mut prepare = Prepare::new(Topics::new([documents, samples]), None, tokio.handle().clone());
+        let mut prepare = Prepare::new(Topics::new([documents, samples]), None, tokio);
 
-        assert_eq!(prepare.value("documents", &letter(br#"{"x":"a"}"#, &[])), Ok(Some(vec![0x0A, 1, b'a'])));
-        assert!(prepare.value("documents", &letter(br#"{"y":1}"#, &[])).unwrap_err().contains("key y is not in message A"));
+        let mut value = |topic: &str, mut letter: DeadLetter| prepare.prepare(topic, &mut letter).map(|()| letter);
+        let converted = value("documents", letter(br#"{"x":"a"}"#, &[])).unwrap();
+        assert_eq!(converted.value, Some(vec![0x0A, 1, b'a']));
+        assert!(converted.header(SCHEMA_HEADER).is_some_and(|mark| mark.len() == 16), "{converted:?}");
+        assert!(value("documents", letter(br#"{"y":1}"#, &[])).unwrap_err().contains("key y is not in message A"));
         let sent = letter(&[0x0A, 1, b'b'], &[super::super::ENCODED]);
-        assert_eq!(prepare.value("documents", &sent), Ok(sent.value.clone()));
-        assert_eq!(prepare.value("other", &letter(b"as it is", &[])), Ok(Some(b"as it is".to_vec())));
+        assert_eq!(value("documents", sent.clone()), Ok(sent));
+        let other = letter(b"as it is", &[]);
+        assert_eq!(value("other", other.clone()), Ok(other));
 
         let json = br#"{"tag":"a/b/c","time":1,"read_time":2,"source":"a/b/s","seq":3,"value":5}"#;
-        let value = prepare.value("samples", &letter(json, &[])).unwrap().unwrap();
+        let sample = value("samples", letter(json, &[])).unwrap();
         let mut batch = Batch::new();
-        millrace_schemas::avro::decode(&value, &mut batch).unwrap();
+        millrace_schemas::avro::decode(&sample.value.unwrap(), &mut batch).unwrap();
         assert_eq!(batch.rows[0].value, millrace_schemas::Value::Int(5));
-        assert!(prepare.value("samples", &letter(b"{", &[])).unwrap_err().contains("this is none"));
+        assert!(value("samples", letter(b"{", &[])).unwrap_err().contains("this is none"));
     }
 }

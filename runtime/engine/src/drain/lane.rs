@@ -22,6 +22,7 @@ use crate::dead;
 use crate::frame::{self, Frame, Lane as LaneName, flag};
 use crate::intake::dead_letter_headers;
 use crate::outlet::{CURSOR, Note};
+use crate::topics::SCHEMA_HEADER;
 use millrace_kafka::{Class, KafkaError, Outgoing, RecordFault, SendError};
 use millrace_log::{Batch, Log, ReadBuf};
 use millrace_schemas::{Micros, headers, push_header};
@@ -381,6 +382,9 @@ impl Lane {
                         }
                         dead_letter_headers(&mut self.headers, topic, "", &source.outlet.source, offset, fault);
                         push_header(&mut self.headers, dead::ENCODED, Some(b"true"));
+                        if way.names_schema {
+                            push_header(&mut self.headers, SCHEMA_HEADER, Some(&hex(schema)));
+                        }
                         if *is_stripped {
                             push_header(&mut self.headers, dead::CUT, Some(b"true"));
                         }
@@ -396,7 +400,7 @@ impl Lane {
             } else if way.names_schema {
                 let schema = hex(schema);
                 let own = headers(&body[record.headers.clone()]);
-                client.producer.send(&gate.topic, &message, own.chain([("millrace.schema", Some(&schema[..]))]))
+                client.producer.send(&gate.topic, &message, own.chain([(SCHEMA_HEADER, Some(&schema[..]))]))
             } else {
                 client.producer.send(&gate.topic, &message, headers(&body[record.headers.clone()]))
             };
