@@ -457,7 +457,8 @@ pub enum Writes {
 pub struct Topic {
     /// How values are encoded.
     pub format: Format,
-    /// `telemetry` (Millrace's own), or a file: `.avsc`, `.schema.json`, `.proto`. Without it: derived from the source's own, or none for JSON.
+    /// `telemetry` (that of samples), or a file: `.avsc`, `.schema.json`, `.proto`. Without it: `telemetry` for avro and protobuf, none for json;
+    /// wide records have one that is made of their tags.
     pub schema: Option<Spanned<String>>,
     /// The record key: `tag` (the tag's path), `asset` (its `at`), or a template such as `{at}/{tag}`.
     pub key: Option<Spanned<String>>,

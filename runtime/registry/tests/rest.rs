@@ -311,3 +311,30 @@ async fn of_several_addresses_one_that_answers_is_enough_and_an_error_is_not_rem
     assert_eq!(client.schema(SchemaId(1)).await.unwrap().schema, record(A), "what was not there a moment ago");
     assert!(client.known(SchemaId(1)).is_some());
 }
+
+#[tokio::test]
+async fn apicurios_serdes_find_a_schema_and_what_it_refers_to() {
+    let site = Site::start().await;
+    let line = json!({"schema": r#"{"type":"record","name":"Line","fields":[{"name":"n","type":"int"}]}"#});
+    site.send("POST", "/subjects/lines/versions", line).await;
+    let order = json!({
+        "schema": r#"{"type":"record","name":"Order","fields":[{"name":"line","type":"Line"}]}"#,
+        "references": [{"name": "Line", "subject": "lines", "version": 1}],
+    });
+    let id = site.send("POST", "/subjects/orders/versions", order).await.1["id"].as_i64().unwrap();
+    let below = |path: &str| format!("/apis/registry/v3{path}");
+    for ids in ["contentIds", "globalIds"] {
+        let (status, schema) = site.get(&below(&format!("/ids/{ids}/{id}"))).await;
+        assert_eq!((status, &schema["name"]), (200, &json!("Order")));
+        let (_, references) = site.get(&below(&format!("/ids/{ids}/{id}/references"))).await;
+        assert_eq!(references, json!([{"groupId": "default", "artifactId": "lines", "version": "1", "name": "Line"}]));
+    }
+    // What a deleted version was written with is still read.
+    site.send("DELETE", "/subjects/orders", json!({})).await;
+    site.send("DELETE", "/subjects/lines", json!({})).await;
+    let line = "/groups/default/artifacts/lines/versions/1";
+    assert_eq!(site.get(&below(&format!("{line}/content"))).await.1["name"], "Line");
+    assert_eq!(site.get(&below(&format!("{line}/references"))).await, (200, json!([])));
+    assert_eq!(site.get(&below("/ids/contentIds/99")).await.0, 404);
+    assert_eq!(site.get(&below("/groups/other/artifacts/lines/versions/1/content")).await.0, 404);
+}
