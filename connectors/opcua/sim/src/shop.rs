@@ -212,6 +212,8 @@ struct Hall {
     load_value: f64,
     /// Of each press, for whoever asks from outside.
     strokes: Arc<[AtomicU32]>,
+    /// The library makes folders for certificates, wanted or not.
+    nowhere: tempfile::TempDir,
 }
 
 /// A server, serving.
@@ -240,7 +242,12 @@ async fn live(
     strokes: Arc<[AtomicU32]>,
 ) {
     let presses = (1..=options.presses).map(|number| Press::new(number, options.seed)).collect();
-    let mut hall = Hall { options, presses, history: Arc::default(), failing: HashMap::new(), events: 0, load_value: 0.0, strokes };
+    let nowhere = match tempfile::tempdir() {
+        Ok(nowhere) => nowhere,
+        Err(error) => return drop(ready.send(Err(Error::Start(error.to_string())))),
+    };
+    let mut hall =
+        Hall { options, presses, history: Arc::default(), failing: HashMap::new(), events: 0, load_value: 0.0, strokes, nowhere };
     let mut open = match hall.open(&[]).await {
         Ok((open, port)) => {
             hall.options.listen.set_port(port);
@@ -333,7 +340,7 @@ impl Hall {
             builder = builder.add_user_token("operator", ServerUserToken::user_pass(user, password));
         }
         let Some(pki) = &options.pki else {
-            return builder;
+            return builder.pki_dir(self.nowhere.path());
         };
         builder = builder.pki_dir(pki).create_sample_keypair(true).trust_client_certs(true);
         for policy in [SecurityPolicy::Basic256Sha256, SecurityPolicy::Aes128Sha256RsaOaep, SecurityPolicy::Aes256Sha256RsaPss] {

@@ -174,7 +174,12 @@ async fn a_burst_overflows_a_queue_and_the_overflow_bit_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_is_read_back_and_survives_a_restart_with_another_namespace_table() {
     let shop = Shop::start(Options { every: Duration::from_millis(5), ..Options::default() }).unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let watcher = client(&shop).await;
+    for _ in 0..25 {
+        let before = watcher.read(node("Press1.Temp")).await.value;
+        watcher.until("Press1.Temp", |value| value.value != before).await;
+    }
+    drop(watcher);
     shop.restart(&["urn:one", "urn:two"]).unwrap();
     let client = client(&shop).await;
     let Some(Variant::Array(table)) = client.read(VariableId::Server_NamespaceArray).await.value else { panic!("no namespaces") };
