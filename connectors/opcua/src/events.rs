@@ -8,7 +8,7 @@ use crate::wire::{Reader, Undecodable, builtin, micros};
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, json};
 use opcua::types::{
     AttributeId, BinaryDecodable, ByteStringBody, CallMethodRequest, ContextOwned, EventFilter, EventFilterResult, ExtensionObject,
-    MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ObjectId, ObjectTypeId, Variant,
+    MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ObjectId, ObjectTypeId, StatusCode, Variant,
 };
 
 /// Client handles of events begin here.
@@ -19,6 +19,9 @@ const MODEL_HANDLE: u32 = u32::MAX;
 
 /// Fields that every event is asked for, before those of the YAML.
 const HIDDEN: [&str; 2] = ["Time", "EventType"];
+
+/// BaseModelChangeEventType, GeneralModelChangeEventType.
+const MODEL_EVENTS: [u32; 2] = [2132, 2133];
 
 /// A refresh begins, ends, and is needed: not news about the plant.
 const REFRESH_EVENTS: [u32; 3] = [2787, 2788, 2789];
@@ -32,10 +35,11 @@ pub fn request(index: usize, events: &Events, node: NodeId, session: &Session) -
     Ok(monitor(node, FIRST_HANDLE + index as u32, filter, 10_000))
 }
 
-/// What is asked of the server to hear that its address space changed.
-pub fn model_request() -> MonitoredItemCreateRequest {
-    // One is as good as many.
-    monitor(ObjectId::Server.into(), MODEL_HANDLE, crate::filter::of_type(ObjectTypeId::BaseModelChangeEventType), 1)
+/// What is asked of the server to hear that its address space changed, the better request first; the last is for those that filter nothing.
+pub fn model_requests() -> [MonitoredItemCreateRequest; 3] {
+    use ObjectTypeId::{BaseModelChangeEventType, GeneralModelChangeEventType};
+    let request = |kinds: &[ObjectTypeId]| monitor(ObjectId::Server.into(), MODEL_HANDLE, crate::filter::of_types(kinds), 100);
+    [request(&[GeneralModelChangeEventType, BaseModelChangeEventType]), request(&[GeneralModelChangeEventType]), request(&[])]
 }
 
 fn monitor(node: NodeId, client_handle: u32, filter: EventFilter, queue_size: u32) -> MonitoredItemCreateRequest {
@@ -70,12 +74,21 @@ pub async fn refresh(session: &Session, subscription: u32) -> Result<(), Refused
         method_id: MethodId::ConditionType_ConditionRefresh.into(),
         input_arguments: Some(vec![Variant::UInt32(subscription)]),
     };
-    for result in session.methods(&[call]).await? {
-        if result.status_code.is_bad() {
-            tracing::debug!(status = %result.status_code, "the server has no conditions to refresh");
-        }
+    let status = match session.methods(&[call]).await {
+        Ok(results) => results.first().map_or(StatusCode::Good, |result| result.status_code),
+        // Small servers have no methods at all.
+        Err(refused) if session.channel().closed().is_none() => refused.status(),
+        Err(refused) => return Err(refused),
+    };
+    if status.is_bad() {
+        tracing::debug!(%status, "the server has no conditions to refresh");
     }
     Ok(())
+}
+
+/// Whether the JSON of an event's type is one of the standard's.
+fn is_one_of(kind: &[u8], standard: &[u32]) -> bool {
+    standard.iter().any(|id| kind == format!("\"i={id}\"").as_bytes())
 }
 
 /// What a list of events had in it, besides documents.
@@ -97,11 +110,14 @@ pub fn documents(job: &Job, body: &[u8], batch: &mut Batch) -> Result<Heard, Und
         let events = handle.checked_sub(FIRST_HANDLE).and_then(|index| job.events.get(index as usize));
         match events {
             Some(events) if count == events.fields.len() + HIDDEN.len() => document(events, &mut reader, batch)?,
+            _ if handle == MODEL_HANDLE && count == 1 => {
+                let mut kind = Vec::new();
+                reader.json(builtin::VARIANT, &mut kind)?;
+                // A server that does not filter sends all it has; a type of its own may be a subtype.
+                heard.model |= is_one_of(&kind, &MODEL_EVENTS) || kind.starts_with(b"\"ns=");
+            }
             _ => {
-                match handle {
-                    MODEL_HANDLE => heard.model = true,
-                    _ => heard.strangers += 1,
-                }
+                heard.strangers += 1;
                 for _ in 0..count {
                     reader.skip(builtin::VARIANT)?;
                 }
@@ -115,7 +131,7 @@ fn document(events: &Events, reader: &mut Reader<'_>, batch: &mut Batch) -> Resu
     let time = time_of(reader)?.unwrap_or(batch.read_time);
     let mut kind = Vec::new();
     reader.json(builtin::VARIANT, &mut kind)?;
-    let is_refresh = REFRESH_EVENTS.iter().any(|id| kind == format!("\"i={id}\"").as_bytes());
+    let is_refresh = is_one_of(&kind, &REFRESH_EVENTS);
     let start = batch.heap.len();
     let mut spans = Vec::with_capacity(events.fields.len());
     batch.heap.push(b'{');

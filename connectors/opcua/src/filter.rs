@@ -53,36 +53,38 @@ impl Condition {
         for field in fields {
             select.push(operand(&field.path, space)?);
         }
-        let mut elements = Vec::new();
-        // A tree of `and`s: each but the last is And(a comparison, the next).
-        let ands = self.comparisons.len().saturating_sub(1);
-        for index in 0..ands {
-            let element = |index: usize| ExtensionObject::from_message(opcua::types::ElementOperand { index: index as u32 });
-            let rest = if index + 1 < ands { index + 1 } else { 2 * ands };
-            elements.push(ContentFilterElement {
-                filter_operator: FilterOperator::And,
-                filter_operands: Some(vec![element(ands + index), element(rest)]),
-            });
-        }
-        for comparison in &self.comparisons {
-            elements.push(comparison.element(space)?);
-        }
-        let elements = if elements.is_empty() { None } else { Some(elements) };
+        let comparisons = self.comparisons.iter().map(|comparison| comparison.element(space)).collect::<Result<_, _>>()?;
+        let elements = combined(FilterOperator::And, comparisons);
         Ok(EventFilter { select_clauses: Some(select), where_clause: ContentFilter { elements } })
     }
 }
 
-/// Events of this type alone, of which nothing but their type is asked for.
-pub fn of_type(kind: ObjectTypeId) -> EventFilter {
+/// Events of one of these types, of which nothing but their type is asked for. Servers that know no subtypes take each for itself.
+pub fn of_types(kinds: &[ObjectTypeId]) -> EventFilter {
     let select = SimpleAttributeOperand {
         type_definition_id: ObjectTypeId::BaseEventType.into(),
         browse_path: Some(vec![QualifiedName::new(0, "EventType")]),
         attribute_id: AttributeId::Value as u32,
         ..Default::default()
     };
-    let operand = ExtensionObject::from_message(LiteralOperand { value: Variant::from(NodeId::from(kind)) });
-    let element = ContentFilterElement { filter_operator: FilterOperator::OfType, filter_operands: Some(vec![operand]) };
-    EventFilter { select_clauses: Some(vec![select]), where_clause: ContentFilter { elements: Some(vec![element]) } }
+    let types = kinds.iter().map(|kind| ContentFilterElement {
+        filter_operator: FilterOperator::OfType,
+        filter_operands: Some(vec![ExtensionObject::from_message(LiteralOperand { value: Variant::from(NodeId::from(*kind)) })]),
+    });
+    let elements = combined(FilterOperator::Or, types.collect());
+    EventFilter { select_clauses: Some(vec![select]), where_clause: ContentFilter { elements } }
+}
+
+/// A tree of operators: each but the last is the operator of an element and of the rest. `None` without elements.
+fn combined(operator: FilterOperator, parts: Vec<ContentFilterElement>) -> Option<Vec<ContentFilterElement>> {
+    let operators = parts.len().saturating_sub(1);
+    let element = |index: usize| ExtensionObject::from_message(opcua::types::ElementOperand { index: index as u32 });
+    let node = |index: usize| ContentFilterElement {
+        filter_operator: operator,
+        filter_operands: Some(vec![element(operators + index), element(if index + 1 < operators { index + 1 } else { 2 * operators })]),
+    };
+    let elements: Vec<_> = (0..operators).map(node).chain(parts).collect();
+    (!elements.is_empty()).then_some(elements)
 }
 
 fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
@@ -104,6 +106,9 @@ fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
     let (field, value) = (text[..at].trim(), text[at + sign.len()..].trim());
     if field.ends_with('!') || sign == "=" && field.is_empty() {
         return Err("known are =, <, <=, >, >= and like".into());
+    }
+    if field.is_empty() {
+        return Err("nothing stands before the operator".into());
     }
     if field.eq_ignore_ascii_case("type") {
         if operator != Operator::Equal {

@@ -6,7 +6,8 @@
 //!                 └── n is ahead: Republish what is between; what the server no longer has is counted, and a gap for the history
 //! ```
 //!
-//! Invariants: a message is acknowledged only after its rows and its number are synced; a number comes once. What waits in memory is one batch and
+//! Invariants: a message is acknowledged only after its rows and its number are synced; a number comes once; of a message that is not read to its end
+//! nothing stays, and it comes again. What waits in memory is one batch and
 //! the answers of [`MOST_OUTSTANDING`] requests: while the log is full, the server's queues fill, and what they drop is counted by the overflow bit.
 
 use crate::connect::unexpected;
@@ -15,8 +16,8 @@ use crate::history::Gaps;
 use crate::session::{Refused, Session};
 use crate::shard::Shared;
 use crate::subscribe::{Subscription, ahead, delete, following};
-use crate::trigger::Triggers;
-use crate::wire::{EPOCH_MICROS, Undecodable};
+use crate::trigger::{Mark, Triggers};
+use crate::wire::{Undecodable, stamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -28,6 +29,7 @@ use opcua::types::{
     SubscriptionAcknowledgement,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +44,7 @@ const BATCH_ROWS: usize = 10_000;
 /// How long the last acknowledgements may take when the engine stops.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
-type Asked<'a> = BoxFuture<'a, (Vec<SubscriptionAcknowledgement>, Result<PublishResponse, Error>)>;
+type Asked = BoxFuture<'static, (Vec<SubscriptionAcknowledgement>, Result<PublishResponse, Error>)>;
 
 /// Acknowledgements on their way.
 #[derive(Default)]
@@ -89,17 +91,25 @@ impl From<Refused> for End {
     }
 }
 
+/// What a connection waits for. It outlives a change of the subscriptions: the server answers the requests that it has, whoever asked.
+#[derive(Default)]
+pub struct Outstanding {
+    acks: Acks,
+    asked: FuturesUnordered<Asked>,
+}
+
 /// The publishing of one session.
 pub struct Publishing<'a> {
     shared: &'a Shared,
-    session: &'a Session,
+    session: &'a Arc<Session>,
     subscriptions: &'a mut Vec<Subscription>,
     triggers: &'a mut Triggers,
     gaps: &'a Gaps,
-    acks: Acks,
+    outstanding: &'a mut Outstanding,
     wanted: usize,
-    asked: FuturesUnordered<Asked<'a>>,
     batch: Option<Batch>,
+    /// The rows and documents of the batch, and the triggers, without the message that is being read: where that ends half-way, it comes again.
+    torn: Option<(usize, usize, Mark)>,
     /// Subscriptions whose position moves with the batch.
     moved: BTreeSet<usize>,
     complaints: BTreeMap<usize, Option<String>>,
@@ -108,10 +118,11 @@ pub struct Publishing<'a> {
 impl<'a> Publishing<'a> {
     pub fn new(
         shared: &'a Shared,
-        session: &'a Session,
+        session: &'a Arc<Session>,
         subscriptions: &'a mut Vec<Subscription>,
         triggers: &'a mut Triggers,
         gaps: &'a Gaps,
+        outstanding: &'a mut Outstanding,
     ) -> Self {
         let wanted = (subscriptions.len() + 2).min(MOST_OUTSTANDING);
         Self {
@@ -120,10 +131,10 @@ impl<'a> Publishing<'a> {
             subscriptions,
             triggers,
             gaps,
-            acks: Acks::default(),
+            outstanding,
             wanted,
-            asked: FuturesUnordered::new(),
             batch: None,
+            torn: None,
             moved: BTreeSet::new(),
             complaints: BTreeMap::new(),
         }
@@ -139,6 +150,11 @@ impl<'a> Publishing<'a> {
 
     /// Sends what was read before the end: its numbers have moved.
     pub async fn flush(&mut self) {
+        if let (Some((rows, docs, triggers)), Some(batch)) = (self.torn.take(), &mut self.batch) {
+            batch.rows.truncate(rows);
+            batch.docs.truncate(docs);
+            self.triggers.undo(triggers);
+        }
         self.send().await;
     }
 
@@ -153,23 +169,24 @@ impl<'a> Publishing<'a> {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            while self.asked.len() < self.wanted && self.subscriptions.iter().any(|subscription| subscription.id != 0) {
+            while self.outstanding.asked.len() < self.wanted && self.subscriptions.iter().any(|subscription| subscription.id != 0) {
                 self.ask();
             }
-            let (durable, waits, asks) = (self.acks.durable, !self.acks.waiting.is_empty(), !self.asked.is_empty());
+            let (durable, waits, asks) =
+                (self.outstanding.acks.durable, !self.outstanding.acks.waiting.is_empty(), !self.outstanding.asked.is_empty());
             tokio::select! {
                 biased;
                 () = io.stopping() => return Err(End::Stopping),
                 status = self.session.channel().until_closed() => {
                     return Err(End::Failed(Failure::Reconnect(format!("the connection to {} is gone: {status}", self.shared.url()))));
                 }
-                id = io.durable(durable), if waits => self.acks.release(id),
-                answer = self.asked.next(), if asks => {
+                id = io.durable(durable), if waits => self.outstanding.acks.release(id),
+                answer = self.outstanding.asked.next(), if asks => {
                     if let Some(answer) = answer {
                         self.answered(answer).await?;
                         // What else has come goes with it.
                         while self.batch.as_ref().is_some_and(|batch| batch.rows.len() < BATCH_ROWS)
-                            && let Some(Some(answer)) = self.asked.next().now_or_never()
+                            && let Some(Some(answer)) = self.outstanding.asked.next().now_or_never()
                         {
                             self.answered(answer).await?;
                         }
@@ -182,7 +199,7 @@ impl<'a> Publishing<'a> {
     }
 
     fn ask(&mut self) {
-        let acks = self.acks.take();
+        let acks = self.outstanding.acks.take();
         // The server answers at the latest with a keep-alive; the watch over each subscription is ours.
         let within = self
             .subscriptions
@@ -192,8 +209,8 @@ impl<'a> Publishing<'a> {
             .max()
             .unwrap_or_default()
             .min(Duration::from_secs(86_400));
-        let session = self.session;
-        self.asked.push(Box::pin(async move {
+        let session = self.session.clone();
+        self.outstanding.asked.push(Box::pin(async move {
             let request = PublishRequest {
                 request_header: session.channel().header(within * 2),
                 subscription_acknowledgements: if acks.is_empty() { None } else { Some(acks.clone()) },
@@ -211,7 +228,7 @@ impl<'a> Publishing<'a> {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                self.acks.ready.extend(acks);
+                self.outstanding.acks.ready.extend(acks);
                 return self.refused(&error);
             }
         };
@@ -229,7 +246,10 @@ impl<'a> Publishing<'a> {
             // It came before; the acknowledgement did not get there.
             None if is_keep_alive => Ok(()),
             None => {
-                self.acks.ready.push(SubscriptionAcknowledgement { subscription_id: answer.subscription_id, sequence_number: number });
+                self.outstanding
+                    .acks
+                    .ready
+                    .push(SubscriptionAcknowledgement { subscription_id: answer.subscription_id, sequence_number: number });
                 Ok(())
             }
             Some(missing) => {
@@ -247,7 +267,7 @@ impl<'a> Publishing<'a> {
     fn refused(&mut self, error: &Error) -> Result<(), End> {
         match error.status() {
             UaStatus::BadTooManyPublishRequests => {
-                self.wanted = (self.asked.len()).max(1);
+                self.wanted = (self.outstanding.asked.len()).max(1);
                 Ok(())
             }
             UaStatus::BadNoSubscription => match self.subscriptions.iter().position(|subscription| subscription.id != 0) {
@@ -310,8 +330,10 @@ impl<'a> Publishing<'a> {
         if self.batch.is_none() {
             self.batch = Some(room(&self.shared.io).await?);
         }
+        self.torn = self.batch.as_ref().map(|batch| (batch.rows.len(), batch.docs.len(), self.triggers.mark()));
         let number = message.sequence_number;
-        let published = Micros(message.publish_time.ticks() / 10 - EPOCH_MICROS);
+        // Where the server does not say when, it was now.
+        let published = Some(stamp(message.publish_time.ticks())).filter(|time| !time.is_none()).unwrap_or_else(Micros::now);
         let mut is_gone = false;
         for notification in message.notification_data.unwrap_or_default() {
             let Some(body) = notification.into_inner_as::<ByteStringBody>() else { continue };
@@ -325,25 +347,14 @@ impl<'a> Publishing<'a> {
         let subscription = &mut self.subscriptions[index];
         subscription.published = published;
         subscription.next = following(number);
-        self.acks.filling.push((subscription.id, number));
+        self.outstanding.acks.filling.push((subscription.id, number));
         self.moved.insert(index);
+        self.torn = None;
         if is_gone { Err(End::Lost(index)) } else { Ok(()) }
     }
 
     async fn data_change(&mut self, index: usize, body: &[u8]) -> Result<(), End> {
-        let Some(mut batch) = self.batch.take() else { return Ok(()) };
-        let (rows, docs) = (batch.rows.len(), batch.docs.len());
-        let read = self.read_data_change(index, body, &mut batch).await;
-        if read.is_err() {
-            // It comes again; the messages before it stay.
-            batch.rows.truncate(rows);
-            batch.docs.truncate(docs);
-        }
-        self.batch = Some(batch);
-        read
-    }
-
-    async fn read_data_change(&mut self, index: usize, body: &[u8], batch: &mut Batch) -> Result<(), End> {
+        let Some(batch) = &mut self.batch else { return Ok(()) };
         let first = batch.rows.len();
         let mut readings = self.shared.readings.lock().await;
         loop {
@@ -406,7 +417,7 @@ impl<'a> Publishing<'a> {
         let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, position)| (*key, position.as_bytes())).collect();
         let acknowledges = self.triggers.acknowledges();
         let id = self.shared.io.send(batch, &moved).await;
-        self.acks.sent(id);
+        self.outstanding.acks.sent(id);
         for write in acknowledges {
             self.shared.acknowledge(id, write);
         }
@@ -431,7 +442,7 @@ impl<'a> Publishing<'a> {
             self.complain(index).await;
         }
         // Acknowledgements do not wait for data.
-        if self.acks.ready.len() >= MOST_ACKS / 2 && self.asked.len() <= self.wanted {
+        if self.outstanding.acks.ready.len() >= MOST_ACKS / 2 && self.outstanding.asked.len() <= self.wanted {
             self.ask();
         }
         Ok(())
@@ -473,21 +484,22 @@ impl<'a> Publishing<'a> {
 
     /// The last acknowledgements, as far as they become durable in time.
     pub async fn finish(&mut self) {
-        self.send().await;
+        self.flush().await;
         let last = async {
-            while let Some((id, ..)) = self.acks.waiting.back().copied() {
-                let durable = self.shared.io.durable(AckId(self.acks.durable.0.max(self.acks.waiting[0].0.0 - 1))).await;
-                self.acks.release(durable);
+            while let Some((id, ..)) = self.outstanding.acks.waiting.back().copied() {
+                let durable =
+                    self.shared.io.durable(AckId(self.outstanding.acks.durable.0.max(self.outstanding.acks.waiting[0].0.0 - 1))).await;
+                self.outstanding.acks.release(durable);
                 if durable >= id {
                     break;
                 }
             }
         };
         let _ = tokio::time::timeout(LAST_ACKS_WITHIN, last).await;
-        if !self.acks.ready.is_empty() && self.session.channel().closed().is_none() {
+        if !self.outstanding.acks.ready.is_empty() && self.session.channel().closed().is_none() {
             self.ask();
             // The acknowledgements are in effect when the request is there; its answer may take until the next message.
-            let _ = tokio::time::timeout(Duration::from_millis(200), self.asked.next()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(200), self.outstanding.asked.next()).await;
         }
     }
 }

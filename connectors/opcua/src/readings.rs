@@ -307,6 +307,16 @@ impl Readings {
         }
     }
 
+    /// How a structure that came as an answer is encoded, where the server was not yet asked about it.
+    pub fn unknown_encoding(&self, value: &DataValue) -> Option<Vec<u8>> {
+        let context = ContextOwned::default();
+        let bytes = value.value.as_ref()?.encode_to_vec(&context.context());
+        let mut reader = Reader::new(&bytes);
+        let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
+        let id = reader.object().ok().filter(|_| is_structure)?.id;
+        self.types.encoding(id).is_none().then(|| id.to_vec())
+    }
+
     /// The documents' form of a value that came as an answer.
     pub fn json(&self, value: &DataValue, out: &mut Vec<u8>) -> bool {
         let context = ContextOwned::default();

@@ -14,7 +14,7 @@ use crate::events;
 use crate::history::{self, Gaps};
 use crate::job::{How, Job, Tag};
 use crate::poll::{self, Polling};
-use crate::publish::{End, Publishing};
+use crate::publish::{End, Outstanding, Publishing};
 use crate::readings::{Readings, typed};
 use crate::resolve::Resolver;
 use crate::session::{Refused, Session, attribute_of, value_of};
@@ -212,6 +212,7 @@ impl Shard {
         if let Err(refused) = prepared {
             return self.refused(&session, &refused);
         }
+        let mut outstanding = Outstanding::default();
         loop {
             if let Err(refused) = tokio::select! {
                 biased;
@@ -220,7 +221,7 @@ impl Shard {
             } {
                 return self.refused(&session, &refused);
             }
-            let end = self.live(&session).await;
+            let end = self.live(&session, &mut outstanding).await;
             match end {
                 Ok(failure) => {
                     if failure == Failure::Stopped {
@@ -583,9 +584,12 @@ impl Shard {
             subscription.make_plan(&readings, &shared.job);
             let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
             if subscription.group.is_some_and(|group| shared.job.groups[group].browse.is_some()) {
-                let status = subscription.monitor_events(session, events::model_request()).await?.status_code;
-                if status.is_bad() {
-                    tracing::debug!(part = %subscription.part, %status, "the server does not say when its nodes change");
+                for request in events::model_requests() {
+                    let status = subscription.monitor_events(session, request).await?.status_code;
+                    if status.is_good() {
+                        break;
+                    }
+                    tracing::debug!(part = %subscription.part, %status, "the server does not say so when its nodes change");
                 }
             }
             drop(readings);
@@ -596,7 +600,7 @@ impl Shard {
     }
 
     /// Reads until something ends it.
-    async fn live(&mut self, session: &Arc<Session>) -> Result<Failure, Lost> {
+    async fn live(&mut self, session: &Arc<Session>, outstanding: &mut Outstanding) -> Result<Failure, Lost> {
         let Some(shared) = &self.shared else { return Ok(Failure::Stopped) };
         let mut aside: FuturesUnordered<BoxFuture<'_, Aside>> = FuturesUnordered::new();
         aside.push(keep_alive(shared, session).map(Aside::Failed).boxed());
@@ -615,7 +619,7 @@ impl Shard {
             aside.push(crate::commands::acknowledge(shared, session).map(Aside::Failed).boxed());
         }
         aside.push(first_values(shared, session).map(Aside::Failed).boxed());
-        let mut publishing = Publishing::new(shared, session, &mut self.subscriptions, &mut self.triggers, &self.gaps);
+        let mut publishing = Publishing::new(shared, session, &mut self.subscriptions, &mut self.triggers, &self.gaps, outstanding);
         let end = {
             let running = publishing.run();
             tokio::pin!(running);

@@ -201,7 +201,12 @@ impl Subscription {
             }
         }
         let mut unfiltered = Vec::new();
+        let mut slower = (0_usize, 0.0_f64);
         for ((handle, request), result) in wanted.iter().zip(self.ask(session, &wanted).await?) {
+            let asked_ms = request.requested_parameters.sampling_interval.max(1.0);
+            if result.status_code.is_good() && result.revised_sampling_interval > asked_ms * 2.0 {
+                slower = (slower.0 + 1, slower.1.max(result.revised_sampling_interval));
+            }
             match result.status_code {
                 UaStatus::BadMonitoredItemFilterUnsupported
                 | UaStatus::BadMonitoredItemFilterInvalid
@@ -215,6 +220,9 @@ impl Subscription {
                 status if status.is_bad() => failed.push((*handle, StatusCode(status.bits()))),
                 _ => drop(self.monitored.insert(*handle, result.monitored_item_id)),
             }
+        }
+        if let (items @ 1.., most_ms) = slower {
+            tracing::info!(part = %self.part, items, most_ms, "the server samples these items less often than asked");
         }
         if !unfiltered.is_empty() {
             tracing::info!(part = %self.part, items = unfiltered.len(), "the server filters these items not as asked; Millrace does");

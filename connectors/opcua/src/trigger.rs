@@ -19,10 +19,39 @@ struct Watch {
     tag: TagId,
     edge: Edge,
     /// `None`: no value came yet.
-    last: Option<Value>,
+    last: Option<Last>,
     /// The items to read, each with its index in the job's tags, and the one that acknowledges.
     handles: Vec<(usize, usize)>,
     ack: Option<usize>,
+}
+
+/// A value without the batch it came in.
+#[derive(Clone, PartialEq, Debug)]
+struct Last {
+    is_on: bool,
+    value: Value,
+    /// Of a text, an array, a structure.
+    bytes: Box<[u8]>,
+}
+
+impl Last {
+    fn of(value: Value, batch: &Batch) -> Self {
+        let (own, span) = match value {
+            Value::Text(span) => (Value::Text(Span::EMPTY), span),
+            Value::Bytes(span) => (Value::Bytes(Span::EMPTY), span),
+            Value::Array(kind, span) => (Value::Array(kind, Span::EMPTY), span),
+            Value::Struct(span) => (Value::Struct(Span::EMPTY), span),
+            scalar => (scalar, Span::EMPTY),
+        };
+        Self { is_on: is_on(value), value: own, bytes: batch.bytes_of(span).into() }
+    }
+}
+
+/// Where the triggers stood before a message.
+#[derive(Debug)]
+pub struct Mark {
+    lasts: Vec<Option<Last>>,
+    acknowledges: usize,
 }
 
 /// An event: which group, and when.
@@ -49,6 +78,18 @@ impl Triggers {
         self.watches.is_empty()
     }
 
+    pub fn mark(&self) -> Mark {
+        Mark { lasts: self.watches.iter().map(|watch| watch.last.clone()).collect(), acknowledges: self.acknowledges.len() }
+    }
+
+    /// A message was not read to its end: it comes again, and its edges with it.
+    pub fn undo(&mut self, mark: Mark) {
+        for (watch, last) in self.watches.iter_mut().zip(mark.lasts) {
+            watch.last = last;
+        }
+        self.acknowledges.truncate(mark.acknowledges);
+    }
+
     /// The events in a batch's rows from `first` on.
     pub fn fired(&mut self, batch: &Batch, first: usize) -> Vec<Fired> {
         let mut fired = Vec::new();
@@ -60,13 +101,14 @@ impl Triggers {
                 if watch.tag != row.tag || row.status.is_bad() {
                     continue;
                 }
-                let before = watch.last.replace(row.value);
-                let fires = match (watch.edge, before) {
+                let now = Last::of(row.value, batch);
+                let fires = match (watch.edge, &watch.last) {
                     (_, None) if !self.goes_on => false,
-                    (Edge::Rising, before) => is_on(row.value) && !before.is_some_and(is_on),
-                    (Edge::Falling, before) => !is_on(row.value) && before.is_none_or(is_on),
-                    (Edge::Change, before) => before != Some(row.value),
+                    (Edge::Rising, before) => now.is_on && !before.as_ref().is_some_and(|before| before.is_on),
+                    (Edge::Falling, before) => !now.is_on && before.as_ref().is_none_or(|before| before.is_on),
+                    (Edge::Change, before) => before.as_ref() != Some(&now),
                 };
+                watch.last = Some(now);
                 if fires {
                     fired.push(Fired { watch: index, time: row.time });
                 }
@@ -90,8 +132,12 @@ impl Triggers {
                     asked.push(ReadValueId { index_range: job.tags[*index].range.clone(), ..value_of(node.clone()) });
                 }
             }
-            let mut values = session.read(&asked).await?.into_iter();
-            let readings = shared.readings.lock().await;
+            let values = session.read(&asked).await?;
+            let mut readings = shared.readings.lock().await;
+            for encoding in values.iter().filter_map(|value| readings.unknown_encoding(value)).collect::<Vec<_>>() {
+                readings.types.learn_encoding(session, &encoding).await?;
+            }
+            let mut values = values.into_iter();
             let start = batch.heap.len();
             let mut spans = Vec::with_capacity(wanted.len());
             let mut bad = Vec::new();
@@ -200,5 +246,48 @@ mod tests {
         assert_eq!(fired(Edge::Rising, true, &[1, 0, 1]), 2);
         assert_eq!(fired(Edge::Falling, false, &[1, 0, 1, 0]), 2);
         assert_eq!(fired(Edge::Change, false, &[1, 1, 2, 1]), 2);
+    }
+
+    fn texts(batch: &mut Batch, texts: &[&str]) {
+        for text in texts {
+            let value = Value::Text(batch.push_bytes(text.as_bytes()));
+            batch.rows.push(Row {
+                time: Micros(1),
+                server_time: Micros::NONE,
+                value,
+                tag: TagId(3),
+                status: StatusCode::GOOD,
+                flags: Flags::default(),
+            });
+        }
+    }
+
+    #[test]
+    fn texts_are_compared_by_what_they_say_in_whatever_batch_they_came() {
+        let mut triggers = Triggers::default();
+        triggers.add(0, TagId(3), Edge::Change, Vec::new(), None);
+        let mut fired = Vec::new();
+        for text in ["FA-1", "FA-2", "FA-2", "FA-3"] {
+            let mut batch = Batch::new();
+            texts(&mut batch, &[text]);
+            fired.push(triggers.fired(&batch, 0).len());
+        }
+        assert_eq!(fired, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn an_edge_of_a_message_that_comes_again_is_an_edge_again() {
+        let mut triggers = Triggers::default();
+        triggers.add(0, TagId(3), Edge::Change, Vec::new(), None);
+        let mut batch = Batch::new();
+        texts(&mut batch, &["a"]);
+        triggers.fired(&batch, 0);
+        for _ in 0..2 {
+            let mark = triggers.mark();
+            let mut batch = Batch::new();
+            texts(&mut batch, &["b"]);
+            assert_eq!(triggers.fired(&batch, 0).len(), 1);
+            triggers.undo(mark);
+        }
     }
 }

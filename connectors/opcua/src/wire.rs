@@ -98,7 +98,7 @@ pub fn micros(ticks: i64) -> i64 {
 }
 
 /// A stamp on the wire: 0, and what the standard calls the end of time, are none.
-fn stamp(ticks: i64) -> Micros {
+pub fn stamp(ticks: i64) -> Micros {
     if ticks <= 0 || ticks == i64::MAX { Micros::NONE } else { Micros(micros(ticks)) }
 }
 
@@ -849,6 +849,18 @@ mod tests {
         assert_eq!(Array::read(kind, span, &batch.heap).unwrap().dims().collect::<Vec<_>>(), [2, 2]);
         let stamped = Reader::new(&bad).data_value(&mut batch, &bad).unwrap();
         assert_eq!((stamped.value, stamped.status), (Value::Null, StatusCode::BAD_DECODING_ERROR));
+    }
+
+    #[test]
+    fn a_time_before_all_times_is_kept_as_a_value_and_no_stamp() {
+        assert_eq!((stamp(0), stamp(-1), stamp(i64::MAX)), (Micros::NONE, Micros::NONE, Micros::NONE));
+        assert_eq!(stamp(10), Micros(1 - EPOCH_MICROS));
+        let mut batch = Batch::new();
+        assert_eq!(Reader::new(&0_i64.to_le_bytes()).scalar(builtin::DATE_TIME, &mut batch), Ok(Value::Int(-EPOCH_MICROS)));
+        assert_eq!(
+            Reader::new(&i64::MIN.to_le_bytes()).scalar(builtin::DATE_TIME, &mut batch),
+            Ok(Value::Int(i64::MIN.div_euclid(10) - EPOCH_MICROS))
+        );
     }
 
     #[test]
