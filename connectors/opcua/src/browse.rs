@@ -158,7 +158,12 @@ async fn describe(
             None => "of no known type".into(),
         };
         one.description = match &descriptions[index].value {
-            Some(Variant::LocalizedText(text)) if !text.text.is_empty() => Some(text.text.to_string()),
+            // Many servers describe a node by its own name.
+            Some(Variant::LocalizedText(text))
+                if !text.text.is_empty() && one.path.last().is_none_or(|name| *name != text.text.as_ref()) =>
+            {
+                Some(text.text.to_string())
+            }
             _ => None,
         };
     }

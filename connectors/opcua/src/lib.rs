@@ -6,7 +6,7 @@
 //! - [`session`]: what is asked of a server, in pieces that it takes; [`resolve`]: addresses to its node ids; [`discover`]: tags found by browsing.
 //! - [`shard`]: one session and everything on it; [`subscribe`]: a subscription; [`publish`]: messages in order, acknowledged when durable.
 //! - [`poll`], [`trigger`], [`events`], [`history`], [`commands`]: the other ways to read, and the one to write; [`filter`]: which events are wanted.
-//! - [`wire`]: bytes to values; [`types`]: enumerations and structures; [`readings`]: values to rows.
+//! - [`wire`]: bytes to values; [`types`]: enumerations and structures, [`dictionary`]: those of older servers; [`readings`]: values to rows.
 //! - [`source`]: the plugin.
 //! - [`browse`], [`probe`]: what the commands of these names do, over [`inspect`].
 //!
@@ -18,6 +18,7 @@ pub mod browse;
 pub mod commands;
 pub mod config;
 pub mod connect;
+pub mod dictionary;
 pub mod discover;
 pub mod events;
 pub mod filter;

@@ -1,12 +1,14 @@
 //! The server's data types: their names, what enumerations mean, how structures are laid out.
 //!
 //! A structure's bytes say how they are encoded; the encoding's data type has a DataTypeDefinition, whose fields have data types of their own, up to
-//! the built-in ones. All of it is read once per connection, when a value first needs it. Source: OPC 10000-3, 5.8.3; OPC 10000-6, 5.2.6.
+//! the built-in ones. Older servers have a [type dictionary](crate::dictionary) instead. All of it is read once per connection, when a value first
+//! needs it. Source: OPC 10000-3, 5.8.3; OPC 10000-6, 5.2.6.
 //!
 //! Invariants: reading a structure follows its layout with a bounded depth; a layout that is not known leaves the bytes as they are.
 
-use crate::session::{Refused, Session, attribute_of, references_of};
-use crate::wire::{Reader, Undecodable, builtin, least, shape};
+use crate::dictionary::{Described, Dictionary, Kind, Shape};
+use crate::session::{Refused, Session, attribute_of, references_of, value_of};
+use crate::wire::{DEEPEST, Reader, Undecodable, builtin, least, shape};
 use millrace_schemas::{Batch, StatusCode, Value, json};
 use opcua::types::{
     AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, ByteStringBody, ContextOwned, DataTypeId, DataValue, EnumDefinition,
@@ -69,6 +71,8 @@ pub struct Types {
     types: HashMap<NodeId, Arc<DataType>>,
     /// By the encoding's node id, as it lies on the wire in its shortest form; `None`: the server does not say.
     encodings: HashMap<Vec<u8>, Option<LayoutId>>,
+    /// By their nodes.
+    dictionaries: HashMap<NodeId, Arc<Dictionary>>,
 }
 
 /// More levels of supertypes, and of structures in structures, has no server that means well.
@@ -107,14 +111,72 @@ impl Types {
             self.encodings.insert(encoding.to_vec(), None);
             return Ok(());
         };
-        let inverse = BrowseDescription { browse_direction: BrowseDirection::Inverse, ..references_of(id, ReferenceTypeId::HasEncoding) };
-        let found = session.browse(&[inverse]).await?.pop().and_then(Result::ok).unwrap_or_default();
-        let layout = match found.first() {
-            Some(reference) => self.data_type(session, &reference.node_id.node_id.clone()).await?.layout,
+        let mut layout = match first(session, inverse(id.clone(), ReferenceTypeId::HasEncoding)).await? {
+            Some(data_type) => self.data_type(session, &data_type).await?.layout,
             None => None,
         };
+        if layout.is_none() {
+            layout = self.by_dictionary(session, id).await?;
+        }
         self.encodings.insert(encoding.to_vec(), layout);
         Ok(())
+    }
+
+    /// The layout of an encoding that a type dictionary describes.
+    async fn by_dictionary(&mut self, session: &Session, encoding: NodeId) -> Result<Option<LayoutId>, Refused> {
+        let Some(description) = first(session, references_of(encoding, ReferenceTypeId::HasDescription)).await? else { return Ok(None) };
+        let Some(node) = first(session, inverse(description.clone(), ReferenceTypeId::HasComponent)).await? else { return Ok(None) };
+        let mut values = session.read(&[value_of(description), value_of(node.clone())]).await?.into_iter().map(|value| value.value);
+        let (Some(Some(Variant::String(name))), Some(Some(Variant::ByteString(xml)))) = (values.next(), values.next()) else {
+            return Ok(None);
+        };
+        let dictionary = match self.dictionaries.get(&node) {
+            Some(known) => known.clone(),
+            None => {
+                let parsed = Dictionary::parse(xml.as_ref()).unwrap_or_else(|Undecodable(what)| {
+                    tracing::warn!(%node, what, "structures stay bytes");
+                    Dictionary::default()
+                });
+                let parsed = Arc::new(parsed);
+                self.dictionaries.insert(node, parsed.clone());
+                parsed
+            }
+        };
+        Ok(self.described(&dictionary, name.as_ref(), &mut HashMap::new(), 0))
+    }
+
+    /// Lays a structure of a dictionary out, and those in it.
+    fn described(&mut self, dictionary: &Dictionary, name: &str, made: &mut HashMap<String, LayoutId>, depth: u32) -> Option<LayoutId> {
+        if let Some(known) = made.get(name) {
+            return Some(*known);
+        }
+        let Described::Structure(shape, members) = dictionary.get(name)? else { return None };
+        if depth >= DEEPEST || self.layouts.len() >= MOST_TYPES {
+            return None;
+        }
+        let form = match shape {
+            Shape::Plain => Form::Plain,
+            Shape::Optional => Form::Optional,
+            Shape::Union => Form::Union,
+        };
+        // Known before its fields are: a structure may contain itself.
+        let layout = LayoutId(self.layouts.len());
+        self.layouts.push(Layout { form, fields: Vec::new() });
+        made.insert(name.to_owned(), layout);
+        let mut fields = Vec::with_capacity(members.len());
+        for member in members {
+            let encoded = match &member.kind {
+                Kind::Builtin(id) => Encoded::Builtin(*id),
+                Kind::Own(own) => match dictionary.get(own)? {
+                    Described::Number(id) => Encoded::Builtin(*id),
+                    Described::Structure(..) => Encoded::Structure(self.described(dictionary, own, made, depth + 1)?),
+                },
+            };
+            let rank = if member.is_array { 1 } else { -1 };
+            fields.push(Field { name: member.name.replace('/', "%2F").into(), encoded, rank, is_optional: member.is_optional });
+        }
+        self.layouts[layout.0].fields = fields;
+        Some(layout)
     }
 
     /// A data type, with all that it is made of.
@@ -201,11 +263,8 @@ impl Types {
                 };
                 return Ok((builtin, name, definition));
             }
-            let inverse =
-                BrowseDescription { browse_direction: BrowseDirection::Inverse, ..references_of(at.clone(), ReferenceTypeId::HasSubtype) };
-            let found = session.browse(&[inverse]).await?.pop().and_then(Result::ok).unwrap_or_default();
-            match found.into_iter().next() {
-                Some(reference) => at = reference.node_id.node_id,
+            match first(session, inverse(at, ReferenceTypeId::HasSubtype)).await? {
+                Some(above) => at = above,
                 None => break,
             }
         }
@@ -340,6 +399,16 @@ impl Types {
     }
 }
 
+fn inverse(node: NodeId, kind: ReferenceTypeId) -> BrowseDescription {
+    BrowseDescription { browse_direction: BrowseDirection::Inverse, ..references_of(node, kind) }
+}
+
+/// The node at the other end of the first reference, if there is one.
+async fn first(session: &Session, wanted: BrowseDescription) -> Result<Option<NodeId>, Refused> {
+    let found = session.browse(&[wanted]).await?.pop().and_then(Result::ok).unwrap_or_default();
+    Ok(found.into_iter().next().map(|reference| reference.node_id.node_id))
+}
+
 /// Which fields of a structure are there.
 enum Present {
     All,
@@ -412,7 +481,7 @@ async fn enumeration_texts(session: &Session, id: &NodeId) -> Result<Definition,
     let properties = session.browse(&[references_of(id.clone(), ReferenceTypeId::HasProperty)]).await?.pop().and_then(Result::ok);
     let strings = properties.unwrap_or_default().into_iter().find(|property| property.browse_name.name.as_ref() == "EnumStrings");
     let Some(strings) = strings else { return Ok(Definition::None) };
-    let value = session.read(&[crate::session::value_of(strings.node_id.node_id)]).await?.pop().and_then(|value| value.value);
+    let value = session.read(&[value_of(strings.node_id.node_id)]).await?.pop().and_then(|value| value.value);
     let Some(Variant::Array(array)) = value else { return Ok(Definition::None) };
     let text = |value: &Variant| match value {
         Variant::LocalizedText(text) => text.text.as_ref().to_owned(),
