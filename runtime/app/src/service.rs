@@ -1,9 +1,11 @@
 //! The service in this process: what a factory needs, started in order and stopped in order. `run` and `demo` drive it.
 
+use crate::catalog::{Listed, Pki, Shelf};
 use crate::registry;
 use anyhow::{Context, Result, anyhow};
 use millrace_broker::{Broker, Security};
 use millrace_config::factory::{Delivery, EmbeddedBroker, Factory, LogCompression};
+use millrace_console::{Certificate, Certificates};
 use millrace_engine::compile::Works;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
@@ -69,6 +71,18 @@ fn login(embedded: &EmbeddedBroker) -> Option<[(String, String); 6]> {
     Some(properties.map(|(key, value)| (key.to_owned(), value)))
 }
 
+/// Those that connections depend on; what was turned away ends without anybody's harm.
+fn certificates(factory: &Factory) -> Certificates {
+    let pki = Pki::new(factory.data_dir.join("pki"));
+    let of_use = |shelf: Shelf| matches!(shelf, Shelf::Own | Shelf::Trusted | Shelf::Issuers);
+    Arc::new(move || {
+        let listed = pki.list().into_iter().filter(|one| of_use(one.shelf));
+        let certificate =
+            |one: Listed| Certificate { shelf: one.shelf.name(), thumbprint: one.thumbprint, subject: one.subject, until: one.until };
+        listed.map(certificate).collect()
+    })
+}
+
 /// What stays free on the disk, for the logs and for the embedded broker.
 fn keep_free(factory: &Factory) -> millrace_log::KeepFree {
     match factory.log.keep_free {
@@ -128,7 +142,7 @@ impl Service {
             }
         };
         let listen = factory.http.listen.0;
-        match millrace_console::serve(listen, engine.clone()).await {
+        match millrace_console::serve(listen, engine.clone(), certificates(factory)).await {
             Ok(http) => Ok(Self { engine, broker, http, registry, kafka }),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;

@@ -13,34 +13,47 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use millrace_engine::Engine;
 use millrace_engine::taps::Line;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Binds the console and serves it until the process ends. Returns the address bound.
 ///
 /// Errors: the address is in use or not this machine's.
-pub async fn serve(listen: SocketAddr, engine: Arc<Engine>) -> std::io::Result<SocketAddr> {
+pub async fn serve(listen: SocketAddr, engine: Arc<Engine>, certificates: Certificates) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let bound = listener.local_addr()?;
     tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, router(engine)).await {
+        if let Err(e) = axum::serve(listener, router(engine, certificates)).await {
             tracing::error!("the console ended: {e}");
         }
     });
     Ok(bound)
 }
 
-fn router(engine: Arc<Engine>) -> Router {
+/// A certificate whose end somebody has to know of.
+pub struct Certificate {
+    /// Whose it is: `own`, `trusted`.
+    pub shelf: &'static str,
+    pub thumbprint: String,
+    pub subject: String,
+    pub until: SystemTime,
+}
+
+/// Reads the certificates as they are now; from files.
+pub type Certificates = Arc<dyn Fn() -> Vec<Certificate> + Send + Sync>;
+
+fn router(engine: Arc<Engine>, certificates: Certificates) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/status", get(status))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).layer(Extension(certificates)))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/tap", get(tap))
@@ -56,8 +69,9 @@ async fn status(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
     Json(engine.report())
 }
 
-async fn metrics(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render(&engine.report()))
+async fn metrics(State(engine): State<Arc<Engine>>, Extension(certificates): Extension<Certificates>) -> impl IntoResponse {
+    let certificates = tokio::task::spawn_blocking(move || certificates()).await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render(&engine.report(), &certificates))
 }
 
 async fn ready(State(engine): State<Arc<Engine>>) -> Response {

@@ -1,12 +1,14 @@
 //! The engine's report as Prometheus text. The ledger is the only place that counts; this only writes it down.
 //!
-//! Labels are `source`, `sink`, `reason` and `status`: never a tag, so the number of series is bounded by the configuration.
+//! Labels are `source`, `sink`, `reason` and `status`: never a tag, so the number of series is bounded by the configuration. Certificates are few:
+//! our own, and those that a person approved.
 
+use crate::Certificate;
 use millrace_engine::EngineReport;
 use std::fmt::Write;
 
 /// Prometheus text format, version 0.0.4.
-pub fn render(report: &EngineReport) -> String {
+pub fn render(report: &EngineReport, certificates: &[Certificate]) -> String {
     let mut out = Text(String::with_capacity(4096));
     out.family("millrace_up_seconds", "gauge", "Seconds since the runtime started.");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
@@ -80,6 +82,12 @@ pub fn render(report: &EngineReport) -> String {
     }
     out.family("millrace_disk_free_bytes", "gauge", "Free beyond keep_free.");
     out.line("millrace_disk_free_bytes", &[], report.disk.free as f64);
+    out.family("millrace_certificate_expires_timestamp_seconds", "gauge", "When a certificate ends, in Unix time: ours, or one we trust.");
+    for one in certificates {
+        let labels = [("shelf", one.shelf), ("thumbprint", one.thumbprint.as_str()), ("subject", one.subject.as_str())];
+        let until = one.until.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        out.line("millrace_certificate_expires_timestamp_seconds", &labels, until.as_secs() as f64);
+    }
     out.0
 }
 
