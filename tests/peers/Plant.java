@@ -105,7 +105,7 @@ public class Plant extends ManagedNamespaceWithLifecycle {
             .setBindAddress("127.0.0.1").setHostname("127.0.0.1").setPath("/plant").setBindPort(options.get("port").getAsInt())
             .setTransportProfile(TransportProfile.TCP_UASC_UABINARY).setCertificate(certificate);
     if (!hasUser) base.addTokenPolicies(OpcUaServerConfig.USER_TOKEN_POLICY_ANONYMOUS);
-    base.addTokenPolicies(OpcUaServerConfig.USER_TOKEN_POLICY_USERNAME);
+    base.addTokenPolicies(OpcUaServerConfig.USER_TOKEN_POLICY_USERNAME, OpcUaServerConfig.USER_TOKEN_POLICY_X509);
     endpoints.add(base.copy().setSecurityPolicy(SecurityPolicy.None).setSecurityMode(MessageSecurityMode.None).build());
     if (options.has("dir")) {
       for (var policy : List.of(SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss)) {
@@ -148,7 +148,10 @@ public class Plant extends ManagedNamespaceWithLifecycle {
             .setBuildInfo(new BuildInfo("urn:millrace:test", "eclipse", "milo", OpcUaServer.SDK_VERSION, "", DateTime.now()))
             .setEndpoints(endpoints).setLimits(limits)
             .setCertificateManager(new DefaultCertificateManager(new MemoryCertificateQuarantine(), group))
-            .setIdentityValidator(hasUser ? users : new CompositeValidator(AnonymousIdentityValidator.INSTANCE, users))
+            .setIdentityValidator(
+                hasUser
+                    ? new CompositeValidator(users, new X509IdentityValidator(any -> true))
+                    : new CompositeValidator(AnonymousIdentityValidator.INSTANCE, users))
             .build();
     return new OpcUaServer(config, profile -> new OpcTcpServerTransport(OpcTcpServerTransportConfig.newBuilder().build()));
   }
@@ -318,6 +321,22 @@ public class Plant extends ManagedNamespaceWithLifecycle {
     node.setValue(new DataValue(new Variant(now), new StatusCode(status), time, time));
   }
 
+  void fire(NodeId type, String source, String message, int severity) throws Exception {
+    BaseEventTypeNode event = getServer().getEventFactory().createEvent(newNodeId(UUID.randomUUID()), type);
+    event.setBrowseName(newQualifiedName("event"));
+    event.setDisplayName(LocalizedText.english("event"));
+    event.setEventId(ByteString.of(UUID.randomUUID().toString().getBytes(StandardCharsets.UTF_8)));
+    event.setEventType(type);
+    event.setSourceNode(NodeIds.Server);
+    event.setSourceName(source);
+    event.setTime(DateTime.now());
+    event.setReceiveTime(DateTime.now());
+    event.setMessage(LocalizedText.english(message));
+    event.setSeverity(ushort(severity));
+    getServer().getEventNotifier().fire(event);
+    event.delete();
+  }
+
   void obey(String what, JsonObject order) throws Exception {
     switch (what) {
       case "set" -> {
@@ -335,25 +354,17 @@ public class Plant extends ManagedNamespaceWithLifecycle {
       case "load" -> {
         for (UaVariableNode node : loads) write(node, order.get("value"), 0, DateTime.now());
       }
-      case "add" -> variable(live, order.get("node").getAsString(), NodeIds.Double, order.get("value").getAsDouble());
+      case "add" -> {
+        variable(live, order.get("node").getAsString(), NodeIds.Double, order.get("value").getAsDouble());
+        fire(NodeIds.GeneralModelChangeEventType, "Server", "a node came", 1);
+      }
       case "remove" -> {
         find(order).delete();
         variables.remove(order.get("node").getAsString());
       }
       case "event" -> {
-        BaseEventTypeNode event = getServer().getEventFactory().createEvent(newNodeId(UUID.randomUUID()), NodeIds.BaseEventType);
-        event.setBrowseName(newQualifiedName("event"));
-        event.setDisplayName(LocalizedText.english("event"));
-        event.setEventId(ByteString.of(UUID.randomUUID().toString().getBytes(StandardCharsets.UTF_8)));
-        event.setEventType(NodeIds.BaseEventType);
-        event.setSourceNode(NodeIds.Server);
-        event.setSourceName(order.has("source") ? order.get("source").getAsString() : "Plant");
-        event.setTime(DateTime.now());
-        event.setReceiveTime(DateTime.now());
-        event.setMessage(LocalizedText.english(order.get("message").getAsString()));
-        event.setSeverity(ushort(order.has("severity") ? order.get("severity").getAsInt() : 500));
-        getServer().getEventNotifier().fire(event);
-        event.delete();
+        String source = order.has("source") ? order.get("source").getAsString() : "Plant";
+        fire(NodeIds.BaseEventType, source, order.get("message").getAsString(), order.has("severity") ? order.get("severity").getAsInt() : 500);
       }
       case "sessions" -> {
         say("done", what, "sessions", getServer().getSessionManager().getAllSessions().size());

@@ -118,7 +118,13 @@ async function obey(order) {
       }
       break;
     case "load": for (const node of loads) write(node, order.value); break;
-    case "add": variable(live, order.node, order.type || "Double", new Variant({ dataType: DataType[order.type || "Double"], value: order.value })); break;
+    case "add":
+      variable(live, order.node, order.type || "Double", new Variant({ dataType: DataType[order.type || "Double"], value: order.value }));
+      live.raiseEvent("GeneralModelChangeEventType", {
+        message: { dataType: DataType.LocalizedText, value: { text: "a node came" } }, severity: { dataType: DataType.UInt16, value: 1 },
+        changes: { dataType: DataType.ExtensionObject, arrayType: VariantArrayType.Array, value: [] },
+      });
+      break;
     case "remove": space.deleteNode(find(order.node)); break;
     case "event":
       live.raiseEvent("BaseEventType", {
@@ -139,19 +145,22 @@ async function obey(order) {
 }
 
 async function main() {
-  const dir = OPTIONS.dir || path.join(process.cwd(), "pki");
-  const serverCertificateManager = new opcua.OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: path.join(dir, "pki") });
+  const dir = OPTIONS.home;
+  const userCertificateManager = new opcua.OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: path.join(dir, "users") });
+  await userCertificateManager.initialize();
+  const serverCertificateManager = new opcua.OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: !OPTIONS.strict, rootFolder: path.join(dir, "pki") });
   await serverCertificateManager.initialize();
   const policies = ["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"].map((name) => opcua.SecurityPolicy[name]);
   server = new opcua.OPCUAServer({
-    port: OPTIONS.port, hostname: "127.0.0.1", resourcePath: "/plant", serverCertificateManager,
+    port: OPTIONS.port, hostname: "127.0.0.1", resourcePath: "/plant", serverCertificateManager, userCertificateManager,
     serverInfo: { applicationUri: "urn:millrace:test:node-opcua", productUri: "urn:millrace:test" },
     securityPolicies: [opcua.SecurityPolicy.None, ...(OPTIONS.dir ? policies : [])],
     securityModes: [opcua.MessageSecurityMode.None, ...(OPTIONS.dir ? [opcua.MessageSecurityMode.Sign, opcua.MessageSecurityMode.SignAndEncrypt] : [])],
     allowAnonymous: !OPTIONS.user, disableDiscovery: false, maxConnectionsPerEndpoint: 50,
     userManager: { isValidUser: (name, password) => !OPTIONS.user || (name === OPTIONS.user[0] && password === OPTIONS.user[1]) },
     serverCapabilities: {
-      maxSessions: 50, maxMonitoredItemsPerSubscription: 100000, maxMonitoredItems: 200000,
+      // 0: every change is told, nothing is folded into intervals.
+      minSupportedSampleRate: 0, maxSessions: 50, maxMonitoredItemsPerSubscription: 100000, maxMonitoredItems: 200000,
       operationLimits: OPTIONS.limit ? { maxNodesPerRead: OPTIONS.limit, maxMonitoredItemsPerCall: OPTIONS.limit, maxNodesPerBrowse: OPTIONS.limit } : {},
     },
   });

@@ -1,6 +1,6 @@
 """An OPC UA server on PyPI's asyncua, told what to do by lines of JSON on its standard input and answering each with a line.
 
-Its one argument is JSON: {"port", "dir", "load", "namespaces", "user": [name, password], "cert", "key", "limit"}. What it serves is what plant.js and Plant.java
+Its one argument is JSON: {"port", "home", "dir", "load", "namespaces", "user": [name, password], "cert", "key", "limit", "strict"}. What it serves is what plant.js and Plant.java
 serve: the same names, types and values.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from asyncua import Server, ua
 from asyncua.common.structures104 import new_enum, new_struct, new_struct_field
+from asyncua.common.type_dictionary_builder import DataTypeDictionaryBuilder
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
@@ -30,7 +31,7 @@ def say(**what):
 class Users(UserManager):
     def get_user(self, iserver, username=None, password=None, certificate=None):
         wanted = OPTIONS.get("user")
-        if not wanted or [username, password] == wanted:
+        if not wanted or [username, password] == wanted or username is None and certificate is not None:
             return User(role=UserRole.Admin)
         return None
 
@@ -69,7 +70,7 @@ class Plant:
             policies += [ua.SecurityPolicyType[f"{kind}_{mode}"] for kind in kinds for mode in ("Sign", "SignAndEncrypt")]
         server.set_security_policy(policies)
         tokens = [ua.UserNameIdentityToken] if OPTIONS.get("user") else [ua.AnonymousIdentityToken, ua.UserNameIdentityToken]
-        server.set_identity_tokens(tokens)
+        server.set_identity_tokens(tokens + ([ua.X509IdentityToken] if OPTIONS.get("dir") else []))
         for uri in OPTIONS.get("namespaces", []):
             await server.register_namespace(uri)
         self.ns = await server.register_namespace(URI)
@@ -115,6 +116,7 @@ class Plant:
             Serial="P-7", Peak=123.5, Good=True, State=ua.PressState.Running, Die=ua.DieInfo(Id=9, Temperature=200.25), Zones=[1.0, 2.5]
         )
         await self.variable(types, "Types.Struct", ua.Variant(result, ua.VariantType.ExtensionObject), datatype=part.nodeid)
+        await self.old_structures(types)
         self.live = await objects.add_object(ua.NodeId("Live", ns), ua.QualifiedName("Live", ns))
         self.counter = await self.variable(self.live, "Live.Counter", ua.Variant(0, ua.VariantType.Int64))
         await self.variable(self.live, "Live.Temp", ua.Variant(20.0, ua.VariantType.Double))
@@ -124,10 +126,29 @@ class Plant:
             for number in range(OPTIONS["load"]):
                 self.loads.append(await self.variable(load, f"Load.N{number:06}", ua.Variant(0.0, ua.VariantType.Double)))
         self.events = await server.get_event_generator(emitting_node=server.nodes.server)
+        self.changes = await server.get_event_generator(ua.ObjectIds.GeneralModelChangeEventType, emitting_node=server.nodes.server)
         if OPTIONS.get("limit"):
             for name in ("MaxNodesPerRead", "MaxMonitoredItemsPerCall", "MaxNodesPerBrowse"):
                 limit = server.get_node(getattr(ua.ObjectIds, f"Server_ServerCapabilities_OperationLimits_{name}"))
                 await limit.write_value(ua.Variant(OPTIONS["limit"], ua.VariantType.UInt32))
+
+    async def old_structures(self, types):
+        # Described by a type dictionary alone, as servers did before DataTypeDefinition.
+        dictionary = DataTypeDictionaryBuilder(self.server, self.ns, URI, "Old")
+        await dictionary.init()
+        die = await dictionary.create_data_type("OldDie")
+        die.add_field("Id", ua.VariantType.UInt16)
+        die.add_field("Temperature", ua.VariantType.Double)
+        part = await dictionary.create_data_type("OldPart")
+        part.add_field("Serial", ua.VariantType.String)
+        part.add_field("Zones", ua.VariantType.Double, is_array=True)
+        part.add_field("Die", die)
+        await dictionary.set_dict_byte_string()
+        await self.server.load_type_definitions()
+        value = ua.OldPart()
+        value.Serial, value.Zones, value.Die = "P-1", [1.0, 2.5], ua.OldDie()
+        value.Die.Id, value.Die.Temperature = 9, 200.25
+        await self.variable(types, "Types.Old", ua.Variant(value, ua.VariantType.ExtensionObject), datatype=part.data_type)
 
     async def variable(self, parent, name, value, datatype=None):
         node_id, browse_name = ua.NodeId(name, self.ns), ua.QualifiedName(name.rsplit(".")[-1], self.ns)
@@ -173,6 +194,7 @@ class Plant:
                 await self.write(node, float(order["value"]))
         elif what == "add":
             await self.variable(self.live, order["node"], ua.Variant(order["value"], ua.VariantType[order.get("type", "Double")]))
+            await self.changes.trigger(message="a node came")
         elif what == "remove":
             await self.server.delete_nodes([self.node(order["node"])])
         elif what == "event":

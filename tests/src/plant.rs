@@ -35,7 +35,13 @@ impl PlantOptions {
         self
     }
 
-    /// Only this user may come.
+    /// Trusts no client's certificate that nobody put there (node-opcua alone).
+    pub fn strict(mut self) -> Self {
+        self.options["strict"] = true.into();
+        self.secured()
+    }
+
+    /// Only this user may come, and, where it is secured, whoever has a certificate.
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.options["user"] = json!([name, password]);
         self
@@ -66,6 +72,7 @@ impl PlantOptions {
         if options["dir"].is_string() {
             options["dir"] = dir.path().display().to_string().into();
         }
+        options["home"] = dir.path().display().to_string().into();
         options["port"] = free_port().into();
         let script = launch(self.stack, &options);
         Plant { stack: self.stack, options, script, _dir: dir }
@@ -132,7 +139,7 @@ impl Plant {
         self.script.order(json!({"do": "load", "value": value}));
     }
 
-    /// A variable that was not there before.
+    /// A variable that was not there before; the server says that its nodes changed.
     pub fn add(&mut self, node: &str, value: f64) {
         self.script.order(json!({"do": "add", "node": node, "value": value}));
     }

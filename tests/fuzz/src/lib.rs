@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
@@ -20,6 +20,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("log_segment", millrace_log::fuzz::fuzz_segment),
     ("mqtt_packet", millrace_mqtt::packet::fuzz_mqtt_packet),
     ("mqtt_request", millrace_mqtt_sim::wire::fuzz_mqtt_request),
+    ("opcua_dictionary", millrace_opcua::dictionary::fuzz_opcua_dictionary),
     ("opcua_value", millrace_opcua::wire::fuzz_opcua_value),
     ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
     ("registry_record", millrace_registry::fuzz::fuzz_record),

@@ -21,6 +21,8 @@ mod mqtt_sink;
 mod mqtt_source;
 mod opcua;
 mod opcua_look;
+mod opcua_secured;
+mod opcua_shop;
 mod peers;
 mod registry;
 mod secured;
