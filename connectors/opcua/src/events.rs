@@ -14,8 +14,8 @@ use opcua::types::{
 /// Client handles of events begin here.
 pub const FIRST_HANDLE: u32 = 0x8000_0000;
 
-/// The client handle of what says that the address space changed.
-const MODEL_HANDLE: u32 = u32::MAX;
+/// The client handle of what says that the address space changed. Not the highest there is: to some servers that is none.
+const MODEL_HANDLE: u32 = 0xC000_0000;
 
 /// Fields that every event is asked for, before those of the YAML.
 const HIDDEN: [&str; 2] = ["Time", "EventType"];
@@ -110,9 +110,12 @@ pub fn documents(job: &Job, body: &[u8], batch: &mut Batch) -> Result<Heard, Und
         let events = handle.checked_sub(FIRST_HANDLE).and_then(|index| job.events.get(index as usize));
         match events {
             Some(events) if count == events.fields.len() + HIDDEN.len() => document(events, &mut reader, batch)?,
-            _ if handle == MODEL_HANDLE && count == 1 => {
+            _ if handle == MODEL_HANDLE && count > 0 => {
                 let mut kind = Vec::new();
                 reader.json(builtin::VARIANT, &mut kind)?;
+                for _ in 1..count {
+                    reader.skip(builtin::VARIANT)?;
+                }
                 // A server that does not filter sends all it has; a type of its own may be a subtype.
                 heard.model |= is_one_of(&kind, &MODEL_EVENTS) || kind.starts_with(b"\"ns=");
             }
