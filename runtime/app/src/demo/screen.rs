@@ -143,7 +143,7 @@ fn clock(at: Duration) -> String {
 /// The whole screen, at most `height` lines; what happened takes what the rest leaves.
 fn frame(view: &View, width: usize, height: usize) -> Vec<Vec<Piece>> {
     let is_tall = height >= 32;
-    let parts = [head(view, width), sources(view, width), ledger(view), devices(view, width)];
+    let parts = [head(view, width), sources(view, width), ledger(view, width), devices(view, width)];
     let foot = how_to_look(view, is_tall);
     let rest = height.saturating_sub(parts.iter().map(Vec::len).sum::<usize>() + foot.len() + 1);
     // Empty lines between the parts, where five events fit beside them.
@@ -227,28 +227,31 @@ fn sources(view: &View, width: usize) -> Vec<Vec<Piece>> {
     lines
 }
 
-fn ledger(view: &View) -> Vec<Vec<Piece>> {
+fn ledger(view: &View, width: usize) -> Vec<Vec<Piece>> {
     let ledger = &view.total.ledger;
-    let verdict = |holds: bool| if holds { (GOOD, " adds up   ".to_owned()) } else { (BAD, " is wrong  ".to_owned()) };
-    let intake = ledger.received == ledger.filtered + ledger.dropped_at_intake + ledger.dead_at_intake + ledger.appended;
-    let drain = ledger.appended == ledger.produced + ledger.dead_at_send + ledger.dropped_from_log + ledger.waiting;
-    let first = format!(
-        "{} received = {} filtered + {} dropped + {} dead + {} appended",
-        grouped(ledger.received),
-        grouped(ledger.filtered),
-        grouped(ledger.dropped_at_intake),
-        grouped(ledger.dead_at_intake),
-        grouped(ledger.appended),
-    );
-    let second = format!(
-        "{} appended = {} in Kafka + {} dead + {} dropped + {} waiting",
-        grouped(ledger.appended),
-        grouped(ledger.produced),
-        grouped(ledger.dead_at_send),
-        grouped(ledger.dropped_from_log),
-        grouped(ledger.waiting),
-    );
-    vec![vec![verdict(intake), (PLAIN, first)], vec![verdict(drain), (PLAIN, second)]]
+    let intake = [
+        (ledger.filtered, "filtered"),
+        (ledger.dropped_at_intake, "dropped"),
+        (ledger.dead_at_intake, "dead"),
+        (ledger.appended, "appended"),
+    ];
+    let drain =
+        [(ledger.produced, "in Kafka"), (ledger.dead_at_send, "dead"), (ledger.dropped_from_log, "dropped"), (ledger.waiting, "waiting")];
+    vec![equation((ledger.received, "received"), &intake, width), equation((ledger.appended, "appended"), &drain, width)]
+}
+
+/// Whether a sum is that of its parts; parts of nothing stand there only where there is room for all.
+fn equation((sum, what): (u64, &str), parts: &[(u64, &str)], width: usize) -> Vec<Piece> {
+    let holds = sum == parts.iter().map(|(count, _)| count).sum::<u64>();
+    let verdict = if holds { (GOOD, " adds up   ".to_owned()) } else { (BAD, " is wrong  ".to_owned()) };
+    let written = |least: u64| {
+        let parts = parts.iter().filter(|(count, _)| *count >= least);
+        let parts: Vec<String> = parts.map(|(count, what)| format!("{} {what}", grouped(*count))).collect();
+        format!("{} {what} = {}", grouped(sum), parts.join(" + "))
+    };
+    let whole = written(0);
+    let fits = verdict.1.len() + whole.len() <= width;
+    vec![verdict, (PLAIN, if fits { whole } else { written(1) })]
 }
 
 /// The devices, two in a row, each number of theirs compared with what a consumer reads out of Kafka.
@@ -359,7 +362,7 @@ fn ending(view: &View) -> String {
     let mut out = String::new();
     let mut lines = sources(view, 80);
     lines.push(Vec::new());
-    lines.extend(ledger(view));
+    lines.extend(ledger(view, usize::MAX));
     lines.push(Vec::new());
     lines.extend(devices(view, 80));
     for line in lines {
@@ -383,6 +386,15 @@ fn ending(view: &View) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_equation_leaves_out_what_is_nothing_where_there_is_no_room() {
+        let parts = [(1_200_000, "in Kafka"), (0, "dead"), (34_567, "waiting")];
+        let at = |width| equation((1_234_567, "appended"), &parts, width)[1].1.clone();
+        assert_eq!(at(120), "1,234,567 appended = 1,200,000 in Kafka + 0 dead + 34,567 waiting");
+        assert_eq!(at(70), "1,234,567 appended = 1,200,000 in Kafka + 34,567 waiting");
+        assert_eq!(equation((2, "appended"), &[(1, "waiting")], 80)[0], (BAD, " is wrong  ".to_owned()));
+    }
 
     #[test]
     fn numbers_are_grouped_and_lines_cut_where_the_terminal_ends() {
