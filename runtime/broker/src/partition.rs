@@ -252,6 +252,7 @@ impl Partition {
             return Ok(next);
         }
         self.log.read(from, max_bytes, buf).map_err(Unreadable::Disk)?;
+        out.reserve(buf.batches().map(|batch| batch.payload.len()).sum());
         for batch in buf.batches() {
             let is_first = next == from;
             let fits = batch.payload.len() <= max_bytes || is_first && at_least_one;
