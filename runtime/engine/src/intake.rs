@@ -1012,10 +1012,11 @@ pub(crate) fn dead_letter_headers(out: &mut Vec<u8>, topic: &str, route: &str, s
     identity_headers(out, source, seq);
 }
 
-/// The first offset of a new incarnation: from the clock, unless the clock is older than this program.
+/// The first offset of a new incarnation: from the clock, unless the clock is older than this program. The microseconds count, so that one that
+/// follows another within a second is above it.
 fn incarnation() -> u64 {
-    let seconds = (Micros::now().0 / 1_000_000) as u64;
-    seconds.max(PROGRAM_BUILT) << 20
+    let now = Micros::now().0 as u64;
+    (now / 1_000_000).max(PROGRAM_BUILT) << 20 | (now % 1_000_000)
 }
 
 /// Where a source keeps its small files, below the data directory.

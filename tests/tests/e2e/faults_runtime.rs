@@ -161,8 +161,9 @@ fn a_corrupt_tail_of_the_newest_segment_is_in_the_ledger_as_corrupt() {
     assert!(ledger.dropped_from_log > 0, "{ledger:?}");
     assert_eq!(millrace.connector("load")["ledger"]["dropped"]["corrupt"], ledger.dropped_from_log, "{:#}", millrace.connector("load"));
     let records = kafka.read(&topic);
-    let repeats = every_identity_says_one_thing(&records);
-    assert_eq!((records.len() - repeats) as u64, ledger.produced, "{ledger:?}");
+    let distinct = (records.len() - every_identity_says_one_thing(&records)) as u64;
+    // What the killed Kafka had taken and not yet acknowledged may be what the log then lost: it is there, and counted as lost.
+    assert!((ledger.produced..=ledger.produced + ledger.dropped_from_log).contains(&distinct), "{distinct}: {ledger:?}");
     // Said once: the next start finds nothing new.
     millrace.restart();
     assert_eq!(millrace.drained("load"), ledger);

@@ -20,7 +20,7 @@ pub fn row(what: impl Into<String>, figure: impl Into<String>, goal: impl Into<S
     Row { what: what.into(), figure: figure.into(), goal: goal.into(), ratio: ratio.into() }
 }
 
-const LONG: Duration = Duration::from_secs(1_800);
+pub const LONG: Duration = Duration::from_secs(1_800);
 
 /// Avro samples of a generator, six partitions.
 const AVRO: &str = "
@@ -43,25 +43,25 @@ fn me(args: &[&str]) -> Command {
     command
 }
 
-struct Child {
-    process: Process,
+pub struct Child {
+    pub process: Process,
     _dir: tempfile::TempDir,
 }
 
-fn child(name: &str, args: &[&str]) -> Child {
+pub fn child(name: &str, args: &[&str]) -> Child {
     let dir = scratch(name);
     let log = dir.path().join("log");
     Child { process: Process::start(name, me(args), &log), _dir: dir }
 }
 
-fn start_stub(port: u16) -> Child {
+pub fn start_stub(port: u16) -> Child {
     let stub = child("stub", &["stub", &port.to_string()]);
     within(LONG, "the stub serves", || stub::counts(port).ok());
     stub
 }
 
 /// CPU seconds that pass in a window.
-fn cpu_over(process: &Process, window: Duration) -> f64 {
+pub fn cpu_over(process: &Process, window: Duration) -> f64 {
     let before = process.cpu_seconds();
     std::thread::sleep(window);
     process.cpu_seconds() - before
@@ -193,7 +193,7 @@ pub fn catch_up(quick: bool) -> Vec<Row> {
 }
 
 /// A port whose neighbour is free as well: the stub's counts are there.
-fn stub_port() -> u16 {
+pub fn stub_port() -> u16 {
     loop {
         let port = free_port();
         if std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
