@@ -172,7 +172,7 @@ fn a_corrupt_tail_of_the_newest_segment_is_in_the_ledger_as_corrupt() {
 /// Thirty thousand values, some of them in Kafka and the rest in a log whose largest file is then damaged, started again.
 fn after_corruption(damage: impl FnOnce(&mut [u8])) -> (Kafka, Millrace, String) {
     let mut kafka = Kafka::start();
-    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "30000/s");
+    let (factory, topic) = counters(Factory::on(&kafka), &kafka, 30_000, "5000/s");
     let mut millrace = factory.start(COUNTERS);
     millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
     kafka.kill9();
