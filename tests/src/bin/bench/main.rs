@@ -65,7 +65,11 @@ fn main() -> ExitCode {
     for (name, what, measure) in ROWS.iter().filter(|(name, ..)| args.is_empty() || args.iter().any(|arg| arg == name)) {
         eprintln!("==> {name}: {what}");
         let began = Instant::now();
-        table.extend(measure(quick));
+        let rows = measure(quick);
+        for row in &rows {
+            eprintln!("    {}: {}", row.what.trim_start(), row.figure);
+        }
+        table.extend(rows);
         eprintln!("    {:.0} s", began.elapsed().as_secs_f64());
     }
     let widths = |column: fn(&Row) -> &str| table.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
