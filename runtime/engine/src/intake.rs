@@ -17,7 +17,7 @@ mod pieces;
 
 use self::core::Core;
 use self::keeper::Keeper;
-use self::pieces::{Delta, LanePipe, Pipe, ends, lane_of, restore_counts};
+use self::pieces::{Delta, LanePipe, Pipe, lane_of, restore_counts};
 use crate::catalog::Catalog;
 use crate::frame::{Builder, Frame, Key, Lane, Record, flag};
 use crate::ledger::Ledger;
@@ -416,7 +416,7 @@ impl Intake {
             let mut acks = self.acks.lock();
             acks.sent += 1;
             let id = acks.sent;
-            acks.pending.push_back(Unsynced { id, ends: ends(&pipe.lanes), held });
+            acks.pending.push_back(Unsynced { id, ends: self.positions.ends(), held });
             AckId(id)
         };
         self.events.sent.notify_waiters();
@@ -592,7 +592,7 @@ impl Intake {
         let free = pipe.held.iter().take_while(|(until, ..)| *until <= written_until).count();
         pipe.owed.extend(pipe.held.drain(..free).map(|(_, key, value)| (key, value)));
         self.flush(pipe, &mut delta, if until == 0 { moved } else { &[] }).await;
-        let ends = ends(&pipe.lanes);
+        let ends = self.positions.ends();
         for waiting in self.acks.lock().pending.iter_mut().filter(|w| w.held != 0 && w.held <= written_until) {
             (waiting.held, waiting.ends) = (0, ends);
         }

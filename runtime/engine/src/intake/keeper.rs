@@ -57,6 +57,11 @@ impl Keeper {
         state.is_dirty = true;
     }
 
+    /// Each lane's end at this moment.
+    pub fn ends(&self) -> [u64; 3] {
+        ends(&self.logs)
+    }
+
     pub fn appended(&self, bytes: u64) {
         self.bytes_since.fetch_add(bytes, Relaxed);
     }
@@ -71,7 +76,7 @@ impl Keeper {
         for (key, value) in moved {
             apply(&mut state.map, key, value);
         }
-        state.ends = ends(&self.logs);
+        state.ends = self.ends();
         state.is_dirty |= !moved.is_empty();
     }
 

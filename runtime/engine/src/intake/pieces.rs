@@ -167,14 +167,6 @@ pub(super) fn lane_of(lanes: &mut [LanePipe], lane: Lane) -> &mut LanePipe {
     &mut lanes[at]
 }
 
-pub(super) fn ends(lanes: &[LanePipe]) -> [u64; 3] {
-    let mut ends = [0; 3];
-    for lane in lanes {
-        ends[lane.lane as usize] = lane.log.end();
-    }
-    ends
-}
-
 /// Takes the counts over from the newest batch. What a power cut took from the logs was never appended; what was synced and is corrupt was.
 pub(super) fn restore_counts(ledger: &Ledger, mut counts: Vec<u64>, appended: u64) {
     counts.resize(IntakeCounts::LEN, 0);
