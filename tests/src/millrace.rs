@@ -196,6 +196,15 @@ impl Millrace {
         self.command(args).envs(environment.iter().copied()).output().expect("the binary starts")
     }
 
+    /// Types the line that a refusal names, as a person would (`.. type: millrace pki approve ..`), and returns what the command said. `why` may be JSON.
+    pub fn type_line_of(&self, why: &str) -> Output {
+        let line = why.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("it names no line to type: {why}"));
+        let words: Vec<&str> = line.split(['"', '\\']).next().unwrap_or_default().split_whitespace().collect();
+        let output = self.run(&words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir()).env("RUST_BACKTRACE", "1");

@@ -23,9 +23,7 @@ fn refused(output: &Output) -> String {
 
 /// Types the line that a refusal names.
 fn approve(place: &Millrace, why: &str) {
-    let line = why.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("it names no line to type: {why}"));
-    let words: Vec<&str> = line.split_whitespace().collect();
-    assert!(said(&place.run(&words)).starts_with("trusted: "));
+    assert!(said(&place.type_line_of(why)).starts_with("trusted: "));
 }
 
 /// What `browse` printed passes `check` when it is pasted.

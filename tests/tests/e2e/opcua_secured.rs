@@ -47,9 +47,7 @@ fn trust(millrace: &mut Millrace, source: &str) {
             return;
         }
         let connector = millrace.connector(source).to_string();
-        let line = connector.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("no line to type: {connector}"));
-        let words: Vec<&str> = line.split(['"', '\\']).next().unwrap_or_default().split_whitespace().collect();
-        assert!(millrace.run(&words).status.success(), "{words:?}");
+        millrace.type_line_of(&connector);
         // It would try again by itself in a minute.
         millrace.stop();
         launch(millrace);
@@ -145,9 +143,7 @@ sources:
             assert!(why.contains("millrace pki export"), "{why}");
             return;
         }
-        let line = why.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("no line to type: {why}"));
-        let words: Vec<&str> = line.split(['"', '\\']).next().unwrap_or_default().split_whitespace().collect();
-        assert!(millrace.run(&words).status.success(), "{words:?}");
+        millrace.type_line_of(&why);
         millrace.stop();
         launch(&mut millrace);
     }

@@ -95,9 +95,7 @@ fn encrypted_tokens_of_one_second_are_renewed_again_and_again_and_no_value_is_mi
     let mut millrace = Factory::on(kafka).with("topic", &topic).with("endpoint", endpoint).with("namespace", NAMESPACE).start(COUNT);
     millrace.wait_word("plant", "Blocked");
     let connector = millrace.connector("plant").to_string();
-    let line = connector.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("no line to type: {connector}"));
-    let words: Vec<&str> = line.split(['"', '\\']).next().unwrap_or_default().split_whitespace().collect();
-    assert!(millrace.run(&words).status.success(), "{words:?}");
+    millrace.type_line_of(&connector);
     millrace.restart();
     millrace.wait_running("plant");
     let connections = cable.accepted();

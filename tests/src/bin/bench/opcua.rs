@@ -67,9 +67,7 @@ fn ours(nodes: u64, security: &str, window: Duration) -> (f64, f64, u64, u64) {
     if !security.is_empty() {
         millrace.wait_word("shop", "Blocked");
         let reason = millrace.connector("shop")["reason"].to_string();
-        let line = reason.split("type: millrace ").nth(1).unwrap_or_else(|| panic!("no line to type: {reason}"));
-        let words: Vec<&str> = line.split(['"', '\\']).next().unwrap_or_default().split_whitespace().collect();
-        assert!(millrace.run(&words).status.success(), "{words:?}");
+        millrace.type_line_of(&reason);
         millrace.stop();
         millrace.launch();
         millrace.wait_alive();
