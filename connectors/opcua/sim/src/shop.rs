@@ -39,6 +39,8 @@ pub struct Options {
     pub seed: u64,
     /// How often the presses' values change.
     pub every: Duration,
+    /// By how many seconds the clocks of all presses but the first are ahead of the server's; behind it: negative.
+    pub ahead_s: i64,
     /// A folder for certificates: offers every policy beside None, and trusts every client. Without it there is None alone.
     pub pki: Option<PathBuf>,
     /// The one user; without it everybody may come.
@@ -60,6 +62,7 @@ impl Default for Options {
             presses: 4,
             seed: 1,
             every: Duration::from_millis(100),
+            ahead_s: 0,
             pki: None,
             login: None,
             load: 0,
@@ -84,6 +87,8 @@ pub enum Error {
     Gone,
 }
 
+const TICKS_PER_S: i64 = 10_000_000;
+
 /// Where the outcome of an order goes.
 type Answer = SyncSender<Result<(), Error>>;
 
@@ -102,6 +107,7 @@ enum Order {
     Repair(usize),
     Status(String, Option<StatusCode>),
     Burst(String, Range<u32>),
+    Say(usize, Vec<f64>),
     Restart(Vec<String>),
     Freeze,
 }
@@ -166,6 +172,11 @@ impl Shop {
     /// These values on one node of doubles at once, for whoever has subscribed to it: as many as its queue holds, or more.
     pub fn burst(&self, node: &str, values: Range<u32>) -> Result<(), Error> {
         self.order(Order::Burst(node.into(), values))
+    }
+
+    /// These values for as many doubles of `Load`, beginning with the one of this number. They stay until `Load` changes by itself.
+    pub fn say(&self, first: usize, values: Vec<f64>) -> Result<(), Error> {
+        self.order(Order::Say(first, values))
     }
 
     /// The server goes and comes back on the same port without its sessions, with these namespaces in front of its own.
@@ -387,6 +398,13 @@ impl Hall {
                     }
                 }
             }
+            Order::Say(first, values) => {
+                let Some(nodes) = open.load.get(first..first + values.len()) else {
+                    return Err(Error::NoNode(format!("Load.N{:06}", first + values.len() - 1)));
+                };
+                let now = DateTime::now();
+                open.set(nodes.iter().zip(values).map(|(id, value)| (id, DataValue::new_at(value, now))));
+            }
             Order::Restart(_) | Order::Freeze => {}
         }
         self.work(open, Duration::ZERO);
@@ -412,10 +430,11 @@ impl Hall {
 
     /// Takes over what was written, lets every press live on, hands out the values.
     fn work(&mut self, open: &Open, passed: Duration) {
-        let now = DateTime::now();
+        let server = DateTime::now();
         let mut history = self.history.lock();
         let mut values = Vec::new();
-        for (press, nodes) in self.presses.iter_mut().zip(&open.nodes) {
+        for (number, (press, nodes)) in self.presses.iter_mut().zip(&open.nodes).enumerate() {
+            let now = if number == 0 { server } else { DateTime::from(server.ticks() + self.options.ahead_s * TICKS_PER_S) };
             if let Some(setpoint) = open.value(&nodes.setpoint).and_then(|value| value.as_f64()) {
                 press.setpoint_c = setpoint;
             }
