@@ -5,8 +5,9 @@
 //!                  └── read back ──┘              (last, first): both excluded, for each tag by its own source times
 //! ```
 //!
-//! A gap is opened for the tags of a subscription that could not be gone on with, or whose messages are gone. Each open gap is a position of its tag,
-//! so that it is filled after a crash, too; it moves with what is read.
+//! A gap is opened for the tags of a subscription that could not be gone on with, or whose messages are gone; for each tag behind the last value that
+//! came of it, in this process or an earlier one (`watermarks.rs`). Each open gap is a position of its tag, `from until`, so that it is filled after a
+//! crash, too; it moves with what is read. Until a live value shows where the gap ends, `until` is 0.
 
 use crate::readings::Readings;
 use crate::session::{Refused, Session};
@@ -77,9 +78,12 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
     // By item: where its gap begins. One that opens while another is filled makes it longer, so that the position covers both.
     let mut waiting: BTreeMap<usize, Micros> = BTreeMap::new();
     for (key, position) in shared.io.positions(GAP) {
-        let from = std::str::from_utf8(&position).ok().and_then(|text| text.parse().ok());
-        if let (Some(handle), Some(from)) = (shared.readings.lock().await.by_path(&key[GAP.len()..]), from) {
-            waiting.insert(handle, Micros(from));
+        let mut readings = shared.readings.lock().await;
+        if let (Some(handle), Some((from, until))) = (readings.by_path(&key[GAP.len()..]), parse(&position)) {
+            if readings.seam(handle).is_none() {
+                readings.resume_gap(handle, from, until);
+            }
+            waiting.insert(handle, from);
         }
     }
     let mut later = BTreeMap::new();
@@ -93,7 +97,6 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
                 waiting.append(&mut later);
             }
         }
-        tokio::time::sleep(LIVE_FIRST).await;
         let floor = Micros::now().0 - history.at_most.as_micros() as i64;
         let opened = gaps.all();
         let mut new =
@@ -107,6 +110,7 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
         }
         gaps.written(&opened);
         waiting.extend(new);
+        tokio::time::sleep(LIVE_FIRST).await;
         while let Some((handle, from)) = waiting.pop_first() {
             if let Filled::UpTo(from) = one(shared, session, handle, from, &rate).await? {
                 later.insert(handle, from);
@@ -115,11 +119,25 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
     }
 }
 
+fn key(readings: &Readings, handle: usize) -> String {
+    format!("{GAP}{}", readings.item(handle).def.path)
+}
+
+fn position(from: Micros, until: Option<Micros>) -> String {
+    format!("{} {}", from.0, until.filter(|until| *until > from).map_or(0, |until| until.0))
+}
+
+fn parse(position: &[u8]) -> Option<(Micros, Micros)> {
+    let text = std::str::from_utf8(position).ok()?;
+    let (from, until) = text.split_once(' ').unwrap_or((text, "0"));
+    Some((Micros(from.parse().ok()?), Micros(until.parse().ok()?)))
+}
+
 /// Writes the gaps down.
 async fn remember(shared: &Shared, gaps: &[(usize, Micros)]) {
     let readings = shared.readings.lock().await;
-    let moved: Vec<(String, String)> =
-        gaps.iter().map(|(handle, from)| (format!("{GAP}{}", readings.item(*handle).def.path), from.0.to_string())).collect();
+    let position = |(handle, from): &(usize, Micros)| (key(&readings, *handle), position(*from, readings.seam(*handle)));
+    let moved: Vec<(String, String)> = gaps.iter().map(position).collect();
     drop(readings);
     let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, from)| (key.as_str(), from.as_bytes())).collect();
     let batch = shared.io.batch().await;
@@ -164,10 +182,11 @@ fn is_final(status: StatusCode) -> bool {
 /// Fills one tag's gap.
 async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<Filled, Refused> {
     let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(Filled::UpTo(from)) };
-    let (key, until) = {
+    let (key, seam) = {
         let readings = shared.readings.lock().await;
-        (format!("{GAP}{}", readings.item(handle).def.path), first_after(&readings, handle, from))
+        (key(&readings, handle), readings.seam(handle).filter(|seam| *seam > from))
     };
+    let until = seam.unwrap_or_else(Micros::now);
     let mut point = ByteString::null();
     let (start, mut from) = (from, from);
     loop {
@@ -208,7 +227,7 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
         let values = batch.rows.len();
         let is_done = point.is_null_or_empty();
         from = from.max(newest);
-        let position = if is_done { String::new() } else { from.0.to_string() };
+        let position = if is_done { String::new() } else { position(from, seam) };
         shared.io.send(batch, &[(&key, position.as_bytes())]).await;
         if is_done {
             return Ok(Filled::Whole);
@@ -264,7 +283,16 @@ fn time(time: Micros) -> DateTime {
     DateTime::from((time.0 + crate::wire::EPOCH_MICROS).max(0) * 10)
 }
 
-/// Where the live values after a gap begin: the earliest that came since with a later time, else now.
-fn first_after(readings: &Readings, handle: usize, from: Micros) -> Micros {
-    readings.seam(handle).filter(|first| first.0 > from.0).unwrap_or_else(Micros::now)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gaps_position_says_where_it_ends_once_that_is_known() {
+        assert_eq!(parse(position(Micros(5), None).as_bytes()), Some((Micros(5), Micros::NONE)));
+        assert_eq!(parse(position(Micros(5), Some(Micros(9))).as_bytes()), Some((Micros(5), Micros(9))));
+        assert_eq!(position(Micros(9), Some(Micros(5))), "9 0");
+        assert_eq!(parse(b"5"), Some((Micros(5), Micros::NONE)));
+        assert_eq!(parse(b"rubbish"), None);
+    }
 }

@@ -37,6 +37,7 @@ pub mod source;
 pub mod subscribe;
 pub mod trigger;
 pub mod types;
+pub mod watermarks;
 pub mod wire;
 
 pub use source::OpcUaSource;

@@ -80,8 +80,9 @@ pub async fn read_now(shared: &Shared, session: &Session, handles: &[usize], ori
             (Err(status), _) => readings.bad(*handle, *status, &mut batch),
         }
     }
-    drop(readings);
+    // Only then may anybody write down that these values were read.
     shared.io.send(batch, &[]).await;
+    drop(readings);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::session::{Refused, Session};
 use crate::shard::Shared;
 use crate::subscribe::{Subscription, ahead, delete, following};
 use crate::trigger::{Mark, Triggers};
+use crate::watermarks::Watermarks;
 use crate::wire::{Undecodable, stamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -105,6 +106,7 @@ pub struct Publishing<'a> {
     subscriptions: &'a mut Vec<Subscription>,
     triggers: &'a mut Triggers,
     gaps: &'a Gaps,
+    watermarks: &'a mut Watermarks,
     outstanding: &'a mut Outstanding,
     wanted: usize,
     batch: Option<Batch>,
@@ -122,6 +124,7 @@ impl<'a> Publishing<'a> {
         subscriptions: &'a mut Vec<Subscription>,
         triggers: &'a mut Triggers,
         gaps: &'a Gaps,
+        watermarks: &'a mut Watermarks,
         outstanding: &'a mut Outstanding,
     ) -> Self {
         let wanted = (subscriptions.len() + 2).min(MOST_OUTSTANDING);
@@ -131,6 +134,7 @@ impl<'a> Publishing<'a> {
             subscriptions,
             triggers,
             gaps,
+            watermarks,
             outstanding,
             wanted,
             batch: None,
@@ -423,6 +427,23 @@ impl<'a> Publishing<'a> {
         }
     }
 
+    /// Writes down how far each tag was read, behind what was read.
+    pub async fn keep_watermarks(&mut self) {
+        if self.shared.job.history.is_none() {
+            return;
+        }
+        self.send().await;
+        // While the log is full there is nothing new to write down.
+        let Ok(batch) = tokio::time::timeout(Duration::from_millis(500), self.shared.io.batch()).await else { return };
+        let readings = self.shared.readings.lock().await;
+        let changed = self.watermarks.changed(self.subscriptions.iter(), &readings);
+        drop(readings);
+        if !changed.is_empty() {
+            let moved: Vec<(&str, &[u8])> = changed.iter().map(|(key, times)| (key.as_str(), times.as_slice())).collect();
+            self.shared.io.send(batch, &moved).await;
+        }
+    }
+
     /// Health, and items that wait to be tried again.
     async fn look_after(&mut self) -> Result<(), End> {
         let now = Instant::now();
@@ -444,6 +465,9 @@ impl<'a> Publishing<'a> {
         // Acknowledgements do not wait for data.
         if self.outstanding.acks.ready.len() >= MOST_ACKS / 2 && self.outstanding.asked.len() <= self.wanted {
             self.ask();
+        }
+        if self.watermarks.is_due() {
+            self.keep_watermarks().await;
         }
         Ok(())
     }

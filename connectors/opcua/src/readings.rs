@@ -37,7 +37,7 @@ pub struct Tally {
 pub struct Readings {
     /// What a row needs, side by side: this is all that a scalar touches.
     tags: Vec<TagId>,
-    /// The last source time of each item; for the seams between live values and history.
+    /// The last source time of each item; for the seams between live values and history. Negative while it is that of an earlier process.
     last: Vec<i64>,
     /// The first source time after the item's last gap; while none came, where the gap begins, negative.
     seams: Vec<i64>,
@@ -71,9 +71,16 @@ impl Readings {
         self.absent.iter().copied()
     }
 
-    /// The item's last source time; none came yet: 0.
-    pub fn last(&self, handle: usize) -> Micros {
-        Micros(self.last[handle])
+    /// The item's last source time, also that of an earlier process; none came yet: 0.
+    pub fn watermark(&self, handle: usize) -> Micros {
+        Micros(self.last[handle].max(self.last[handle].saturating_neg()))
+    }
+
+    /// An earlier process read the item up to here.
+    pub fn was_read(&mut self, handle: usize, until: Micros) {
+        if self.last[handle] <= 0 {
+            self.last[handle] = -until.0.max(0);
+        }
     }
 
     /// The first source time after the item's last gap; `None`: none came yet.
@@ -83,9 +90,14 @@ impl Readings {
 
     /// A gap begins after the last value, or after `otherwise` where none came; the next value with a later time ends it.
     pub fn begin_gap(&mut self, handle: usize, otherwise: Micros) -> Micros {
-        let from = if self.last[handle] == 0 { otherwise } else { Micros(self.last[handle]) };
+        let from = if self.last[handle] == 0 { otherwise } else { self.watermark(handle) };
         self.seams[handle] = -from.0;
         from
+    }
+
+    /// A gap of an earlier process, which knew where it ends, or did not: then the next value with a later time ends it.
+    pub fn resume_gap(&mut self, handle: usize, from: Micros, until: Micros) {
+        self.seams[handle] = if until > from { until.0 } else { -from.0 };
     }
 
     pub fn by_path(&self, path: &str) -> Option<usize> {
@@ -111,7 +123,7 @@ impl Readings {
 
     /// Nothing came of it yet, or nothing with a source time.
     pub fn is_unseen(&self, handle: usize) -> bool {
-        self.last[handle] == 0
+        self.last[handle] <= 0
     }
 
     /// The definition changed: its type became known.

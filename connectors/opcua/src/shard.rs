@@ -20,6 +20,7 @@ use crate::resolve::Resolver;
 use crate::session::{Refused, Session, attribute_of, value_of};
 use crate::subscribe::{Subscription, delete, transfer};
 use crate::trigger::Triggers;
+use crate::watermarks::{self, Watermarks};
 use crate::wire::builtin;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -160,6 +161,7 @@ pub struct Shard {
     polls: Vec<Polling>,
     triggers: Triggers,
     gaps: Gaps,
+    watermarks: Watermarks,
     /// What was found by browsing, by group: handles, in the order they were found first.
     found: HashMap<usize, Vec<usize>>,
 }
@@ -184,6 +186,7 @@ impl Shard {
             polls: Vec::new(),
             triggers: Triggers::default(),
             gaps: Gaps::default(),
+            watermarks: Watermarks::default(),
             found: HashMap::new(),
         }
     }
@@ -516,6 +519,7 @@ impl Shard {
         let readings = shared.readings.lock().await;
         for subscription in &mut self.subscriptions {
             subscription.make_plan(&readings, &shared.job);
+            watermarks::resume(subscription, &shared.io, &mut readings);
             let Some(position) = shared.io.resume(&subscription.key) else { continue };
             if !subscription.resume(&position) {
                 // Other items than these: it is taken over only to be deleted.
@@ -619,7 +623,8 @@ impl Shard {
             aside.push(crate::commands::acknowledge(shared, session).map(Aside::Failed).boxed());
         }
         aside.push(first_values(shared, session).map(Aside::Failed).boxed());
-        let mut publishing = Publishing::new(shared, session, &mut self.subscriptions, &mut self.triggers, &self.gaps, outstanding);
+        let mut publishing =
+            Publishing::new(shared, session, &mut self.subscriptions, &mut self.triggers, &self.gaps, &mut self.watermarks, outstanding);
         let end = {
             let running = publishing.run();
             tokio::pin!(running);
@@ -637,6 +642,7 @@ impl Shard {
             Ok(End::Failed(failure)) => Ok(failure),
             Ok(End::Lost(index)) => Err(Lost::Subscription(index)),
             Err(Aside::Failed(failure)) => Ok(failure),
+        publishing.keep_watermarks().await;
             Err(Aside::Changed(group, found)) => Err(Lost::Nodes(group, found)),
         };
         publishing.flush().await;

@@ -2,10 +2,11 @@
 
 use millrace_contract::{CommandValue, Compiled, Failure, Outcome, Source, Status};
 use millrace_opcua::OpcUaSource;
+use millrace_opcua::pki::{Pki, Shelf};
 use millrace_opcua_sim::{NAMESPACE, Options, Shop};
 use millrace_schemas::{Origin, StatusCode, TimeSource};
 use millrace_testkit::yaml::context;
-use millrace_testkit::{FaultProxy, Owned, Sample, TestHost};
+use millrace_testkit::{FaultProxy, Owned, Sample, TestHost, soon};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -309,4 +310,95 @@ async fn what_a_lost_subscription_missed_is_read_back_once() {
     times.sort_unstable();
     times.dedup();
     assert!(all - times.len() <= 1, "what was read back came once: {all} samples, {} times", times.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_source_notices_when_a_person_trusts_the_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = Bench::open(Options { pki: Some(folder.path().join("shop")), ..Options::default() }).await;
+    let compiled = bench.compile("security: {policy: Basic256Sha256}, groups: [{every: 100ms, tags: {temp: 'p:s=Press1.Temp'}}]");
+    let host = TestHost::of(&*compiled);
+    let mut source = compiled.source().expect("a source");
+    let pki = Pki::new(bench.folder.path().join("pki"));
+    let ended = source.session(host.io()).await;
+    assert!(matches!(&ended, Err(Failure::Blocked(why)) if why.contains("is not trusted")), "{ended:?}");
+    let looked = tokio::time::timeout(Duration::from_millis(10), source.unblocked()).await;
+    assert!(looked.is_err(), "nobody has trusted it yet; what it made itself, its own certificate, counts for nothing");
+    let rejected = pki.list().into_iter().find(|one| one.shelf == Shelf::Rejected).expect("it is kept to be approved");
+    pki.approve(&rejected.thumbprint, &["127.0.0.1".into()]).expect("it is approved");
+    soon("the source notices", source.unblocked()).await;
+    let io = host.io();
+    let session = tokio::spawn(async move { source.session(io).await });
+    host.until("it reads", |host| !host.samples().is_empty()).await;
+    host.stop();
+    assert_eq!(session.await.expect("no panic"), Ok(()));
+}
+
+/// How the process before ended.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Ended {
+    InOrder,
+    Killed,
+}
+
+/// A process reads two presses in one subscription, ends; the server forgets the subscription, strokes are made, and the next process begins. The clock
+/// of one press is not the server's.
+async fn gaps_of_two_clocks(ahead_s: i64, ended: Ended) {
+    let bench = Bench::open(Options { every: Duration::from_millis(50), ahead_s, ..Options::default() }).await;
+    let compiled = bench.compile(
+        "history: {from: last}, groups: [{every: 100ms, sampling: 20ms, tags: {right: 'p:s=Press1.Strokes', other: 'p:s=Press2.Strokes'}}]",
+    );
+    let host = TestHost::of(&*compiled);
+    let run = Run::start(&*compiled, &host);
+    host.until("strokes are counted", |host| ["right", "other"].iter().all(|tag| of(&host.samples(), tag).len() > 2)).await;
+    match ended {
+        Ended::InOrder => drop(run.stop().await),
+        Ended::Killed => {
+            host.until("it is written down how far each tag was read", |host| host.positions().contains_key("s0/1/read/0")).await;
+            run.kill().await;
+            host.power_cut();
+        }
+    }
+    host.restart();
+    bench.shop.restart(&[]).expect("restarts");
+    let before = bench.shop.strokes();
+    while bench.shop.strokes().iter().zip(&before).take(2).any(|(now, before)| *now < before + 3) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let had = host.samples().len();
+    let run = Run::start(&*compiled, &host);
+    host.until("both gaps are filled and closed", |host| {
+        let samples = host.samples();
+        let has = |tag: &str, origin: Origin| of(&samples[had..], tag).iter().any(|sample| sample.origin == origin);
+        let is_open = host.positions().keys().any(|key| key.starts_with("gap/"));
+        !is_open && ["right", "other"].iter().all(|tag| has(tag, Origin::Change) && has(tag, Origin::Backfill))
+    })
+    .await;
+    assert_eq!(run.stop().await, []);
+    for tag in ["right", "other"] {
+        let samples = host.samples();
+        let mut values: Vec<(i64, u64)> =
+            of(&samples, tag).iter().filter_map(|sample| sample.value.number().map(|number| (sample.time.0, number))).collect();
+        values.sort_unstable();
+        for pair in values.windows(2) {
+            assert!(pair[1].1 <= pair[0].1 + 1, "{ahead_s} {ended:?}: {tag} misses strokes between {pair:?}");
+        }
+        let all = values.len();
+        values.dedup();
+        assert!(values.len() == all || ended == Ended::Killed, "{ahead_s} {ended:?}: {} values of {tag} came twice", all - values.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_stop_each_tag_is_read_back_from_its_own_last_value_whatever_its_clock_says() {
+    for ahead_s in [-3_600, 0, 3_600] {
+        gaps_of_two_clocks(ahead_s, Ended::InOrder).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_each_tag_is_read_back_from_where_it_was_written_down_at_the_latest() {
+    for ahead_s in [-3_600, 3_600] {
+        gaps_of_two_clocks(ahead_s, Ended::Killed).await;
+    }
 }
