@@ -5,7 +5,7 @@
 //!     match source.session(io).await {     // the plugin: connect, then read -> batch -> send, and acknowledge what is durable
 //!         Reconnect   => back off with jitter
 //!         RetryAfter  => wait as told
-//!         Blocked     => status Blocked, try again slowly
+//!         Blocked     => status Blocked, try again slowly, or as soon as unblocked() resolves
 //!         Stopped     => done
 //!     }
 //! }
@@ -24,6 +24,12 @@ use std::sync::Arc;
 pub trait Source: Send {
     /// Talks to the device until it fails or the engine stops. Connects itself; leaves nothing open behind it.
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure>;
+
+    /// After `Blocked`: resolves when a person has done something about it, as far as that shows from here (a certificate is trusted now).
+    /// The engine drops it when it tries again anyhow.
+    async fn unblocked(&mut self) {
+        std::future::pending().await
+    }
 }
 
 /// The number of a sent batch: grows in the order of `send`.

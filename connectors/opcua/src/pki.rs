@@ -106,6 +106,10 @@ pub struct Listed {
     pub span: (String, String),
 }
 
+/// The files of the folder, and when each was written.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Mark(Vec<(PathBuf, Option<SystemTime>)>);
+
 /// `<data_dir>/pki`. Every method reads or writes files.
 #[derive(Clone, Debug)]
 pub struct Pki {
@@ -293,6 +297,16 @@ impl Pki {
             }
         }
         Ok(lists)
+    }
+
+    /// What of the folder has a say in who is trusted, as a mark: it changes whenever a person approves, rejects or puts a file there.
+    pub fn mark(&self) -> Mark {
+        let folders = ["own/certs", "own/private", "trusted/certs", "trusted/hosts", "trusted/crl", "issuers/certs", "issuers/crl"];
+        let stamp = |path: PathBuf| {
+            let modified = fs::metadata(&path).and_then(|about| about.modified()).ok();
+            (path, modified)
+        };
+        Mark(folders.iter().flat_map(|folder| files(&self.folder.join(folder))).map(stamp).collect())
     }
 
     /// Every certificate of the folder that can be read, shelf by shelf.

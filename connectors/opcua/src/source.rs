@@ -2,12 +2,14 @@
 
 use crate::config::SourceConfig;
 use crate::job::{How, Job};
+use crate::pki::Mark;
 use crate::shard::Shard;
 use async_trait::async_trait;
 use millrace_config::Problems;
 use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Model, Plan, Plugin, Role, Source, SourceIo};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// `type: opcua` among the sources.
@@ -40,7 +42,7 @@ impl plugin::Compiled for Compiled {
     }
 
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(OpcUa { job: self.0.clone(), shards: Vec::new() }))
+        Some(Box::new(OpcUa { job: self.0.clone(), shards: Vec::new(), judged_by: Mark::default() }))
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -94,11 +96,24 @@ struct OpcUa {
     job: Arc<Job>,
     /// One for each session; `None` while its task has it.
     shards: Vec<Option<Shard>>,
+    /// What the folder of certificates was like when the last session began.
+    judged_by: Mark,
+}
+
+/// How often a blocked source looks whether a person trusts a certificate now.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl OpcUa {
+    async fn mark(&self) -> Mark {
+        let pki = self.job.targets[0].pki.clone();
+        tokio::task::spawn_blocking(move || pki.mark()).await.unwrap_or_default()
+    }
 }
 
 #[async_trait]
 impl Source for OpcUa {
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
+        self.judged_by = self.mark().await;
         let mut running = JoinSet::new();
         self.shards.resize_with(self.job.sessions, || None);
         for (index, slot) in self.shards.iter_mut().enumerate() {
@@ -129,6 +144,12 @@ impl Source for OpcUa {
         match first {
             None | Some(Failure::Stopped) => Ok(()),
             Some(failure) => Err(failure),
+        }
+    }
+
+    async fn unblocked(&mut self) {
+        while self.mark().await == self.judged_by {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }

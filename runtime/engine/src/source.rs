@@ -186,6 +186,7 @@ pub async fn supervise(mut source: Box<dyn Source>, host: Arc<Host>, resumes: bo
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = source.unblocked(), if matches!(failure, Failure::Blocked(_)) => {}
             () = host.stopped() => {}
         }
     }

@@ -39,20 +39,24 @@ fn launch(millrace: &mut Millrace) {
     millrace.wait_alive();
 }
 
-/// Types the line that a blocked source names, until it runs: for the certificate, and for a host that the certificate does not name.
-fn trust(millrace: &mut Millrace, source: &str) {
+/// Types the line that a blocked source names, until it runs: for the certificate, and for a host that the certificate does not name. The process
+/// goes on all the while.
+fn trust(millrace: &Millrace, source: &str) {
     for _ in 0..3 {
         let word = eventually("the source has tried", || Some(millrace.word(source)).filter(|word| word == "Blocked" || word == "Running"));
         if word == "Running" {
             return;
         }
-        let connector = millrace.connector(source).to_string();
-        millrace.type_line_of(&connector);
-        // It would try again by itself in a minute.
-        millrace.stop();
-        launch(millrace);
+        approve(millrace, source);
     }
     panic!("{source} still does not run: {:#}", millrace.connector(source));
+}
+
+/// Types the line that a blocked source names, and waits until it has tried again.
+fn approve(millrace: &Millrace, source: &str) {
+    let reason = millrace.connector(source)["reason"].clone();
+    millrace.type_line_of(&reason.to_string());
+    eventually("the source tries again by itself", || (millrace.connector(source)["reason"] != reason).then_some(()));
 }
 
 /// Every source has this value of the counter.
@@ -79,7 +83,7 @@ fn secured(stack: Stack) {
     let first = name(POLICIES[0], MODES[1]);
     let why = blocked(&millrace, &first);
     assert!(why.contains("is not trusted"), "{stack:?}: {why}");
-    trust(&mut millrace, &first);
+    trust(&millrace, &first);
     plant.set("Live.Counter", json!(5));
     let mut follow = Kafka::shared().follow(&topic);
     all_have(&mut follow, 5);
@@ -143,9 +147,7 @@ sources:
             assert!(why.contains("millrace pki export"), "{why}");
             return;
         }
-        millrace.type_line_of(&why);
-        millrace.stop();
-        launch(&mut millrace);
+        approve(&millrace, "plant");
     }
     panic!("the server took a certificate that nobody approved: {:#}", millrace.connector("plant"));
 }

@@ -92,11 +92,10 @@ fn encrypted_tokens_of_one_second_are_renewed_again_and_again_and_no_value_is_mi
     let kafka = Kafka::shared();
     let topic = kafka.topic("tokens");
     let endpoint = format!("opc.tcp://127.0.0.1:{}", cable.port());
-    let mut millrace = Factory::on(kafka).with("topic", &topic).with("endpoint", endpoint).with("namespace", NAMESPACE).start(COUNT);
+    let millrace = Factory::on(kafka).with("topic", &topic).with("endpoint", endpoint).with("namespace", NAMESPACE).start(COUNT);
     millrace.wait_word("plant", "Blocked");
     let connector = millrace.connector("plant").to_string();
     millrace.type_line_of(&connector);
-    millrace.restart();
     millrace.wait_running("plant");
     let connections = cable.accepted();
     let mut follow = kafka.follow(&topic);
