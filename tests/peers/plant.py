@@ -126,6 +126,7 @@ class Plant:
             for number in range(OPTIONS["load"]):
                 self.loads.append(await self.variable(load, f"Load.N{number:06}", ua.Variant(0.0, ua.VariantType.Double)))
         self.events = await server.get_event_generator(emitting_node=server.nodes.server)
+        self.notifiers = {}
         self.changes = await server.get_event_generator(ua.ObjectIds.GeneralModelChangeEventType, emitting_node=server.nodes.server)
         if OPTIONS.get("limit"):
             for name in ("MaxNodesPerRead", "MaxMonitoredItemsPerCall", "MaxNodesPerBrowse"):
@@ -197,6 +198,11 @@ class Plant:
             await self.changes.trigger(message="a node came")
         elif what == "remove":
             await self.server.delete_nodes([self.node(order["node"])])
+        elif what == "notifier":
+            cell = await self.live.add_object(ua.NodeId(order["node"], self.ns), ua.QualifiedName(order["node"].rsplit(".")[-1], self.ns))
+            self.notifiers[order["node"]] = await self.server.get_event_generator(emitting_node=cell)
+        elif what == "event" and "from" in order:
+            await self.notifiers[order["from"]].trigger(message=order["message"])
         elif what == "event":
             self.events.event.Severity, self.events.event.SourceName = order.get("severity", 500), order.get("source", "Plant")
             await self.events.trigger(message=order["message"])

@@ -148,6 +148,15 @@ impl Plant {
         self.script.order(json!({"do": "event", "message": message, "severity": severity}));
     }
 
+    /// A node of `Live` that has events of its own comes (asyncua alone).
+    pub fn add_notifier(&mut self, node: &str) {
+        self.script.order(json!({"do": "notifier", "node": node}));
+    }
+
+    pub fn event_from(&mut self, notifier: &str, message: &str) {
+        self.script.order(json!({"do": "event", "from": notifier, "message": message}));
+    }
+
     pub fn sessions(&mut self) -> u64 {
         self.script.order(json!({"do": "sessions"}))["sessions"].as_u64().expect("a number of sessions")
     }

@@ -3,8 +3,12 @@
 //! `{"Time": "2026-11-21T09:00:00Z", "SourceName": "Press 1", "Severity": 500}`: times are RFC 3339, ids their standard text, bytes base64.
 
 use crate::job::{EventField, Events, Job};
+use crate::resolve::Resolver;
 use crate::session::{Refused, Session, attribute_of};
+use crate::shard::Shared;
+use crate::subscribe::Subscription;
 use crate::wire::{Reader, Undecodable, builtin, micros};
+use millrace_contract::Status;
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, json};
 use opcua::types::{
     AttributeId, BinaryDecodable, ByteStringBody, CallMethodRequest, ContextOwned, EventFilter, EventFilterResult, ExtensionObject,
@@ -27,7 +31,7 @@ const MODEL_EVENTS: [u32; 2] = [2132, 2133];
 const REFRESH_EVENTS: [u32; 3] = [2787, 2788, 2789];
 
 /// What is asked of the server for the events at `index`. Errors: a name the server does not know.
-pub fn request(index: usize, events: &Events, node: NodeId, session: &Session) -> Result<MonitoredItemCreateRequest, String> {
+fn request(index: usize, events: &Events, node: NodeId, session: &Session) -> Result<MonitoredItemCreateRequest, String> {
     let step = |name: &str| crate::address::Step { namespace: None, name: name.to_owned() };
     let mut fields: Vec<EventField> = HIDDEN.iter().map(|name| EventField { name: (*name).into(), path: vec![step(name)] }).collect();
     fields.extend(events.fields.iter().cloned());
@@ -35,8 +39,32 @@ pub fn request(index: usize, events: &Events, node: NodeId, session: &Session) -
     Ok(monitor(node, FIRST_HANDLE + index as u32, filter, 10_000))
 }
 
+/// Watches these notifiers, by their index, and says of each how it is: what can't be watched is tried again when its time comes.
+pub async fn watch(shared: &Shared, session: &Session, subscription: &mut Subscription, notifiers: &[usize]) -> Result<(), Refused> {
+    let job = &shared.job;
+    let from: Vec<_> = notifiers.iter().map(|index| &job.events[*index].from).collect();
+    let nodes = Resolver::default().resolve(session, &from).await?;
+    let mut is_new = false;
+    for (index, node) in notifiers.iter().copied().zip(nodes) {
+        let watched = &job.events[index];
+        let (is_monitored, why) =
+            match node.map_err(|_| "the node is not there".to_owned()).and_then(|node| request(index, watched, node, session)) {
+                Err(why) => (false, Some(why)),
+                Ok(request) => match subscription.monitor_events(session, request).await? {
+                    made if made.status_code.is_bad() => (false, Some(made.status_code.to_string())),
+                    made => (true, undone(&watched.fields, &made.filter_result)),
+                },
+            };
+        subscription.hears(index, is_monitored);
+        is_new |= is_monitored;
+        let name = &job.model.routes[watched.route].name;
+        shared.io.status(&watched.part, why.map_or(Status::Running, |why| Status::Degraded(format!("{name}: {why}"))));
+    }
+    if is_new { refresh(session, subscription.id).await } else { Ok(()) }
+}
+
 /// What is asked of the server to hear that its address space changed, the better request first; the last is for those that filter nothing.
-pub fn model_requests() -> [MonitoredItemCreateRequest; 3] {
+fn model_requests() -> [MonitoredItemCreateRequest; 3] {
     use ObjectTypeId::{BaseModelChangeEventType, GeneralModelChangeEventType};
     let request = |kinds: &[ObjectTypeId]| monitor(ObjectId::Server.into(), MODEL_HANDLE, crate::filter::of_types(kinds), 100);
     [request(&[GeneralModelChangeEventType, BaseModelChangeEventType]), request(&[GeneralModelChangeEventType]), request(&[])]
@@ -56,19 +84,46 @@ fn monitor(node: NodeId, client_handle: u32, filter: EventFilter, queue_size: u3
     }
 }
 
-/// The fields that the server does not know, of those asked for; `None` where it says nothing.
-pub fn unknown_fields(events: &Events, result: &ExtensionObject) -> Option<String> {
+/// What the server does not do of what it was asked for and took; `None` where it says nothing.
+fn undone(fields: &[EventField], result: &ExtensionObject) -> Option<String> {
     let body = result.inner_as::<ByteStringBody>()?;
     let context = ContextOwned::default();
     let mut bytes = body.raw_body().as_ref();
-    let results = EventFilterResult::decode(&mut bytes, &context.context()).ok()?.select_clause_results?;
-    let fields = events.fields.iter().zip(results.iter().skip(HIDDEN.len()));
+    let result = EventFilterResult::decode(&mut bytes, &context.context()).ok()?;
+    // Such an element lets nothing through, and the item is said to be good all the same.
+    let elements = result.where_clause_result.element_results.unwrap_or_default();
+    let mut wrong =
+        elements.iter().flat_map(|element| std::iter::once(&element.status_code).chain(element.operand_status_codes.iter().flatten()));
+    if let Some(status) = wrong.find(|status| status.is_bad()) {
+        return Some(format!("the server does not filter events like this: {status}"));
+    }
+    let clauses = result.select_clause_results?;
+    let fields = fields.iter().zip(clauses.iter().skip(HIDDEN.len()));
     let unknown: Vec<&str> = fields.filter(|(_, status)| status.is_bad()).map(|(field, _)| &*field.name).collect();
-    (!unknown.is_empty()).then(|| unknown.join(", "))
+    (!unknown.is_empty()).then(|| format!("the server does not know {}", unknown.join(", ")))
+}
+
+/// Listens for changes of the address space, in the best of the ways that the server takes.
+pub async fn watch_model(session: &Session, subscription: &mut Subscription) -> Result<(), Refused> {
+    for request in model_requests() {
+        let made = subscription.monitor_events(session, request).await?;
+        let why = match made.status_code {
+            status if status.is_bad() => status.to_string(),
+            _ => match undone(&[], &made.filter_result) {
+                None => return Ok(()),
+                Some(why) => {
+                    subscription.unmonitor(session, &[made.monitored_item_id]).await?;
+                    why
+                }
+            },
+        };
+        tracing::debug!(part = %subscription.part, why, "the server does not say so when its nodes change");
+    }
+    Ok(())
 }
 
 /// Asks for the conditions as they are now; servers without alarms say no, which changes nothing.
-pub async fn refresh(session: &Session, subscription: u32) -> Result<(), Refused> {
+async fn refresh(session: &Session, subscription: u32) -> Result<(), Refused> {
     let call = CallMethodRequest {
         object_id: ObjectTypeId::ConditionType.into(),
         method_id: MethodId::ConditionType_ConditionRefresh.into(),

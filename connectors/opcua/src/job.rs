@@ -112,6 +112,8 @@ pub struct History {
 /// Events of one notifier.
 #[derive(Debug)]
 pub struct Events {
+    /// The name of its status.
+    pub part: Arc<str>,
     pub from: Address,
     pub condition: Condition,
     pub fields: Vec<EventField>,
@@ -185,7 +187,7 @@ impl SourceConfig {
                 return None;
             }
         }
-        let events: Vec<_> = self.events.iter().filter_map(|events| making.events(events, problems)).collect();
+        let events: Vec<_> = self.events.iter().enumerate().filter_map(|(index, events)| making.events(index, events, problems)).collect();
         if self.groups.is_empty() && self.events.is_empty() {
             problems
                 .error(context.place, "`groups` is empty: nothing would be read")
@@ -526,7 +528,7 @@ impl Making<'_> {
         self.model.routes.len() - 1
     }
 
-    fn events(&mut self, events: &Spanned<EventsConfig>, problems: &mut Problems) -> Option<Events> {
+    fn events(&mut self, index: usize, events: &Spanned<EventsConfig>, problems: &mut Problems) -> Option<Events> {
         let server = Spanned { value: "Server".to_owned(), place: events.place };
         let from = self.address(events.from.as_ref().unwrap_or(&server), problems);
         let condition = match &events.condition {
@@ -563,9 +565,10 @@ impl Making<'_> {
         };
         let names: Vec<Arc<str>> = fields.iter().map(|field| field.name.clone()).collect();
         let key = events.key.as_ref().and_then(|key| template(key, &names, problems));
-        let route =
-            self.route(&topic, topic.place, format!("events of {}", events.from.as_ref().map_or("Server", |from| from.as_str())), problems);
-        Some(Events { from: from?, condition: condition?, fields, route, key })
+        let name = format!("events of {}", events.from.as_ref().map_or("Server", |from| from.as_str()));
+        let part = format!("events {}", index + 1).into();
+        let route = self.route(&topic, topic.place, name, problems);
+        Some(Events { part, from: from?, condition: condition?, fields, route, key })
     }
 }
 

@@ -456,18 +456,22 @@ impl<'a> Publishing<'a> {
                 let what = format!("{} of {} has been quiet for {:?}", subscription.part, self.shared.url(), subscription.quiet_after);
                 return Err(End::Failed(Failure::Reconnect(what)));
             }
-            let due = subscription.due(now);
+            let (due, deaf) = (subscription.due(now), subscription.deaf(now));
             if !due.is_empty() {
                 self.try_again(index, &due).await?;
             }
+            if !deaf.is_empty() {
+                events::watch(self.shared, self.session, &mut self.subscriptions[index], &deaf).await?;
+                self.say_bad(index, &[]).await?;
+            }
             self.complain(index).await;
+        }
+        if self.watermarks.is_due() {
+            self.keep_watermarks().await;
         }
         // Acknowledgements do not wait for data.
         if self.outstanding.acks.ready.len() >= MOST_ACKS / 2 && self.outstanding.asked.len() <= self.wanted {
             self.ask();
-        }
-        if self.watermarks.is_due() {
-            self.keep_watermarks().await;
         }
         Ok(())
     }
@@ -478,21 +482,19 @@ impl<'a> Publishing<'a> {
         let readings = self.shared.readings.lock().await;
         let failed = self.subscriptions[index].monitor(self.session, &self.shared.job, &items, &readings).await?;
         drop(readings);
-        self.say_bad(&failed).await
+        self.say_bad(index, &failed).await
     }
 
-    /// A tag that can't be read is a sample with bad status, not a gap.
-    async fn say_bad(&mut self, failed: &[(usize, StatusCode)]) -> Result<(), End> {
-        if failed.is_empty() {
-            return Ok(());
-        }
+    /// A tag that can't be read is a sample with bad status, not a gap; and what still fails is known to whoever goes on.
+    async fn say_bad(&mut self, index: usize, failed: &[(usize, StatusCode)]) -> Result<(), End> {
         let mut batch = room(&self.shared.io).await?;
         let mut readings = self.shared.readings.lock().await;
         for (handle, status) in failed {
             readings.bad(*handle, *status, &mut batch);
         }
         drop(readings);
-        self.shared.io.send(batch, &[]).await;
+        let subscription = &self.subscriptions[index];
+        self.shared.io.send(batch, &[(&subscription.failures_key(), subscription.failures().as_bytes())]).await;
         Ok(())
     }
 

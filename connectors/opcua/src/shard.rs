@@ -516,7 +516,7 @@ impl Shard {
     /// Takes up the positions of an earlier process.
     async fn resume(&mut self) {
         let Some(shared) = &self.shared else { return };
-        let readings = shared.readings.lock().await;
+        let mut readings = shared.readings.lock().await;
         for subscription in &mut self.subscriptions {
             subscription.make_plan(&readings, &shared.job);
             watermarks::resume(subscription, &shared.io, &mut readings);
@@ -524,6 +524,8 @@ impl Shard {
             if !subscription.resume(&position) {
                 // Other items than these: it is taken over only to be deleted.
                 subscription.plan = 0;
+            } else if let Some(failures) = shared.io.resume(&subscription.failures_key()) {
+                subscription.resume_failures(&failures, &shared.job);
             }
         }
     }
@@ -577,7 +579,8 @@ impl Shard {
         for subscription in self.subscriptions.iter_mut().filter(|subscription| subscription.id == 0) {
             subscription.create(session, &shared.job).await?;
             if subscription.group.is_none() {
-                watch_events(shared, session, subscription).await?;
+                let all: Vec<usize> = (0..shared.job.events.len()).collect();
+                events::watch(shared, session, subscription, &all).await?;
                 remember(shared, subscription, Vec::new()).await;
                 continue;
             }
@@ -588,13 +591,7 @@ impl Shard {
             subscription.make_plan(&readings, &shared.job);
             let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
             if subscription.group.is_some_and(|group| shared.job.groups[group].browse.is_some()) {
-                for request in events::model_requests() {
-                    let status = subscription.monitor_events(session, request).await?.status_code;
-                    if status.is_good() {
-                        break;
-                    }
-                    tracing::debug!(part = %subscription.part, %status, "the server does not say so when its nodes change");
-                }
+                events::watch_model(session, subscription).await?;
             }
             drop(readings);
             remember(shared, subscription, failed).await;
@@ -642,10 +639,10 @@ impl Shard {
             Ok(End::Failed(failure)) => Ok(failure),
             Ok(End::Lost(index)) => Err(Lost::Subscription(index)),
             Err(Aside::Failed(failure)) => Ok(failure),
-        publishing.keep_watermarks().await;
             Err(Aside::Changed(group, found)) => Err(Lost::Nodes(group, found)),
         };
         publishing.flush().await;
+        publishing.keep_watermarks().await;
         result
     }
 }
@@ -664,35 +661,8 @@ async fn remember(shared: &Shared, subscription: &Subscription, failed: Vec<(usi
         readings.bad(handle, status, &mut batch);
     }
     drop(readings);
-    shared.io.send(batch, &[(&subscription.key, subscription.position().as_bytes())]).await;
-}
-
-async fn watch_events(shared: &Shared, session: &Session, subscription: &mut Subscription) -> Result<(), Refused> {
-    let job = &shared.job;
-    let notifiers: Vec<_> = job.events.iter().map(|events| &events.from).collect();
-    let nodes = Resolver::default().resolve(session, &notifiers).await?;
-    let mut wrong = Vec::new();
-    for (index, (watched, node)) in job.events.iter().zip(nodes).enumerate() {
-        let name = &job.model.routes[watched.route].name;
-        let request = match node {
-            Err(_) => Err("the node is not there".to_owned()),
-            Ok(node) => events::request(index, watched, node, session),
-        };
-        match request {
-            Err(why) => wrong.push(format!("{name}: {why}")),
-            Ok(request) => {
-                let made = subscription.monitor_events(session, request).await?;
-                if made.status_code.is_bad() {
-                    wrong.push(format!("{name}: {}", made.status_code));
-                } else if let Some(fields) = events::unknown_fields(watched, &made.filter_result) {
-                    wrong.push(format!("{name}: the server does not know {fields}"));
-                }
-            }
-        }
-    }
-    let status = if wrong.is_empty() { Status::Running } else { Status::Degraded(wrong.join("; ")) };
-    shared.io.status(&subscription.part, status);
-    events::refresh(session, subscription.id).await
+    let (position, failures) = (subscription.position(), subscription.failures());
+    shared.io.send(batch, &[(&subscription.key, position.as_bytes()), (&subscription.failures_key(), failures.as_bytes())]).await;
 }
 
 /// Asks the server whether it is there, and whether its namespaces are what they were.

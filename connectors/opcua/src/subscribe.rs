@@ -22,7 +22,7 @@ use opcua::types::{
     MonitoringParameters, NodeId, NotificationMessage, NumericRange, ReadValueId, RepublishRequest, StatusCode as UaStatus,
     TimestampsToReturn, TransferSubscriptionsRequest,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +34,24 @@ const MOST_NOTIFICATIONS: u32 = 10_000;
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const SLOWEST_RETRY: Duration = Duration::from_secs(60);
 
-/// An item that could not be monitored.
-#[derive(Clone, Copy, Debug)]
-pub struct Failed {
-    pub status: StatusCode,
+/// What could not be monitored, and why; it is tried again and again, ever more slowly.
+#[derive(Clone, Debug)]
+pub struct Failed<Why> {
+    why: Why,
     again: Instant,
     wait: Duration,
+}
+
+impl<Why> Failed<Why> {
+    fn after(before: Option<&Self>, why: Why) -> Self {
+        let wait = before.map_or(FIRST_RETRY, |before| (before.wait * 2).min(SLOWEST_RETRY));
+        Self { why, again: Instant::now() + wait, wait }
+    }
+
+    /// Of an earlier process, which no longer tries: at once.
+    fn handed_down(why: Why) -> Self {
+        Self { why, again: Instant::now(), wait: FIRST_RETRY }
+    }
 }
 
 /// A subscription of one session.
@@ -62,7 +74,9 @@ pub struct Subscription {
     /// Without a word for so long, it is dead.
     pub quiet_after: Duration,
     pub handles: Vec<usize>,
-    pub failed: BTreeMap<usize, Failed>,
+    failed: BTreeMap<usize, Failed<StatusCode>>,
+    /// Notifiers whose events could not be monitored, by their index.
+    deaf: BTreeMap<usize, Failed<()>>,
     /// The monitored items' ids of what was monitored in this process, by handle.
     pub monitored: BTreeMap<usize, u32>,
     pub plan: u64,
@@ -94,6 +108,7 @@ impl Subscription {
             quiet_after: Duration::MAX,
             handles: Vec::new(),
             failed: BTreeMap::new(),
+            deaf: BTreeMap::new(),
             monitored: BTreeMap::new(),
             plan: 0,
         }
@@ -113,6 +128,36 @@ impl Subscription {
         let (Ok(id), Ok(next), Ok(plan), Ok(published)) = (id, next, plan, published) else { return false };
         (self.id, self.next, self.published) = (id, next, Micros(published));
         plan == self.plan
+    }
+
+    /// Under which [`Self::failures`] are kept.
+    pub fn failures_key(&self) -> String {
+        format!("{}/failed", self.key)
+    }
+
+    /// The items, or the notifiers, that wait to be tried again, for a process that goes on with it: `3 17`.
+    pub fn failures(&self) -> String {
+        let waiting: Vec<String> = self.failed.keys().chain(self.deaf.keys()).map(usize::to_string).collect();
+        waiting.join(" ")
+    }
+
+    /// Takes up the failures of an earlier process.
+    pub fn resume_failures(&mut self, failures: &[u8], job: &Job) {
+        let numbers = std::str::from_utf8(failures).unwrap_or("").split(' ').filter_map(|number| number.parse::<usize>().ok());
+        match self.group {
+            Some(_) => {
+                let handles: HashSet<usize> = self.handles.iter().copied().collect();
+                // They are tried before anybody hears why they failed.
+                self.failed = numbers
+                    .filter(|number| handles.contains(number))
+                    .map(|handle| (handle, Failed::handed_down(StatusCode::BAD_NODE_ID_UNKNOWN)))
+                    .collect();
+            }
+            None => {
+                self.deaf =
+                    numbers.filter(|number| *number < job.events.len()).map(|notifier| (notifier, Failed::handed_down(()))).collect();
+            }
+        }
     }
 
     /// Fixes which items it is about.
@@ -167,6 +212,7 @@ impl Subscription {
         (self.id, self.next) = (made.subscription_id, 1);
         self.heard = Instant::now();
         self.failed.clear();
+        self.deaf.clear();
         self.monitored.clear();
         self.expect(revised * made.revised_max_keep_alive_count.clamp(1, 1_000_000), job, session);
         Ok(())
@@ -233,16 +279,11 @@ impl Subscription {
                 }
             }
         }
-        let waits: Vec<_> = failed
-            .iter()
-            .map(|(handle, _)| self.failed.get(handle).map_or(FIRST_RETRY, |before| (before.wait * 2).min(SLOWEST_RETRY)))
-            .collect();
+        let still: Vec<_> = failed.iter().map(|(handle, status)| (*handle, Failed::after(self.failed.get(handle), *status))).collect();
         for (handle, _) in items {
             self.failed.remove(handle);
         }
-        for ((handle, status), wait) in failed.iter().zip(waits) {
-            self.failed.insert(*handle, Failed { status: *status, again: Instant::now() + wait, wait });
-        }
+        self.failed.extend(still);
         Ok(failed)
     }
 
@@ -275,11 +316,23 @@ impl Subscription {
         Ok(self.ask(session, &[(handle, request)]).await?.pop().unwrap_or_default())
     }
 
+    /// Whether the events of a notifier are monitored, or to be tried again.
+    pub fn hears(&mut self, notifier: usize, is_monitored: bool) {
+        let before = self.deaf.remove(&notifier);
+        if !is_monitored {
+            self.deaf.insert(notifier, Failed::after(before.as_ref(), ()));
+        }
+    }
+
     /// Items of nodes that are gone.
     pub async fn forget(&mut self, session: &Session, handles: &[usize]) -> Result<(), Refused> {
         let ids: Vec<u32> = handles.iter().filter_map(|handle| self.monitored.remove(handle)).collect();
         self.handles.retain(|handle| !handles.contains(handle));
         self.failed.retain(|handle, _| !handles.contains(handle));
+        self.unmonitor(session, &ids).await
+    }
+
+    pub async fn unmonitor(&self, session: &Session, ids: &[u32]) -> Result<(), Refused> {
         for ids in ids.chunks(session.limits.monitor.get()) {
             let request = DeleteMonitoredItemsRequest {
                 request_header: session.header(),
@@ -296,6 +349,11 @@ impl Subscription {
         self.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(handle, _)| *handle).collect()
     }
 
+    /// Notifiers whose time to try again has come.
+    pub fn deaf(&self, now: Instant) -> Vec<usize> {
+        self.deaf.iter().filter(|(_, failed)| failed.again <= now).map(|(notifier, _)| *notifier).collect()
+    }
+
     /// A message that was sent before, if the server still has it.
     pub async fn republish(&self, session: &Session, number: u32) -> Result<NotificationMessage, Refused> {
         let request = RepublishRequest { request_header: session.header(), subscription_id: self.id, retransmit_sequence_number: number };
@@ -307,7 +365,7 @@ impl Subscription {
 
     /// What is wrong with its items, for a person.
     pub fn complaint(&self, readings: &Readings) -> Option<String> {
-        let failed = self.failed.iter().map(|(handle, failed)| (*handle, failed.status));
+        let failed = self.failed.iter().map(|(handle, failed)| (*handle, failed.why));
         // Some servers monitor what is not there: its values say so.
         let absent = readings.absent().filter(|handle| readings.item(*handle).def.part == self.part);
         let mut wrong = failed.chain(absent.map(|handle| (handle, StatusCode::BAD_NODE_ID_UNKNOWN)));

@@ -276,7 +276,7 @@ async fn a_breakdown_is_a_bad_status_and_an_event() {
     );
     let host = TestHost::of(&*compiled);
     let run = Run::start(&*compiled, &host);
-    host.until("it runs", |host| host.status("events") == Some(Status::Running) && host.count() > 0).await;
+    host.until("it runs", |host| host.status("events 1") == Some(Status::Running) && host.count() > 0).await;
     bench.shop.breakdown(1).expect("breaks");
     host.until("the breakdown is told", |host| {
         !host.documents().is_empty() && of(&host.samples(), "force").last().is_some_and(|sample| sample.status.is_bad())

@@ -377,14 +377,13 @@ fn a_node_that_is_not_there_is_bad_alone_and_good_once_it_comes() {
 }
 
 #[test]
-fn nodes_that_come_are_found_when_the_server_says_so_or_at_the_next_look() {
+fn nodes_that_come_are_found_when_the_server_says_so() {
     for stack in Stack::ALL {
         let mut plant = Plant::start(stack);
         let topic = Kafka::shared().topic("found");
-        // The event does not come through Milo's filter: there the next look finds the node.
-        let again = if stack == Stack::Milo { "2s" } else { "0s" };
-        let browse = format!("browse: {{from: 'Objects/t:Live', again: {again}}}");
-        let text = LIVE.replace("tags: {counter: 't:s=Live.Counter', temp: 't:s=Live.Temp'}", &browse);
+        // No look without an event.
+        let browse = "browse: {from: 'Objects/t:Live', again: 0s}";
+        let text = LIVE.replace("tags: {counter: 't:s=Live.Counter', temp: 't:s=Live.Temp'}", browse);
         let millrace = start(&topic, &plant.endpoint(), &text);
         let mut follow = Kafka::shared().follow(&topic);
         until_number(&mut follow, "Counter", 0);
@@ -421,6 +420,51 @@ fn events_become_documents_with_the_fields_asked_for() {
         assert_eq!(follow.records()[0].key_text(), "Plant");
         assert!(follow.records().iter().all(|record| record.json()["Message"] != "a small one"), "{stack:?}");
     }
+}
+
+#[test]
+fn a_notifier_that_is_not_there_is_degraded_alone_and_heard_once_it_comes() {
+    let mut plant = Plant::start(Stack::Asyncua);
+    let (topic, events) = (Kafka::shared().topic("values"), Kafka::shared().topic("events"));
+    let watched = |from: &str| format!("{{from: {from}, fields: [Message], topic: $events}}");
+    let text = format!(
+        "{}    events: [{}, {}]\n",
+        LIVE.replace("topics: {", "topics: {$events: {format: json}, "),
+        watched("Server"),
+        watched("'t:s=Live.Cell'")
+    );
+    let factory = Factory::on(Kafka::shared()).with("topic", &topic).with("events", &events).with("endpoint", plant.endpoint());
+    let millrace = factory.start(&text);
+    millrace.wait_word("plant", "Degraded");
+    let parts = millrace.connector("plant")["parts"].clone();
+    assert_eq!(parts.as_object().map(|parts| parts.len()), Some(1), "the other notifier is well: {parts}");
+    assert!(parts["events 2"].as_str().is_some_and(|why| why.contains("events of t:s=Live.Cell: ")), "{parts}");
+    let mut follow = Kafka::shared().follow(&events);
+    plant.event("of the server", 500);
+    until(&mut follow, "an event of the one that is there", |document| document["Message"] == "of the server");
+    plant.add_notifier("Live.Cell");
+    millrace.wait_running("plant");
+    plant.event_from("Live.Cell", "of the cell");
+    until(&mut follow, "an event of the one that came", |document| document["Message"] == "of the cell");
+    millrace.drained("plant");
+}
+
+#[test]
+fn a_node_that_is_not_there_is_tried_again_by_a_process_that_goes_on_with_the_subscription() {
+    let mut plant = Plant::start(Stack::NodeOpcua);
+    let topic = Kafka::shared().topic("late");
+    let text = LIVE.replace("temp: 't:s=Live.Temp'", "late: 't:s=Live.Late'");
+    let mut millrace = start_without_waiting(&topic, &plant, &text);
+    let mut follow = Kafka::shared().follow(&topic);
+    until(&mut follow, "a bad one", |sample| path(sample) == "late" && sample["quality"] == "bad");
+    millrace.restart();
+    plant.set("Live.Counter", json!(3));
+    until_number(&mut follow, "counter", 3);
+    plant.add("Live.Late", 5.5);
+    until(&mut follow, "it comes", |sample| path(sample) == "late" && sample["value"] == 5.5);
+    plant.set("Live.Late", json!(6.5));
+    until(&mut follow, "it changes", |sample| path(sample) == "late" && sample["value"] == 6.5);
+    millrace.drained("plant");
 }
 
 const SHOP: &str = "
