@@ -17,7 +17,7 @@ use std::time::Instant;
 /// Measures; shorter if told so.
 type Measure = fn(bool) -> Vec<Row>;
 
-const ROWS: [(&str, &str, Measure); 9] = [
+const ROWS: [(&str, &str, Measure); 10] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
@@ -25,6 +25,11 @@ const ROWS: [(&str, &str, Measure); 9] = [
     ("mqtt", "JSON to samples, QoS 1, Mosquitto to Kafka: messages per CPU-second, p50 and p99", figures::mqtt),
     ("devices", "100,000 topics at 10,000 messages/s: memory", figures::devices),
     ("opcua", "10,000 nodes at 10 Hz from a compiled server: values per CPU-second, against a bare client that only counts", opcua::opcua),
+    (
+        "opcua-loss",
+        "5,000 changes/s from OPC UA through a connection reset, kill -9 and a frozen Kafka: what is missing, and what of it is named",
+        opcua::losses,
+    ),
     ("broker", "the embedded broker against Apache Kafka with a heap of 256 MiB, without and with an fsync per write", broker::broker),
     ("memory", "VmHWM through an outage and the catch-up, 10,000 and 100,000 tags at 1 Hz", figures::memory),
 ];

@@ -1,16 +1,20 @@
 //! OPC UA: the press shop's `Load` folder, all of whose values change ten times a second, read by Millrace and by a bare client that only counts.
 //!
+//! And what becomes of 5,000 changes a second when the connection is reset, the runtime killed, Kafka frozen: every node of `Load` counts by one, so
+//! that what is missing between its first and its last value in Kafka shows.
+//!
 //! `count ENDPOINT NODES`: the bare client, of the library that Millrace reads with; prints how many values it got, again and again.
 
 use crate::figures::{Child, LONG, Row, child, cpu_over, row, start_stub, stub_port};
 use millrace_tests::wait::within;
-use millrace_tests::{Factory, Process, free_port, scratch};
+use millrace_tests::{Cable, Factory, Kafka, Millrace, Process, Record, free_port, scratch};
 use opcua::client::{ClientBuilder, DataChangeCallback, IdentityToken};
 use opcua::crypto::SecurityPolicy;
 use opcua::types::{
     MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ReadValueId, TimestampsToReturn,
     UserTokenPolicy,
 };
+use std::collections::{BTreeSet, HashMap};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -45,6 +49,11 @@ fn shop(nodes: u64) -> (Process, String, tempfile::TempDir) {
     (process, format!("opc.tcp://127.0.0.1:{port}"), dir)
 }
 
+/// What the ledger says was lost before it came in, for whatever reason.
+fn lost(millrace: &Millrace) -> u64 {
+    millrace.connector("shop")["ledger"]["lost"].as_object().map_or(0, |all| all.values().filter_map(|n| n.as_u64()).sum())
+}
+
 /// Values a second, and CPU microseconds per value, of the bare client.
 fn bare(nodes: u64, window: Duration) -> (f64, f64) {
     let (_shop, endpoint, _dir) = shop(nodes);
@@ -73,7 +82,7 @@ fn ours(nodes: u64, security: &str, window: Duration) -> (f64, f64, u64, u64) {
     let before = millrace.ledger("shop").received;
     let cpu = cpu_over(millrace.process(), window);
     let count = (millrace.ledger("shop").received - before) as f64;
-    let lost = millrace.connector("shop")["ledger"]["lost"].as_object().map_or(0, |all| all.values().filter_map(|n| n.as_u64()).sum());
+    let lost = lost(&millrace);
     (count / window.as_secs_f64(), cpu / count * 1e6, millrace.process().memory_kib("VmHWM") / 1024, lost)
 }
 
@@ -100,6 +109,61 @@ pub fn opcua(quick: bool) -> Vec<Row> {
         rows.push(row("  100,000 nodes: memory (VmHWM)", format!("{memory} MiB at {:.0} k/s, {lost} lost", rate / 1e3), "stated", ""));
     }
     rows
+}
+
+/// What happens in the middle of it.
+type Event = fn(&Cable, &mut Millrace, &Kafka);
+
+const EVENTS: [(&str, Event); 3] = [
+    ("one connection reset", |cable, _, _| cable.reset()),
+    ("kill -9 of the runtime", |_, millrace, _| millrace.restart()),
+    ("Kafka frozen for 15 s", |_, _, kafka| {
+        kafka.freeze();
+        std::thread::sleep(Duration::from_secs(15));
+        kafka.thaw();
+    }),
+];
+
+/// Values that are in Kafka, that are missing, and that the ledger says were lost, with an event in the middle.
+fn through(event: Event, values: u64) -> (u64, u64, u64) {
+    let (_shop, endpoint, _dir) = shop(500);
+    let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).expect("an endpoint ends with its port");
+    let cable = Cable::to(port);
+    let kafka = Kafka::start();
+    let topic = kafka.topic("load");
+    let factory = Factory::on(&kafka).with("topic", &topic).with("security", "");
+    let factory = factory.with("endpoint", format!("opc.tcp://127.0.0.1:{}", cable.port()));
+    let mut millrace = factory.start(&OPCUA.replace("format: avro, schema: telemetry", "format: json"));
+    let so_far = |millrace: &Millrace| millrace.ledger("shop").produced;
+    within(LONG, "values come", || (so_far(&millrace) > values).then_some(()));
+    // A process that has just begun does not know yet what the one before it had.
+    let before = so_far(&millrace);
+    event(&cable, &mut millrace, &kafka);
+    let before = so_far(&millrace).max(before);
+    within(LONG, "values come after it", || (so_far(&millrace) > before + values).then_some(()));
+    let named = lost(&millrace);
+    millrace.stop();
+    let mut numbers: HashMap<String, BTreeSet<u64>> = HashMap::new();
+    for sample in kafka.read(&topic).iter().map(Record::json) {
+        let (Some(tag), Some(value)) = (sample["tag"].as_str(), sample["value"].as_f64()) else { continue };
+        numbers.entry(tag.to_owned()).or_default().insert(value as u64);
+    }
+    assert_eq!(numbers.len(), 500, "every node has values");
+    let had: u64 = numbers.values().map(|numbers| numbers.len() as u64).sum();
+    let span = |numbers: &BTreeSet<u64>| numbers.last().zip(numbers.first()).map_or(0, |(last, first)| last - first + 1);
+    (had, numbers.values().map(span).sum::<u64>() - had, named)
+}
+
+pub fn losses(quick: bool) -> Vec<Row> {
+    let values = if quick { 20_000 } else { 100_000 };
+    EVENTS
+        .iter()
+        .map(|(what, event)| {
+            let (had, missing, named) = through(*event, values);
+            let figure = format!("{missing} missing beside {had}, {named} of them named");
+            row(format!("OPC UA, 5,000 changes/s: {what}"), figure, "0, or named", "")
+        })
+        .collect()
 }
 
 pub fn count(endpoint: &str, nodes: u64) {
