@@ -151,7 +151,7 @@ fn replay(which: &Which, yes: bool) -> Result<ExitCode> {
         .collect();
     let contracts = Contracts::of(&letters.factory);
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut prepare = Prepare::new(contracts.topics, crate::registry::client(&letters.factory)?, tokio);
+    let mut prepare = Prepare::new(contracts.topics, crate::registry::client(&letters.factory, letters.factory.schemas.listen.0)?, tokio);
     let replayed =
         dead::replay(&letters.settings, &letters.topics, &letters.filter, &commands, |topic, letter| prepare.prepare(topic, letter))?;
     if which.json {

@@ -12,11 +12,16 @@ use std::sync::Arc;
 const MEMORY: &str = "registry.json";
 const EMBEDDED: &str = "embedded";
 
-/// Starts the embedded registry, where the factory says so, and makes the client of the factory's registry, whichever it is: the address
-/// at which the embedded one listens, and the client. The embedded one reads its topic meanwhile; the client sends nothing yet.
-pub async fn start(factory: &Factory) -> Result<(Option<SocketAddr>, Option<Arc<Client>>)> {
+/// The embedded registry and where it listens.
+pub struct Embedded {
+    pub registry: Arc<Registry>,
+    pub listen: SocketAddr,
+}
+
+/// Starts the embedded registry, where the factory says so; it reads its topic meanwhile.
+pub async fn start(factory: &Factory) -> Result<Option<Embedded>> {
     if factory.schemas.registry.value != EMBEDDED {
-        return Ok((None, client(factory)?));
+        return Ok(None);
     }
     let level = match factory.schemas.compatibility {
         Compatibility::None => Level::None,
@@ -29,17 +34,22 @@ pub async fn start(factory: &Factory) -> Result<(Option<SocketAddr>, Option<Arc<
     };
     let registry = Registry::start(service::settings(factory), level).context("cannot start the schema registry")?;
     let listen = factory.schemas.listen.0;
-    let bound =
-        embedded::serve(listen, registry).await.with_context(|| format!("cannot listen on {listen}; set schemas.listen to a free port"))?;
-    Ok((Some(bound), Some(Arc::new(Client::new(settings(factory, reachable(bound)))?))))
+    match embedded::serve(listen, registry.clone()).await {
+        Ok(listen) => Ok(Some(Embedded { registry, listen })),
+        Err(error) => {
+            registry.stop().await;
+            Err(error).with_context(|| format!("cannot listen on {listen}; set schemas.listen to a free port"))
+        }
+    }
 }
 
-/// The client of the factory's registry, embedded in another process or not; `None` where there is none.
-pub fn client(factory: &Factory) -> Result<Option<Arc<Client>>> {
+/// The client of the factory's registry, whichever it is; `None` where there is none. It sends nothing yet.
+/// `embedded`: where the embedded one listens, in this process or another.
+pub fn client(factory: &Factory, embedded: SocketAddr) -> Result<Option<Arc<Client>>> {
     if factory.schemas.registry.value == "none" {
         return Ok(None);
     }
-    Ok(Some(Arc::new(Client::new(settings(factory, reachable(factory.schemas.listen.0)))?)))
+    Ok(Some(Arc::new(Client::new(settings(factory, reachable(embedded)))?)))
 }
 
 fn settings(factory: &Factory, embedded: SocketAddr) -> Settings {

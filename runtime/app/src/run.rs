@@ -31,7 +31,7 @@ async fn serve(factory: Factory, works: Works) -> Result<ExitCode> {
     println!("millrace {} runs {}: {sources} sources, {sinks} sinks", env!("CARGO_PKG_VERSION"), factory.site.value);
     println!("  kafka     {}", crate::service::bootstrap(&factory));
     println!("  data      {}", data_dir.display());
-    if let Some(registry) = service.registry {
+    if let Some(registry) = service.registry() {
         println!("  schemas   http://{registry}");
     }
     println!("  status    http://{http}/status");

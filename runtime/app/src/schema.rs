@@ -61,7 +61,7 @@ pub fn schema(command: Command) -> Result<ExitCode> {
     let mut problems = Problems::new();
     let (factory, works) = check::load(&which.config, &Load::to_run(), &mut problems);
     let Some((factory, works)) = factory.zip(works) else { bail!("cannot load the configuration\n{}", problems.render()) };
-    let client = registry::client(&factory)?
+    let client = registry::client(&factory, factory.schemas.listen.0)?
         .ok_or_else(|| anyhow!("the factory has no schema registry; set `schemas: {{registry: http://..}}` or `embedded`"))?;
     let declared: Vec<Declared> = works
         .topics

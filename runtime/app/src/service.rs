@@ -1,7 +1,7 @@
 //! The service in this process: what a factory needs, started in order and stopped in order. `run` and `demo` drive it.
 
 use crate::catalog::{Listed, Pki, Shelf};
-use crate::registry;
+use crate::registry::{self, Embedded};
 use anyhow::{Context, Result, anyhow};
 use millrace_broker::{Broker, Security};
 use millrace_config::factory::{Delivery, EmbeddedBroker, Factory, LogCompression};
@@ -19,12 +19,9 @@ pub const STOP_BOUND: Duration = Duration::from_secs(10);
 /// A running factory.
 pub struct Service {
     pub engine: Arc<Engine>,
-    /// With `brokers: embedded`.
-    broker: Option<Arc<Broker>>,
+    ground: Ground,
     /// Where the console listens.
     pub http: SocketAddr,
-    /// Where the embedded schema registry listens.
-    pub registry: Option<SocketAddr>,
     /// How Kafka is reached, also by whoever wants to look at the data.
     pub kafka: Settings,
 }
@@ -109,60 +106,77 @@ async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
     Broker::start(options).await.map(Some).context("cannot start the embedded broker")
 }
 
+/// What the engine stands on, where the factory brings its own. The registry is a client of the broker, so it goes first.
+#[derive(Default)]
+struct Ground {
+    /// With `brokers: embedded`.
+    broker: Option<Arc<Broker>>,
+    /// With `registry: embedded`.
+    registry: Option<Embedded>,
+}
+
+impl Ground {
+    async fn stop(&self) {
+        if let Some(embedded) = &self.registry {
+            embedded.registry.stop().await;
+        }
+        if let Some(broker) = &self.broker
+            && let Err(error) = broker.stop().await
+        {
+            tracing::error!("cannot close the embedded broker's logs: {error}; they are checked at the next start");
+        }
+    }
+}
+
 impl Service {
     /// Starts the embedded broker and schema registry where there are such, the engine, then the console.
     ///
     /// Errors: the data directory can't be used, or an address is taken. Nothing is left running then.
     pub async fn start(factory: &Factory, works: Works) -> Result<Self> {
-        let broker = start_broker(factory).await?;
-        let kafka = settings(factory);
-        let (registry, client) = match registry::start(factory).await {
-            Ok(started) => started,
+        let mut ground = Ground::default();
+        match Self::start_on(&mut ground, factory, works).await {
+            Ok((engine, http)) => Ok(Self { engine, ground, http, kafka: settings(factory) }),
             Err(error) => {
-                stop_broker(&broker).await;
-                return Err(error);
+                ground.stop().await;
+                Err(error)
             }
-        };
+        }
+    }
+
+    async fn start_on(ground: &mut Ground, factory: &Factory, works: Works) -> Result<(Arc<Engine>, SocketAddr)> {
+        ground.broker = start_broker(factory).await?;
+        ground.registry = registry::start(factory).await?;
+        let registry = ground.registry.as_ref().map_or(factory.schemas.listen.0, |embedded| embedded.listen);
         let options = EngineOptions {
             data_dir: factory.data_dir.clone(),
             keep_free: keep_free(factory),
             sync: factory.log.sync.0,
             compress: factory.log.compression == LogCompression::Lz4,
-            settings: kafka.clone(),
+            settings: settings(factory),
             exactly_once: factory.kafka.delivery == Delivery::ExactlyOnce,
             commit: factory.kafka.commit.0,
             alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
-            registry: client,
+            registry: registry::client(factory, registry)?,
         };
-        let engine = match Engine::start(works, options) {
-            Ok(engine) => engine,
-            Err(error) => {
-                stop_broker(&broker).await;
-                return Err(anyhow!(error));
-            }
-        };
+        let engine = Engine::start(works, options).map_err(|error| anyhow!(error))?;
         let listen = factory.http.listen.0;
         match millrace_console::serve(listen, engine.clone(), certificates(factory)).await {
-            Ok(http) => Ok(Self { engine, broker, http, registry, kafka }),
+            Ok(http) => Ok((engine, http)),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
-                stop_broker(&broker).await;
                 Err(error).with_context(|| format!("cannot listen on {listen}; set http.listen to a free port"))
             }
         }
     }
 
+    /// Where the embedded schema registry listens.
+    pub fn registry(&self) -> Option<SocketAddr> {
+        self.ground.registry.as_ref().map(|embedded| embedded.listen)
+    }
+
     /// Stops in the opposite order; what the log still holds goes to Kafka for `bound` at most.
     pub async fn stop(&self, bound: Duration) {
         self.engine.stop(bound).await;
-        stop_broker(&self.broker).await;
-    }
-}
-
-async fn stop_broker(broker: &Option<Arc<Broker>>) {
-    if let Some(broker) = broker
-        && let Err(error) = broker.stop().await
-    {
-        tracing::error!("cannot close the embedded broker's logs: {error}; they are checked at the next start");
+        self.ground.stop().await;
     }
 }

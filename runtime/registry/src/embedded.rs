@@ -34,6 +34,7 @@ use record::Record;
 use state::State;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 use topic::Topic;
 
 /// The topic, as tools of Confluent's expect it.
@@ -52,6 +53,7 @@ pub struct Registry {
     work: tokio::sync::Semaphore,
     parsed: Mutex<HashMap<SchemaId, Arc<Parsed>>>,
     identities: Mutex<operations::Identities>,
+    stopping: watch::Sender<bool>,
 }
 
 enum Journal {
@@ -70,7 +72,8 @@ impl Registry {
                     registry.apply_bytes(key, value);
                 }
             };
-            Self::over(Journal::Kafka(Topic::new(settings, Box::new(apply))), default)
+            let stopping = watch::Sender::new(false);
+            Self::over(Journal::Kafka(Topic::new(settings, stopping.subscribe(), Box::new(apply))), default, stopping)
         });
         if let Journal::Kafka(topic) = &registry.journal {
             topic.start()?;
@@ -80,10 +83,10 @@ impl Registry {
 
     /// A registry without a topic, for tests.
     pub fn in_memory(default: Level) -> Arc<Self> {
-        Arc::new(Self::over(Journal::Memory, default))
+        Arc::new(Self::over(Journal::Memory, default, watch::Sender::new(false)))
     }
 
-    fn over(journal: Journal, default: Level) -> Self {
+    fn over(journal: Journal, default: Level, stopping: watch::Sender<bool>) -> Self {
         Self {
             state: RwLock::new(State::new(default)),
             journal,
@@ -91,6 +94,15 @@ impl Registry {
             work: tokio::sync::Semaphore::new(AT_WORK),
             parsed: Mutex::default(),
             identities: Mutex::default(),
+            stopping,
+        }
+    }
+
+    /// Ends what serves it, and its clients of Kafka: stop it before a broker that ends with it. What it knows it still answers.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        if let Journal::Kafka(topic) = &self.journal {
+            topic.ended().await;
         }
     }
 
@@ -147,7 +159,7 @@ impl Registry {
 
 /// Reads a record and, where it is one, adds it to a registry's state: what a topic holds must never end the process.
 pub(crate) fn bears(key: &[u8], value: Option<&[u8]>) {
-    let registry = Registry::over(Journal::Memory, Level::Backward);
+    let registry = Registry::over(Journal::Memory, Level::Backward, watch::Sender::new(false));
     registry.apply_bytes(key, value);
     registry.apply_bytes(key, None);
 }

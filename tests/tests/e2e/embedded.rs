@@ -34,6 +34,28 @@ fn a_factory_with_the_embedded_broker_survives_kills_and_shows_every_value_once(
     assert_eq!(kafka.read(&topic).len(), records.len());
 }
 
+/// Clients of the broker end before it does: one that is left behind would warn that it is gone.
+#[test]
+fn a_factory_with_its_own_broker_and_registry_stops_without_a_warning() {
+    let kafka = Kafka::inside(free_port());
+    let factory = Factory::on(&kafka).with("listen", kafka.brokers()).with("registry", free_port());
+    std::fs::create_dir(factory.dir().join("out")).expect("a folder can be made");
+    let mut millrace = factory.start(
+        "kafka: {brokers: embedded, embedded: {listen: \"$listen\"}, delivery: exactly_once}\n\
+         schemas: {registry: embedded, listen: \"127.0.0.1:$registry\"}\n\
+         topics: {telemetry: {format: avro, schema: telemetry}}\n\
+         sources: {load: {type: generator, at: load, topic: telemetry, tags: 10, rate: 1000/s, shapes: [counter], report: all}}\n\
+         sinks: {archive: {type: file, topics: [telemetry], path: \"$dir/out/{topic}.ndjson\"}}\n",
+    );
+    eventually("the sink has written", || {
+        millrace.dir().join("out/telemetry.ndjson").metadata().is_ok_and(|file| file.len() > 0).then_some(())
+    });
+    millrace.stop();
+    let log = millrace.log();
+    let (_, end) = log.split_once("stopping: intake first").unwrap_or_else(|| panic!("it did not say that it stops\n{log}"));
+    assert!(end.contains("stopped") && !end.contains("WARN") && !end.contains("ERROR"), "{end}");
+}
+
 /// An idempotent producer that goes on while the broker dies: what was acknowledged is there once, in order.
 #[test]
 fn what_the_broker_acknowledged_is_there_once_however_often_it_is_killed() {

@@ -89,7 +89,7 @@ impl View {
             kafka: place.kafka.clone(),
             is_embedded: place.is_embedded,
             kafka_status: "Starting",
-            registry: service.registry,
+            registry: service.registry(),
             http: format!("http://{}", service.http),
             data: place.data.display().to_string(),
             sources: Vec::new(),

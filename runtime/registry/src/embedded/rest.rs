@@ -28,15 +28,21 @@ const BODY: usize = 4 << 20;
 type Shared = State<Arc<Registry>>;
 type Flags = Query<HashMap<String, String>>;
 
-/// Binds an address and serves the registry there until the process ends. Returns the address bound.
+/// Binds an address and serves the registry there until it is stopped. Returns the address bound.
 ///
 /// Errors: the address is in use or not this machine's.
 pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let bound = listener.local_addr()?;
+    let mut stopping = registry.stopping.subscribe();
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router(registry)).await {
-            tracing::error!("the schema registry ended: {error}");
+        tokio::select! {
+            served = axum::serve(listener, router(registry)) => {
+                if let Err(error) = served {
+                    tracing::error!("the schema registry ended: {error}");
+                }
+            }
+            _ = stopping.wait_for(|stops| *stops) => {}
         }
     });
     Ok(bound)

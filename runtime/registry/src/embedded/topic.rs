@@ -10,7 +10,7 @@ use millrace_kafka::{
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often the reader looks whether it shall stop.
 const POLL: Duration = Duration::from_millis(200);
+/// How long its end may take; a Kafka that is away is not waited for.
+const END_WITHIN: Duration = Duration::from_secs(2);
 
 type Apply = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 
@@ -27,6 +29,8 @@ pub(super) struct Topic {
     shared: Arc<Shared>,
     producer: Mutex<Option<Arc<Producer>>>,
     next: AtomicU64,
+    /// Resolves when the reader has ended.
+    reader: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 struct Shared {
@@ -37,26 +41,44 @@ struct Shared {
     /// Why the topic is not read yet; `None`: it is.
     trouble: Mutex<Option<String>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Result<i64, String>>>>,
-    stop: AtomicBool,
+    /// The registry's word to stop; closed when the registry is gone.
+    stopping: watch::Receiver<bool>,
 }
 
 impl Topic {
-    pub fn new(settings: Settings, apply: Apply) -> Self {
+    pub fn new(settings: Settings, stopping: watch::Receiver<bool>, apply: Apply) -> Self {
         let shared = Shared {
             settings,
             apply,
             applied: watch::Sender::new(-1),
             trouble: Mutex::new(Some("the topic is not read yet".into())),
             waiting: Mutex::default(),
-            stop: AtomicBool::new(false),
+            stopping,
         };
-        Self { shared: Arc::new(shared), producer: Mutex::default(), next: AtomicU64::new(0) }
+        Self { shared: Arc::new(shared), producer: Mutex::default(), next: AtomicU64::new(0), reader: Mutex::default() }
     }
 
     /// Starts the reader.
     pub fn start(&self) -> std::io::Result<()> {
         let shared = self.shared.clone();
-        std::thread::Builder::new().name("schema-registry".into()).spawn(move || shared.read()).map(|_| ())
+        let (reads, ended) = oneshot::channel();
+        std::thread::Builder::new().name("schema-registry".into()).spawn(move || {
+            shared.read();
+            drop(reads);
+        })?;
+        *self.reader.lock() = Some(ended);
+        Ok(())
+    }
+
+    /// Waits until nothing of it speaks with Kafka any more; the registry has said that it stops.
+    pub async fn ended(&self) {
+        let producer = self.producer.lock().take();
+        // Its end waits for a thread.
+        let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+        let reader = self.reader.lock().take();
+        if let Some(ended) = reader {
+            let _ = tokio::time::timeout(END_WITHIN, ended).await;
+        }
     }
 
     pub fn ready(&self) -> Result<(), String> {
@@ -90,6 +112,9 @@ impl Topic {
     fn send(&self, number: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         let producer = {
             let mut kept = self.producer.lock();
+            if self.shared.is_stopping() {
+                return Err("the schema registry is stopping".into());
+            }
             if kept.as_ref().is_none_or(|producer| producer.fatal().is_some()) {
                 let producer = Producer::new(&self.shared.settings, self.shared.clone()).map_err(|error| error.to_string())?;
                 *kept = Some(Arc::new(producer));
@@ -102,12 +127,6 @@ impl Topic {
             SendError::QueueFull => "too many schemas wait for Kafka".to_owned(),
             SendError::Refused(error) => error.to_string(),
         })
-    }
-}
-
-impl Drop for Topic {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
     }
 }
 
@@ -127,10 +146,14 @@ impl Deliveries for Shared {
 }
 
 impl Shared {
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow() || self.stopping.has_changed().is_err()
+    }
+
     /// Reads until it is told to stop; whatever ends a reader, the next one goes on behind what is applied.
     fn read(&self) {
         let mut said = false;
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.is_stopping() {
             if let Err(error) = self.follow() {
                 let why = format!("cannot read {TOPIC}: {error}");
                 if !std::mem::replace(&mut said, true) {
@@ -172,7 +195,7 @@ impl Shared {
         if end <= applied + 1 {
             self.settled();
         }
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.is_stopping() {
             let polled = consumer.poll(POLL, |message| {
                 (self.apply)(message.key().unwrap_or_default(), message.value());
                 self.passed(message.offset());
