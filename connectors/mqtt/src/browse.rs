@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Watches a broker and describes what it says.
@@ -38,6 +39,7 @@ async fn watch(browse: Browse) -> Result<String, String> {
         receive_maximum: 1000,
         max_packet: 1 << 20,
         will: None,
+        answered: Arc::default(),
     };
     let mut session = match Session::open(&opening).await {
         Ok(session) => session,

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// An MQTT broker to read from.
@@ -131,6 +132,8 @@ pub struct Broker {
     pub login: Option<Login>,
     pub tls: Tls,
     pub keep_alive: Duration,
+    /// Whether it has ever answered in this version.
+    pub answered: Arc<AtomicBool>,
 }
 
 /// The keys that source and sink have in common.
@@ -192,7 +195,7 @@ impl Broker {
             problems.warn(keys.endpoint.place, format!("the password goes to {endpoint} in clear text")).help("use mqtts://");
         }
         let tls = keys.tls.as_ref().map(|tls| tls.value.clone()).unwrap_or_default();
-        Some(Self { endpoint: endpoint?, version, client_id, login: keys.login.clone(), tls, keep_alive })
+        Some(Self { endpoint: endpoint?, version, client_id, login: keys.login.clone(), tls, keep_alive, answered: Arc::default() })
     }
 }
 

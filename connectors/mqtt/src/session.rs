@@ -17,6 +17,8 @@ use millrace_contract::Failure;
 use millrace_kit::{Login, Tls};
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -40,6 +42,8 @@ pub struct Opening {
     /// Longer messages are handed over as [`Inbound::Oversized`].
     pub max_packet: usize,
     pub will: Option<Will>,
+    /// Whether the broker has ever answered in this version; one for all openings of a source or sink.
+    pub answered: Arc<AtomicBool>,
 }
 
 /// How long connecting, handshakes and CONNACK may take together.
@@ -95,6 +99,7 @@ impl Session {
             let answer = session.inbox.next(opening.version).map_err(|error| no_mqtt(endpoint, error))?;
             match answer {
                 Some(Inbound::Packet(Packet::Connack(connack))) => {
+                    opening.answered.store(true, Ordering::Relaxed);
                     if connack.code != 0 {
                         return Err(refused(opening, &connack));
                     }
@@ -112,12 +117,12 @@ impl Session {
                 }
                 None => {
                     let never = std::future::pending::<()>();
-                    session.alongside(true, never).await.map_err(|failure| match (&opening.version, failure) {
+                    session.alongside(true, never).await.map_err(|failure| match failure {
                         // Brokers of 3.1.1 close without a word on a protocol level they don't know.
-                        (Version::V5, Failure::Reconnect(cause)) => {
+                        Failure::Reconnect(cause) if opening.version == Version::V5 && !opening.answered.load(Ordering::Relaxed) => {
                             Failure::Reconnect(format!("{cause}; if it speaks only mqtt 3.1.1, set `version: 4`"))
                         }
-                        (_, failure) => failure,
+                        failure => failure,
                     })?;
                     if session.inbox.first().is_some_and(|first| first >> 4 != 2 && first >> 4 != 15) {
                         return Err(Failure::Reconnect(format!("{endpoint} did not begin with CONNACK; is it an mqtt port?")));

@@ -312,6 +312,7 @@ impl Publisher {
             receive_maximum: u16::MAX,
             max_packet: 0,
             will: None,
+            answered: broker.answered.clone(),
         };
         let session = Session::open(&opening).await?;
         let connack = &session.connack;

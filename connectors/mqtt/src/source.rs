@@ -286,6 +286,7 @@ impl Connection {
             session_expiry: compiled.session_expiry,
             receive_maximum: compiled.window,
             max_packet: compiled.max_packet,
+            answered: compiled.broker.answered.clone(),
             will: will.map(|will| Will { qos: qos(&will), topic: will.topic, payload: will.payload, retain: will.retain }),
         }
     }

@@ -386,6 +386,29 @@ async fn what_a_broker_says_when_it_refuses_or_leaves_decides_what_happens_next(
     }
 }
 
+/// A cable that is cut looks as a broker of 3.1.1 does, which closes without a word; but this one has answered.
+#[tokio::test]
+async fn another_version_is_proposed_only_before_the_broker_has_answered_in_this_one() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let yaml = format!("{{endpoint: 'mqtt://{}', subscribe: [{{filter: a, payload: text, topic: docs}}]}}", listener.local_addr().unwrap());
+    let compiled = compile::<MqttSource>(&yaml);
+    let connack = [0x20, 3, 0, 0, 0];
+    let mut causes = Vec::new();
+    for answer in [&[][..], &connack, &[]] {
+        let broker = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0, "CONNECT");
+            socket.write_all(answer).await.unwrap();
+        };
+        let host = TestHost::of(&*compiled);
+        let (ended, ()) = soon("the end", async { tokio::join!(start(&*compiled, &host), broker) }).await;
+        causes.push(format!("{:?}", ended.unwrap().unwrap_err()));
+    }
+    let proposes: Vec<bool> = causes.iter().map(|cause| cause.contains("set `version: 4`")).collect();
+    assert_eq!(proposes, [true, false, false], "{causes:#?}");
+}
+
 #[tokio::test]
 async fn a_port_that_is_no_mqtt_says_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -6,6 +6,7 @@ use millrace_mqtt::session::{Inbound, Opening, Session, Step};
 use millrace_mqtt::transport::Endpoint;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a device notices a dead connection.
@@ -53,6 +54,7 @@ impl Link {
             receive_maximum: 100,
             max_packet: 1 << 20,
             will: Some(will),
+            answered: Arc::default(),
         };
         loop {
             match tokio::time::timeout(KEEP_ALIVE, Session::open(&opening)).await {

@@ -35,6 +35,7 @@ impl Visitor {
             receive_maximum: 10,
             max_packet: 1 << 20,
             will: None,
+            answered: Default::default(),
         };
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {

@@ -132,6 +132,7 @@ pub fn opening(endpoint: &str, client_id: &str) -> Opening {
         receive_maximum: 65_535,
         max_packet: 64 << 20,
         will: None,
+        answered: Default::default(),
     }
 }
 
