@@ -235,7 +235,7 @@ impl Groups {
 
     /// Waits until all that is written by now is on the disk, whatever is promised for a commit.
     pub async fn synced(&self) -> Result<(), ResponseError> {
-        if self.journal.reach(self.journal.end()).await { Ok(()) } else { Err(ResponseError::CoordinatorNotAvailable) }
+        if self.journal.reach_at_once(self.journal.end()).await { Ok(()) } else { Err(ResponseError::CoordinatorNotAvailable) }
     }
 
     /// The offsets that a producer's transaction carried become visible, or vanish. Told again, it does nothing.

@@ -92,6 +92,11 @@ impl Journal {
         self.log.reach(offset).await
     }
 
+    /// As [`Journal::reach`], for one of several steps that wait for each other.
+    pub async fn reach_at_once(&self, offset: u64) -> bool {
+        self.log.reach_at_once(offset).await
+    }
+
     /// Offset behind all that is written by now.
     pub fn end(&self) -> u64 {
         self.log.end()

@@ -214,9 +214,9 @@ impl Partition {
         }
     }
 
-    /// Asks for an fdatasync of what is appended by now.
-    pub fn want_sync(&self) {
-        self.log.want_sync();
+    /// Asks for an fdatasync of what is appended by now, as one of several steps that wait for each other.
+    pub fn want_sync_at_once(&self) {
+        self.log.want_sync_at_once();
     }
 
     /// Waits until everything below `offset` is on the disk. False: the partition is gone.

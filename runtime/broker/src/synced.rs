@@ -24,10 +24,21 @@ impl SyncedLog {
 
     /// Waits until everything below `offset` is synced, and asks for it. False: the log was closed first.
     pub async fn reach(&self, offset: u64) -> bool {
-        if self.log.synced() >= offset {
-            return true;
+        if self.log.synced() < offset {
+            self.log.want_sync();
         }
-        self.log.want_sync();
+        self.synced_to(offset).await
+    }
+
+    /// As [`SyncedLog::reach`], for one of several steps that wait for each other.
+    pub async fn reach_at_once(&self, offset: u64) -> bool {
+        if self.log.synced() < offset {
+            self.log.want_sync_at_once();
+        }
+        self.synced_to(offset).await
+    }
+
+    async fn synced_to(&self, offset: u64) -> bool {
         self.synced.clone().wait_for(|synced| *synced >= offset).await.is_ok()
     }
 }

@@ -25,6 +25,7 @@ use crate::recover::{Newest, recover, salt};
 use crate::rewrite::Rewrite;
 use crate::segment::{Open, Segment};
 use crate::store::Shared;
+use crate::sync::APART;
 
 #[derive(Clone)]
 pub struct LogOptions {
@@ -151,7 +152,8 @@ pub(crate) struct State {
     /// A name may have been created or removed since the directory was synced.
     pub dir_unsynced: bool,
     pub syncing: bool,
-    pub wanted: bool,
+    /// Someone waits for a sync, which may start so long after the last one.
+    pub wanted: Option<Duration>,
     pub scheduled: Option<Instant>,
     pub last_sync: Option<Instant>,
     pub trouble: Option<Trouble>,
@@ -255,7 +257,7 @@ impl Inner {
             // A name may have been created just before a crash and its segment be in use again now.
             dir_unsynced: true,
             syncing: false,
-            wanted: false,
+            wanted: None,
             scheduled: None,
             last_sync: None,
             trouble: None,
@@ -322,7 +324,7 @@ impl Inner {
         }
         if state.held_bytes >= self.options.unsynced {
             self.refused.store(true, Relaxed);
-            self.request_sync(&mut state);
+            self.request_sync(&mut state, APART);
             return Err(AppendError::Full { bound: Bound::Unsynced, used: state.held_bytes, limit: self.options.unsynced });
         }
         // An empty segment may have been begun for a batch at a higher offset, which then failed.
@@ -409,7 +411,7 @@ impl Inner {
         self.end.store(state.end, Relaxed);
         self.bytes.fetch_add(size, Relaxed);
         if state.held_bytes >= self.options.unsynced / 2 || self.shared.is_half_full(held_by_all) {
-            self.request_sync(state);
+            self.request_sync(state, APART);
         } else {
             self.schedule(state, Instant::now() + self.options.sync);
         }
@@ -678,7 +680,12 @@ impl Log {
 
     /// Someone waits for what is appended by now: the next fdatasync starts when the last one has ended, but not within 5 ms of it.
     pub fn want_sync(&self) {
-        self.inner.want_sync();
+        self.inner.want_sync(APART);
+    }
+
+    /// As [`Log::want_sync`], at once when the last one has ended: for steps that wait for each other, where the rests between would add up.
+    pub fn want_sync_at_once(&self) {
+        self.inner.want_sync(Duration::ZERO);
     }
 
     /// Syncs what is appended by now, on this thread.

@@ -1,7 +1,7 @@
 //! When a log is synced, and what happens when that fails.
 //!
-//! Group commit: while someone waits, the next fdatasync starts when the last one has ended, but not within 5 ms of it; otherwise every
-//! `LogOptions::sync`. A log that is idle is not synced and not looked at.
+//! Group commit: while someone waits, the next fdatasync starts when the last one has ended, but not within 5 ms of it, unless one is in a
+//! hurry; otherwise every `LogOptions::sync`. A log that is idle is not synced and not looked at.
 //!
 //! A failed fdatasync may have thrown the written pages away and reports it once; another one on the same file would succeed and mean nothing. So what is
 //! not synced is written again, from memory, into a new segment, which voids it in the old one, and that is synced. While the disk goes
@@ -19,8 +19,8 @@ use crate::log::{Inner, State, Trouble};
 use crate::recover::{Newest, salt};
 use crate::segment::Open;
 
-/// Least time between the end of a sync and the start of the next.
-const APART: Duration = Duration::from_millis(5);
+/// Least time between the end of a sync and the start of the next, where nobody is in a hurry.
+pub const APART: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -41,20 +41,21 @@ impl Inner {
         self.shared.schedule(at, self.id, self.this.clone());
     }
 
-    /// Asks for a sync as soon as the last one is long enough ago.
-    pub fn request_sync(&self, state: &mut State) {
+    /// Asks for a sync as soon as the last one is so long ago.
+    pub fn request_sync(&self, state: &mut State, apart: Duration) {
         if state.synced == state.end {
             return;
         }
-        state.wanted = true;
+        let apart = state.wanted.map_or(apart, |other| other.min(apart));
+        state.wanted = Some(apart);
         let now = Instant::now();
-        let at = state.last_sync.map_or(now, |last| now.max(last + APART));
+        let at = state.last_sync.map_or(now, |last| now.max(last + apart));
         let at = state.trouble.as_ref().map_or(at, |trouble| at.max(trouble.retry_at));
         self.schedule(state, at);
     }
 
-    pub fn want_sync(&self) {
-        self.request_sync(&mut self.state.lock());
+    pub fn want_sync(&self, apart: Duration) {
+        self.request_sync(&mut self.state.lock(), apart);
     }
 
     /// A syncer's call; does nothing if the log was synced or scheduled anew since.
@@ -108,7 +109,7 @@ impl Inner {
                 }
             }
             let Some(covered) = self.cover(&mut state) else { return Ok(None) };
-            (state.syncing, state.wanted) = (true, false);
+            (state.syncing, state.wanted) = (true, None);
             covered
         };
         let result = self.sync_files(&covered);
@@ -175,8 +176,8 @@ impl Inner {
             state.faults.now = None;
             tracing::info!(log = self.name, "the disk syncs again");
         }
-        if state.wanted {
-            self.request_sync(state);
+        if let Some(apart) = state.wanted.take() {
+            self.request_sync(state, apart);
         } else if !state.held.is_empty() {
             self.schedule(state, Instant::now() + self.options.sync);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_log::faulty::{FaultyFs, Plan};
 use millrace_log::{AppendError, Bound, Budget, Full, KeepFree, Log, LogOptions, ReadBuf, Store, StoreError, StoreOptions};
@@ -151,6 +151,23 @@ fn someone_who_waits_is_told_when_the_batch_is_on_the_disk() {
         while told.recv_timeout(PATIENCE).unwrap() < i {}
         assert!(log.synced() >= i);
     }
+}
+
+/// Each step waits for the one before. With the rest of 5 ms between two syncs they could not be done in this time, without it they are within moments.
+#[test]
+fn steps_that_wait_for_each_other_do_not_rest_between_their_syncs() {
+    const STEPS: u32 = 2_000;
+    let store = Store::open("/s", in_memory(&FaultyFs::new(9), 1)).unwrap();
+    let (log, _) = store.log("a", LogOptions { sync: Duration::from_secs(3600), ..LogOptions::default() }).unwrap();
+    let (tell, told) = mpsc::channel();
+    log.on_sync(move |synced| tell.send(synced).unwrap());
+    let begun = Instant::now();
+    for i in 1..=u64::from(STEPS) {
+        push(&log, 100).unwrap();
+        log.want_sync_at_once();
+        while told.recv_timeout(PATIENCE).unwrap() < i {}
+    }
+    assert!(begun.elapsed() < (STEPS - 1) * Duration::from_millis(5), "{:?}", begun.elapsed());
 }
 
 #[test]
