@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -209,6 +210,15 @@ impl Kafka {
         for result in outcome {
             result.unwrap_or_else(|(topic, code)| panic!("cannot create topic {topic}: {code}"));
         }
+    }
+
+    /// Deletes all records that a partition has now.
+    pub fn delete_records(&self, topic: &str, partition: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client can be made");
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::End).expect("an offset");
+        let deleted = block_on(admin.delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
+        deleted.elements().iter().for_each(|part| part.error().expect("the records are deleted"));
     }
 
     /// The topics there are, with their numbers of partitions.

@@ -8,6 +8,7 @@
 //! - [`millrace`]: the runtime under test, from a YAML text.
 //! - [`apicurio`]: a foreign schema registry. [`decoders`]: foreign clients of one.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems. [`plant`]: OPC UA servers from three. [`script`]: how such peers take orders.
+//! - [`disk`]: a disk that is soon full.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
 //! - [`stub`]: a receiver that acknowledges and discards, for benchmarks.
 //! - [`tls`]: a certificate authority per test.
@@ -34,6 +35,7 @@ pub mod apicurio;
 pub mod cable;
 pub mod clients;
 pub mod decoders;
+pub mod disk;
 pub mod embedded;
 pub mod http;
 pub mod kafka;
@@ -55,6 +57,7 @@ pub use apicurio::Apicurio;
 pub use cable::Cable;
 pub use clients::{Program, Side};
 pub use decoders::Decoder;
+pub use disk::SmallDisk;
 pub use embedded::Embedded;
 pub use kafka::{Kafka, KafkaOptions};
 pub use millrace::{Factory, Ledger, Millrace};

@@ -2,11 +2,15 @@
 
 use crate::load::*;
 use millrace_tests::*;
+use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 const PATIENT: Duration = Duration::from_secs(60);
@@ -54,6 +58,76 @@ fn a_factory_with_its_own_broker_and_registry_stops_without_a_warning() {
     let log = millrace.log();
     let (_, end) = log.split_once("stopping: intake first").unwrap_or_else(|| panic!("it did not say that it stops\n{log}"));
     assert!(end.contains("stopped") && !end.contains("WARN") && !end.contains("ERROR"), "{end}");
+}
+
+/// What the broker says of each record of a producer.
+#[derive(Default)]
+struct Told {
+    acknowledged: AtomicUsize,
+    refused: Mutex<Vec<RDKafkaErrorCode>>,
+}
+
+impl ClientContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => drop(self.acknowledged.fetch_add(1, Relaxed)),
+            Err((error, _)) => self.refused.lock().expect("nobody panicked").extend(error.rdkafka_error_code()),
+        }
+    }
+}
+
+/// Produces, without trying again, until a record is refused; returns how many were acknowledged, and why one was not.
+fn produce_until_refused(kafka: &Kafka, topic: &str) -> (usize, RDKafkaErrorCode) {
+    let mut config = kafka.client();
+    config.set("enable.idempotence", "false").set("retries", "0").set("linger.ms", "2");
+    let producer: BaseProducer<Told> = config.create_with_context(Told::default()).expect("a producer can be made");
+    let value = vec![b'x'; 10_000];
+    let refusal = || producer.context().refused.lock().expect("nobody panicked").first().copied();
+    while refusal().is_none() {
+        let _ = producer.send(BaseRecord::<(), [u8]>::to(topic).payload(&value));
+        producer.poll(Duration::from_millis(1));
+    }
+    producer.flush(PATIENT).expect("everything is answered");
+    (producer.context().acknowledged.load(Relaxed), refusal().expect("there was one"))
+}
+
+/// Records of others fill the disk that the broker and the source's log share. Both say so, and go on when somebody has made room.
+#[test]
+fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_deleted() {
+    let (kafka, disk, count) = (Kafka::inside(free_port()), SmallDisk::of(60 << 20), 8_000);
+    let factory = Factory::on(&kafka).with("listen", kafka.brokers());
+    let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
+    let (factory, topic) = counters(factory, &kafka, count, "500/s");
+    let millrace = factory.start(&format!(
+        "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
+    ));
+    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 100);
+    let foreign = kafka.topic("foreign");
+    kafka.create_topic(&foreign, 1, &[]);
+    let (acknowledged, refusal) = produce_until_refused(&kafka, &foreign);
+    assert_eq!(refusal, RDKafkaErrorCode::KafkaStorageError);
+    assert!(acknowledged > 1_000, "{acknowledged}");
+    eventually("the source is held, and it is said why", || {
+        let held = millrace.connector("load")["log_held"].as_str().map(str::to_owned)?;
+        assert!(held.contains("disk"), "{held}");
+        assert_eq!(millrace.status()["disk"]["low"], true);
+        Some(())
+    });
+    assert!(millrace.ledger("load").received < count, "the disk was full too late");
+    assert_eq!(kafka.read(&foreign).len(), acknowledged, "what was acknowledged is there, what was refused is not");
+
+    kafka.delete_records(&foreign, 0);
+    let (more, _) = produce_until_refused(&kafka, &foreign);
+    assert!(more > 1_000, "{more}");
+    assert_eq!(kafka.read(&foreign).len(), more);
+    kafka.delete_records(&foreign, 0);
+    let ledger = finished(&millrace, count);
+    assert_eq!((ledger.appended, ledger.dropped_at_intake, ledger.dropped_from_log), (count, 0, 0), "{ledger:?}");
+    every_value_at_least_once(&kafka.read(&topic), count);
 }
 
 /// An idempotent producer that goes on while the broker dies: what was acknowledged is there once, in order.

@@ -205,43 +205,13 @@ fn largest_file(folder: &Path) -> PathBuf {
     largest.1
 }
 
-/// A small disk: a tmpfs of its own where root may mount one.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let folder = scratch("disk");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "millrace-tests"])
-            .arg(folder.path())
-            .output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
-    }
-}
-
 #[test]
 fn a_full_disk_holds_the_source_back_and_recovers_by_itself() {
     let mut kafka = Kafka::start();
     let count = 300_000;
-    let disk = SmallDisk::mount(24);
-    // Without the right to mount, the space to keep free is what makes the disk small.
-    let keep_free = match &disk {
-        Some(_) => "4MiB".to_owned(),
-        None => {
-            println!("no right to mount a tmpfs: the disk is made small by keep_free");
-            let stat = rustix::fs::statvfs(std::env::temp_dir().as_path()).expect("the file system can be asked");
-            format!("{}", stat.f_bavail * stat.f_frsize - (20 << 20))
-        }
-    };
+    let disk = SmallDisk::of(20 << 20);
     let (factory, topic) = counters(Factory::on(&kafka), &kafka, count, "60000/s");
-    let folder = disk.as_ref().map_or_else(|| factory.dir().join("data"), |disk| disk.0.path().join("data"));
-    let factory = factory.with("folder", folder.display()).with("keep_free", keep_free);
+    let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
     let text = format!("data_dir: $folder\nlog: {{keep_free: $keep_free, compression: none}}{COUNTERS}");
     let millrace = factory.start(&text);
     millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
