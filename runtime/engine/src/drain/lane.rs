@@ -17,7 +17,8 @@
 //! ```
 
 use super::client::Client;
-use super::{DrainOptions, Hindrance, Source};
+use super::pump::Source;
+use super::{DrainOptions, Hindrance};
 use crate::dead;
 use crate::frame::{self, Frame, Lane as LaneName, flag};
 use crate::intake::dead_letter_headers;
