@@ -155,6 +155,7 @@ impl<'a> Publishing<'a> {
     /// Sends what was read before the end: its numbers have moved.
     pub async fn flush(&mut self) {
         if let (Some((rows, docs, triggers)), Some(batch)) = (self.torn.take(), &mut self.batch) {
+            self.shared.readings.lock().await.unread(&batch.rows[rows..]);
             batch.rows.truncate(rows);
             batch.docs.truncate(docs);
             self.triggers.undo(triggers);

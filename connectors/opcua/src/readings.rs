@@ -76,6 +76,22 @@ impl Readings {
         Micros(self.last[handle].max(self.last[handle].saturating_neg()))
     }
 
+    /// These rows are dropped and may come again, or not: what came of their items ends before them.
+    #[cold]
+    pub fn unread(&mut self, rows: &[Row]) {
+        let mut firsts: HashMap<TagId, i64> = HashMap::new();
+        for row in rows.iter().filter(|row| !row.time.is_none()) {
+            let first = firsts.entry(row.tag).or_insert(row.time.0);
+            *first = row.time.0.min(*first);
+        }
+        for (handle, item) in self.items.iter().enumerate() {
+            let first = std::iter::once(&self.tags[handle]).chain(item.leaves.values()).filter_map(|tag| firsts.get(tag)).min();
+            if let Some(first) = first.filter(|first| self.last[handle] >= **first) {
+                self.last[handle] = 1 - first;
+            }
+        }
+    }
+
     /// An earlier process read the item up to here.
     pub fn was_read(&mut self, handle: usize, until: Micros) {
         if self.last[handle] <= 0 {
@@ -150,6 +166,7 @@ impl Readings {
             Ok(())
         })();
         if !tally.unknown.is_empty() {
+            self.unread(&batch.rows[rows..]);
             batch.rows.truncate(rows);
             batch.heap.truncate(heap);
         }
@@ -412,4 +429,34 @@ pub fn typed(def: &TagDef, kind: &str, values: Option<&std::collections::BTreeMa
         def.options = Arc::new(millrace_contract::TagOptions { values: Some(values.clone()), ..(*def.options).clone() });
     }
     def
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_rows_that_are_dropped_nothing_counts_as_read() {
+        let mut readings = Readings::default();
+        for tag in 0..3 {
+            let def = TagDef {
+                path: format!("tag{tag}"),
+                topic: "".into(),
+                address: String::new(),
+                kind: None,
+                part: "".into(),
+                options: Default::default(),
+            };
+            readings.add(TagId(tag), def, None);
+        }
+        readings.last = vec![90, 70, 0];
+        let row = |tag: u32, time: i64| {
+            let stamped =
+                Stamped { value: Value::Null, status: StatusCode::GOOD, source: Micros(time), server: Micros::NONE, structure: None };
+            row(TagId(tag), stamped, Origin::Change)
+        };
+        readings.unread(&[row(0, 80), row(0, 90)]);
+        assert_eq!([0, 1, 2].map(|handle| readings.watermark(handle)), [Micros(79), Micros(70), Micros(0)]);
+        assert_eq!(readings.begin_gap(0, Micros(95)), Micros(79));
+    }
 }

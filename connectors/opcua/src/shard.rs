@@ -484,7 +484,9 @@ impl Shard {
         let items: Vec<_> = new.into_iter().zip(nodes).collect();
         let readings = shared.readings.lock().await;
         subscription.make_plan(&readings, &shared.job);
-        subscription.monitor(session, &shared.job, &items, &readings).await?;
+        let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
+        drop(readings);
+        remember(shared, subscription, failed).await;
         Ok(())
     }
 
@@ -653,7 +655,7 @@ enum Lost {
     Nodes(usize, Vec<Found>),
 }
 
-/// A subscription that was just made, for a process that takes this one's place; and what of it can't be read.
+/// A subscription that was just made, or has other items now, for a process that takes this one's place; and what of it can't be read.
 async fn remember(shared: &Shared, subscription: &Subscription, failed: Vec<(usize, StatusCode)>) {
     let mut batch = shared.io.batch().await;
     let mut readings = shared.readings.lock().await;
