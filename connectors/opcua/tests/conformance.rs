@@ -14,9 +14,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 #[global_allocator]
 static MEMORY: CountingAllocator = CountingAllocator;
+
+/// Memory is counted for the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The suite has no number that is as large.
 const NUMBERS: usize = 1_100;
@@ -25,12 +29,16 @@ const ZERO: u64 = 1_000_000;
 /// The node of the pump, behind those of the numbers.
 const PUMP: usize = NUMBERS;
 
-struct Fixture;
+struct Fixture {
+    /// More of its YAML.
+    more: &'static str,
+}
 
 struct Bench {
     shop: Arc<Shop>,
     cable: FaultProxy,
     folder: tempfile::TempDir,
+    more: &'static str,
     is_over: Arc<AtomicBool>,
 }
 
@@ -41,7 +49,7 @@ impl SourceFixture for Fixture {
         let shop = tokio::task::spawn_blocking(move || Shop::start(options).expect("opens")).await.expect("starts");
         let cable = FaultProxy::to(format!("127.0.0.1:{}", shop.port())).await;
         let folder = tempfile::tempdir().expect("a folder");
-        Box::new(Bench { shop: Arc::new(shop), cable, folder, is_over: Arc::default() })
+        Box::new(Bench { shop: Arc::new(shop), cable, folder, more: self.more, is_over: Arc::default() })
     }
 }
 
@@ -50,9 +58,10 @@ impl Device for Bench {
     fn compile(&self) -> Box<dyn Compiled> {
         let numbers: String = (0..NUMBERS).map(|n| format!("n{n}: 'p:s=Load.N{n:06}', ")).collect();
         let yaml = format!(
-            "{{endpoint: 'opc.tcp://{}', keep_alive: 2s, namespaces: {{p: '{NAMESPACE}'}}, groups: [{{every: 50ms, sampling: 10ms, \
+            "{{endpoint: 'opc.tcp://{}', keep_alive: 2s, namespaces: {{p: '{NAMESPACE}'}}, {}groups: [{{every: 50ms, sampling: 10ms, \
              tags: {{{numbers}order: 'p:s=Press1.Order'}}}}, {{every: 50ms, sampling: 0s, queue: 5000, tags: {{pump: 'p:s=Load.N{PUMP:06}'}}}}]}}",
-            self.cable.addr()
+            self.cable.addr(),
+            self.more
         );
         let context = Context { data_dir: self.folder.path().into(), ..context("press", &[]) };
         compile::<OpcUaSource>(&yaml, &context).unwrap_or_else(|problems| panic!("{problems}"))
@@ -103,5 +112,12 @@ impl Drop for Bench {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_conforms() {
-    conformance::source(&Fixture).await;
+    let _turn = ONE_AT_A_TIME.lock().await;
+    conformance::source(&Fixture { more: "" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_conforms_when_it_keeps_how_far_each_tag_was_read() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    conformance::source(&Fixture { more: "history: {from: last}, " }).await;
 }
