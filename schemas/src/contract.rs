@@ -374,6 +374,21 @@ impl Contract {
     }
 }
 
+impl Contract {
+    /// Appends a value that was written with another Avro schema as this one has it; `None` where it is no such value, or means nothing here.
+    pub fn resolve(&self, writer: &Self, value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        let start = out.len();
+        let resolved = match (&self.rules, &writer.rules) {
+            (Rules::Avro(reader), Rules::Avro(writer)) => reader.resolve(writer, value, out),
+            _ => None,
+        };
+        if resolved.is_none() {
+            out.truncate(start);
+        }
+        resolved
+    }
+}
+
 fn read_all(document: &[u8], write: impl FnOnce(&mut Scanner<'_>) -> Result<(), Box<Misfit>>) -> Result<(), Box<Misfit>> {
     let mut scanner = Scanner::new(document)?;
     write(&mut scanner)?;

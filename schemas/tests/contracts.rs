@@ -50,6 +50,66 @@ const ORDER: &str = r#"{
   ]
 }"#;
 
+/// Each pair: a schema, a document written with it, and the schema it is read with; what comes out is what apache-avro makes of it.
+#[test]
+fn what_another_avro_schema_wrote_is_read_as_apache_avro_reads_it() {
+    let record = |fields: Json| json!({"type": "record", "name": "R", "fields": fields});
+    let one = |of: Json| record(json!([{"name": "a", "type": of}]));
+    let symbols = |names: Json| json!({"type": "enum", "name": "E", "symbols": names, "default": "x"});
+    let table = [
+        (
+            record(json!([{"name": "b", "type": "long"}, {"name": "a", "type": "string"}])),
+            json!({"a": "t", "b": -7}),
+            record(json!([{"name": "a", "type": "string"}, {"name": "b", "type": "long"}, {"name": "c", "type": "int", "default": 5}])),
+        ),
+        (
+            record(json!([{"name": "gone", "type": {"type": "map", "values": ["null", "R"]}}, {"name": "a", "type": "int"}])),
+            json!({"gone": {"k": {"gone": {}, "a": 1}}, "a": 2}),
+            one(json!("long")),
+        ),
+        (one(json!("int")), json!({"a": 3}), one(json!("double"))),
+        (one(json!("float")), json!({"a": 0.5}), one(json!("double"))),
+        (one(json!("string")), json!({"a": "text"}), one(json!("bytes"))),
+        (one(json!("long")), json!({"a": 9}), one(json!(["null", "string", "long"]))),
+        (one(json!(["string", "null", "long"])), json!({"a": 9}), one(json!(["null", "long", "string"]))),
+        (one(json!(["null", "long"])), json!({"a": 4}), one(json!("long"))),
+        (one(symbols(json!(["y", "x", "z"]))), json!({"a": "y"}), one(symbols(json!(["x", "y"])))),
+        (one(symbols(json!(["y", "x", "z"]))), json!({"a": "z"}), one(symbols(json!(["x", "y"])))),
+        (one(json!({"type": "array", "items": "int"})), json!({"a": [1, 2, 300]}), one(json!({"type": "array", "items": "long"}))),
+        (one(json!({"type": "map", "values": "int"})), json!({"a": {"k": 70000}}), one(json!({"type": "map", "values": ["null", "int"]}))),
+    ];
+    for (writer, document, reader) in table {
+        let (writer, reader) = (writer.to_string(), reader.to_string());
+        let (from, to) = (compile(Kind::Avro, &writer), compile(Kind::Avro, &reader));
+        let written = fit(&from, &document.to_string()).unwrap();
+        let mut ours = Vec::new();
+        to.resolve(&from, &written, &mut ours).unwrap_or_else(|| panic!("{document} of {writer} cannot be read with {reader}"));
+        let (w, r) = (apache_avro::Schema::parse_str(&writer).unwrap(), apache_avro::Schema::parse_str(&reader).unwrap());
+        let theirs = GenericDatumReader::builder(&w).reader_schema(&r).build().unwrap().read_value(&mut &*written).unwrap();
+        assert_eq!(read(&reader, &ours), theirs, "{document} of {writer} with {reader}");
+        for cut in 0..written.len() {
+            assert_eq!(to.resolve(&from, &written[..cut], &mut ours), None, "half of {document}");
+        }
+    }
+}
+
+#[test]
+fn what_means_nothing_in_another_avro_schema_is_refused() {
+    let one = |of: Json| compile(Kind::Avro, &json!({"type": "record", "name": "R", "fields": [{"name": "a", "type": of}]}).to_string());
+    let time = |unit: &str| json!({"type": "long", "logicalType": unit});
+    for (writer, document, reader) in [
+        (json!("long"), json!({"a": 1}), json!("int")),
+        (json!("long"), json!({"a": 1}), json!(["null", "string"])),
+        (json!(["null", "long"]), json!({"a": null}), json!("long")),
+        (time("timestamp-millis"), json!({"a": 1}), time("timestamp-micros")),
+    ] {
+        let (from, to) = (one(writer.clone()), one(reader.clone()));
+        let mut out = b"before".to_vec();
+        assert_eq!(to.resolve(&from, &fit(&from, &document.to_string()).unwrap(), &mut out), None, "{writer} as {reader}");
+        assert_eq!(out, b"before");
+    }
+}
+
 /// As apache-avro reads it.
 fn read(schema: &str, bytes: &[u8]) -> Avro {
     let schema = apache_avro::Schema::parse_str(schema).unwrap();

@@ -20,6 +20,7 @@ use crate::topics::Topics;
 use millrace_contract::{Guarantee, Model, Status};
 use millrace_kafka::Settings;
 use millrace_log::{Full, KeepFree, Store, StoreOptions};
+use millrace_registry::Client;
 use millrace_schemas::Micros;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ pub struct EngineOptions {
     /// Warn when a log is this full (0..1), or will be within this time.
     pub alarm: (f64, Duration),
     /// The schema registry; `None`: values go out without ids.
-    pub registry: Option<Arc<millrace_registry::Client>>,
+    pub registry: Option<Arc<Client>>,
 }
 
 /// A running engine.
@@ -209,12 +210,12 @@ impl Engine {
         }
         let mut sinks = Vec::new();
         for spec in works.sinks {
-            sinks.push(start_sink(spec, &works.site, &topics, &options.settings, options.registry.is_some())?);
+            sinks.push(start_sink(spec, &works.site, &topics, &options.settings, &options.registry)?);
         }
         for (index, rules) in works.commands.into_iter().enumerate() {
             let Some((own, (remote, target))) = own.clone().zip(remotes.get(&rules.source).cloned()) else { continue };
             let parts = CommandParts { rules: Arc::new(rules), index, remote, target, own };
-            sinks.push(start_commands(parts, &works.site, &topics, &options.settings, options.registry.is_some())?);
+            sinks.push(start_commands(parts, &works.site, &topics, &options.settings, &options.registry)?);
         }
         let watched: Vec<Arc<Intake>> = sources.iter().map(|s| s.host.intake.clone()).collect();
         let watcher = tokio::spawn(crate::alarm::watch(watched, store.clone(), options.alarm));
@@ -291,7 +292,13 @@ impl Engine {
     }
 }
 
-fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings, is_prefixed: bool) -> Result<RunningSink, String> {
+fn start_sink(
+    spec: SinkSpec,
+    site: &str,
+    topics: &Topics,
+    settings: &Settings,
+    registry: &Option<Arc<Client>>,
+) -> Result<RunningSink, String> {
     let board = Arc::new(Board::default());
     let topics = topics.clone();
     let compiled = spec.compiled;
@@ -304,7 +311,7 @@ fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings, 
             from_latest: spec.from_latest,
             connector: format!("{site}/{}", spec.name),
             known: topics.clone(),
-            is_prefixed,
+            registry: registry.clone(),
             dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
             make: Box::new(move || compiled.sink().expect("compiled as a sink")),
             board: board.clone(),
@@ -314,7 +321,13 @@ fn start_sink(spec: SinkSpec, site: &str, topics: &Topics, settings: &Settings, 
     Ok(RunningSink { name: spec.name, type_name: spec.type_name, board, task })
 }
 
-fn start_commands(parts: CommandParts, site: &str, topics: &Topics, settings: &Settings, is_prefixed: bool) -> Result<RunningSink, String> {
+fn start_commands(
+    parts: CommandParts,
+    site: &str,
+    topics: &Topics,
+    settings: &Settings,
+    registry: &Option<Arc<Client>>,
+) -> Result<RunningSink, String> {
     let board = Arc::new(Board::default());
     let topics = topics.clone();
     let rules = parts.rules.clone();
@@ -331,7 +344,7 @@ fn start_commands(parts: CommandParts, site: &str, topics: &Topics, settings: &S
             from_latest: true,
             connector: format!("{site}/{}", rules.name),
             known: topics.clone(),
-            is_prefixed,
+            registry: registry.clone(),
             dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
             make: Box::new(move || Box::new(CommandSink::new(parts.clone()))),
             board: board.clone(),

@@ -35,5 +35,6 @@ pub mod tags;
 pub mod taps;
 pub mod topics;
 pub mod wide;
+pub mod writers;
 
 pub use engine::{Engine, EngineOptions, EngineReport};

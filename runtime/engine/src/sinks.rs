@@ -18,8 +18,10 @@
 use crate::dead;
 use crate::status::Board;
 use crate::topics::{Format, Topics};
+use crate::writers::Writers;
 use millrace_contract::{Failure, Flush, Flushed, Input, Partition, Record, Records, Refused, Sink, Status};
 use millrace_kafka::{Class, Connection, Consumer, KafkaError, Message, Polled, Settings, Start, TopicPartition};
+use millrace_registry::{Client, SchemaId};
 use millrace_schemas::{Batch, Micros, Span, avro, json, protobuf, push_header};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -64,8 +66,8 @@ pub struct SinkOptions {
     pub dead_letter: DeadLetterOf,
     /// What is known of the topics: their formats.
     pub known: Topics,
-    /// Values of topics with a schema begin with a registry's prefix.
-    pub is_prefixed: bool,
+    /// Where there is one, values of topics with a schema begin with its prefix.
+    pub registry: Option<Arc<Client>>,
     /// Makes a new instance: at start, and after a failure.
     pub make: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     pub board: Arc<Board>,
@@ -219,6 +221,7 @@ struct Session<'r> {
     parts: HashMap<TopicPartition, Part>,
     records: Records,
     letters: dead::Letters,
+    writers: Option<Writers>,
     /// Dead letters sent since the last commit.
     letters_open: bool,
     flush_at: Instant,
@@ -246,6 +249,7 @@ impl<'r> Session<'r> {
             parts: HashMap::new(),
             records: Records::default(),
             letters: dead::Letters::new(&options.settings),
+            writers: options.registry.clone().map(|client| Writers::new(client, runner.tokio.clone())),
             letters_open: false,
             flush_at: Instant::now() + flush_every,
             flush_every,
@@ -353,7 +357,9 @@ impl<'r> Session<'r> {
         for record in std::mem::take(&mut self.records.records) {
             let Some(value) = record.value else { continue };
             let format = self.runner.options.known.get(&self.records.partition(&record).topic).format;
-            match decode_sample(format, self.records.of(value), &mut batch) {
+            let writers = self.writers.as_mut().filter(|_| usize::from(record.prefix) == SchemaId::PREFIX);
+            let whole = Span { start: value.start - u32::from(record.prefix), len: value.len + u32::from(record.prefix) };
+            match decode_sample(format, self.records.of(whole), record.prefix, writers, &mut batch)? {
                 Ok(()) => kept.push(record),
                 Err(reason) => self.letter(&record, &reason)?,
             }
@@ -664,7 +670,7 @@ fn push(records: &mut Records, message: &Message<'_>, options: &SinkOptions) {
     };
     let (key, mut value) = (message.key().map(&mut copy), message.value().map(&mut copy));
     let mut prefix = 0;
-    if options.is_prefixed
+    if options.registry.is_some()
         && let (Some(span), Some(bytes)) = (&mut value, message.value())
     {
         prefix = options.known.get(message.topic()).prefix_of(bytes);
@@ -686,18 +692,29 @@ fn push(records: &mut Records, message: &Message<'_>, options: &SinkOptions) {
     });
 }
 
-/// Reads a sample in any of its forms. JSON can't be confused: Avro begins with the length of the tag, which is not negative, as `{` would be.
-fn decode_sample(format: Format, value: &[u8], batch: &mut Batch) -> Result<(), String> {
+/// Reads a sample in any of its forms, behind a prefix. JSON can't be confused: Avro begins with the length of the tag, which is not negative, as
+/// `{` would be. The inner error says why it is none.
+///
+/// Errors: the registry can't be asked for the schema it was written with.
+fn decode_sample(
+    format: Format,
+    whole: &[u8],
+    prefix: u8,
+    writers: Option<&mut Writers>,
+    batch: &mut Batch,
+) -> Result<Result<(), String>, Failure> {
     let rows = batch.rows.len();
-    let outcome = match format {
-        Format::Protobuf => protobuf::decode(value, batch),
-        _ if value.first() == Some(&b'{') => json::decode(value, batch),
-        _ => avro::decode(value, batch),
+    let value = &whole[usize::from(prefix)..];
+    let outcome = match (format, writers.zip(SchemaId::split(whole))) {
+        (Format::Protobuf, _) => protobuf::decode(value, batch).map_err(|error| error.to_string()),
+        _ if value.first() == Some(&b'{') => json::decode(value, batch).map_err(|error| error.to_string()),
+        (_, Some((writers, (id, value)))) => writers.decode(id, value, batch)?,
+        (_, None) => avro::decode(value, batch).map_err(|error| error.to_string()),
     };
-    outcome.map_err(|error| {
+    Ok(outcome.map_err(|error| {
         batch.rows.truncate(rows);
         format!("is no sample: {error}")
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -728,7 +745,8 @@ mod tests {
     fn what_is_no_sample_is_refused_with_the_reason_and_leaves_no_row() {
         let mut batch = Batch::new();
         for bytes in [&b"{\"tag\": 1}"[..], b"", b"\xff\xff", b"hello"] {
-            assert!(decode_sample(Format::Avro, bytes, &mut batch).unwrap_err().starts_with("is no sample: "));
+            let refused = decode_sample(Format::Avro, bytes, 0, None, &mut batch).unwrap().unwrap_err();
+            assert!(refused.starts_with("is no sample: "));
             assert!(batch.rows.is_empty());
         }
     }

@@ -19,6 +19,7 @@
 //! Fields may come in any order: they are written as they come and put in order at the record's end.
 
 mod parse;
+mod resolve;
 mod show;
 
 use super::number::{self, Inexact, Unscaled};
@@ -53,6 +54,8 @@ enum Type {
     Enum {
         symbols: HashMap<Box<str>, i64>,
         name: Box<str>,
+        /// What a reader takes a symbol for that it does not know.
+        default: Option<i64>,
     },
     /// `size`: of a fixed.
     Decimal {
@@ -216,7 +219,7 @@ impl Avro {
                 Ok(())
             }
             Type::Text => text(s, out, "a string"),
-            Type::Enum { symbols, name } => {
+            Type::Enum { symbols, name, .. } => {
                 let before = *s;
                 let symbol = if s.peek()? == Next::Text { symbols.get(&*s.text()?.cow()) } else { None };
                 let symbol = symbol.ok_or_else(|| Misfit::expected(&before, format!("a symbol of {name}: {}", listed(symbols))))?;

@@ -1,6 +1,8 @@
 //! What Millrace writes, decoded by foreign clients as they are: samples, documents and wide records in all three formats, through the
 //! embedded registry and through a foreign one.
 
+use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use millrace_registry::{Kind, Parsed, Schema};
@@ -75,6 +77,78 @@ const TOPICS: [(&str, &[Found<'_>]); 10] = [
     ("scan.avro", WIDE),
     ("scan.json", WIDE),
 ];
+
+/// An older telemetry schema: other places, other symbols, other branches, a field that is no more, and some that were not yet.
+const OLD_SAMPLE: &str = r#"{"type":"record","name":"Sample","namespace":"millrace","fields":[
+  {"name":"source","type":"string"},
+  {"name":"seq","type":"long"},
+  {"name":"tag","type":"string"},
+  {"name":"notes","type":{"type":"array","items":"string"}},
+  {"name":"value","type":["double","null"]},
+  {"name":"time","type":{"type":"long","logicalType":"timestamp-micros"}},
+  {"name":"read_time","type":{"type":"long","logicalType":"timestamp-micros"}},
+  {"name":"time_source","type":{"type":"enum","name":"TimeSource","symbols":["device","server","gateway"]}},
+  {"name":"quality","type":{"type":"enum","name":"Quality","symbols":["bad","good"]}},
+  {"name":"origin","type":{"type":"enum","name":"Origin","symbols":["poll","change"]}}]}"#;
+
+#[test]
+fn a_sink_reads_a_sample_by_the_schema_it_was_written_with() {
+    let (kafka, registry) = (Kafka::inside(free_port()), free_port());
+    let topic = kafka.topic("telemetry");
+    let factory = Factory::on(&kafka).with("listen", kafka.brokers()).with("registry", registry).with("topic", &topic);
+    std::fs::create_dir(factory.dir().join("out")).expect("a folder can be made");
+    let millrace = factory.start(
+        "kafka: {brokers: embedded, embedded: {listen: \"$listen\"}}\n\
+         schemas: {registry: embedded, listen: \"127.0.0.1:$registry\"}\n\
+         topics: {$topic: {format: avro, schema: telemetry}}\n\
+         sources: {load: {type: generator, at: new, topic: $topic, tags: 1, rate: 100/s, shapes: [counter], count: 5, report: all}}\n\
+         sinks: {archive: {type: file, topics: [$topic], lines: samples, path: \"$dir/out/{topic}.ndjson\"}}\n",
+    );
+    millrace.drained_when("load", |ledger| ledger.received >= 5);
+    let body = json!({"schema": OLD_SAMPLE}).to_string();
+    let (status, answer) = http::request(registry, "POST", "/subjects/old-value/versions", &body).expect("the registry answers");
+    assert_eq!(status, 200, "{answer}");
+    let answer: Value = serde_json::from_str(&answer).expect("an id");
+    let id = answer["id"].as_i64().and_then(|id| i32::try_from(id).ok()).expect("an id");
+
+    let schema = apache_avro::Schema::parse_str(OLD_SAMPLE).expect("a schema");
+    let sample = Avro::Record(vec![
+        ("source".into(), Avro::String("acme/old/cells".into())),
+        ("seq".into(), Avro::Long(77)),
+        ("tag".into(), Avro::String("acme/old/speed".into())),
+        ("notes".into(), Avro::Array(vec![Avro::String("no more".into())])),
+        ("value".into(), Avro::Union(0, Box::new(Avro::Double(12.5)))),
+        ("time".into(), Avro::TimestampMicros(1_750_000_000_000_001)),
+        ("read_time".into(), Avro::TimestampMicros(1_750_000_000_000_002)),
+        ("time_source".into(), Avro::Enum(0, "device".into())),
+        ("quality".into(), Avro::Enum(1, "good".into())),
+        ("origin".into(), Avro::Enum(0, "poll".into())),
+    ]);
+    let mut old = [&[0][..], &id.to_be_bytes()].concat();
+    old.extend(GenericDatumWriter::builder(&schema).build().and_then(|writer| writer.write_value_to_vec(sample)).expect("it fits"));
+    kafka.produce(&topic, [("old", &*old)]);
+    // Of an id that nobody knows nothing is guessed.
+    let stray = [&[0, 0x7F, 0, 0, 0][..], &old[5..]].concat();
+    kafka.produce(&topic, [("stray", &*stray)]);
+
+    let found = eventually("the samples are in the file", || {
+        let text = std::fs::read_to_string(millrace.dir().join(format!("out/{topic}.ndjson"))).ok()?;
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (lines.len() == 6).then_some(lines)
+    });
+    let tag = |line: &Value| line["tag"].as_str().expect("a tag").to_owned();
+    assert_eq!(found.iter().filter(|line| tag(line).contains("/new/")).count(), 5, "{found:#?}");
+    let old = found.iter().find(|line| tag(line) == "acme/old/speed").expect("the old one");
+    let expected = json!({"value": 12.5, "time": 1_750_000_000_000_001_i64, "read_time": 1_750_000_000_000_002_i64, "time_source": "device",
+        "origin": "poll", "source": "acme/old/cells", "seq": 77, "status": 0, "def": 0});
+    for (key, value) in expected.as_object().expect("an object") {
+        assert_eq!(&old[key], value, "{key} of {old}");
+    }
+    let dead = kafka.follow(&format!("{topic}.dead")).count(1)[0].clone();
+    let reason = dead.header("__connect.errors.exception.message").expect("a reason");
+    assert!(reason.contains("does not know its schema, id 2130706432"), "{reason}");
+    assert_eq!(dead.value.as_deref(), Some(&*stray));
+}
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

@@ -152,7 +152,7 @@ impl Bench {
             from_latest: false,
             connector: "acme/plant/target".into(),
             known: Topics::default(),
-            is_prefixed: false,
+            registry: None,
             dead_letter: Box::new(|topic| format!("{topic}.dead").into()),
             make: Box::new(move || {
                 *target.instances.lock() += 1;

@@ -123,7 +123,8 @@ impl Parser<'_, '_> {
                         return Err(Fault::new(format!("enum {name} has {text} twice")));
                     }
                 }
-                self.declare(name, |name| Type::Enum { symbols, name })
+                let default = map.get("default").and_then(Value::as_str).and_then(|default| symbols.get(default)).copied();
+                self.declare(name, |name| Type::Enum { symbols, name, default })
             }
             "fixed" => {
                 let (name, _) = self.full_name(map, namespace)?;

@@ -13,7 +13,7 @@ impl Avro {
         rest.is_empty().then_some(())
     }
 
-    fn shown(&self, id: Id, rest: &mut &[u8], out: &mut Vec<u8>, depth: i16) -> Option<()> {
+    pub(super) fn shown(&self, id: Id, rest: &mut &[u8], out: &mut Vec<u8>, depth: i16) -> Option<()> {
         if depth > DEPTH {
             return None;
         }
@@ -107,18 +107,18 @@ impl Avro {
     }
 }
 
-fn take<'b>(rest: &mut &'b [u8], len: usize) -> Option<&'b [u8]> {
+pub(super) fn take<'b>(rest: &mut &'b [u8], len: usize) -> Option<&'b [u8]> {
     let (taken, left) = rest.split_at_checked(len)?;
     *rest = left;
     Some(taken)
 }
 
-fn sized<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+pub(super) fn sized<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let len = usize::try_from(long(rest)?).ok()?;
     take(rest, len)
 }
 
-fn long(rest: &mut &[u8]) -> Option<i64> {
+pub(super) fn long(rest: &mut &[u8]) -> Option<i64> {
     let mut value = 0_u64;
     for n in 0..10 {
         let byte = take(rest, 1)?[0];
