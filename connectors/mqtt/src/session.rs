@@ -12,7 +12,7 @@
 //! message is not an end: its beginning is kept, the rest passes by, and it is handed over as what it is, so that nothing loops on it.
 
 use crate::packet::{self, Connack, Connect, Frame, Malformed, Packet, Qos, Version, Will, code_name};
-use crate::transport::{Endpoint, Wire};
+use crate::transport::{Endpoint, Wire, tell_when};
 use millrace_contract::Failure;
 use millrace_kit::{Login, Tls};
 use std::future::Future;
@@ -296,6 +296,8 @@ pub struct Line {
     pinged: Option<Instant>,
     /// Since when bytes wait that the peer does not take.
     stuck: Option<Instant>,
+    /// The kernel is asked to say nothing of a few bytes.
+    rests: bool,
 }
 
 impl Line {
@@ -312,6 +314,14 @@ impl Line {
             last_read: now,
             pinged: None,
             stuck: None,
+            rests: false,
+        }
+    }
+
+    /// Nothing will be read for a while, or no longer so.
+    pub fn rest(&mut self, rests: bool) {
+        if std::mem::replace(&mut self.rests, rests) != rests {
+            tell_when(self.wire.socket(), if rests { READ_BYTES } else { 1 });
         }
     }
 

@@ -433,6 +433,7 @@ impl<'a> Live<'a> {
                 }
             };
             let read = has_batch && paced.is_none() && self.acks.len() < window;
+            self.session.line.rest(paced.is_some());
             match self.session.alongside(read, event).await? {
                 Step::Read => self.take_in().await?,
                 Step::Done(Event::Durable(head)) => self.durable(head),

@@ -8,18 +8,51 @@ use millrace_contract::Failure;
 use millrace_kit::Tls;
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// A stream of bytes both ways, whatever is beneath it.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+/// A stream of bytes both ways, whatever is between it and the socket.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl Wire for Box<dyn Wire> {
+    fn socket(&self) -> &TcpStream {
+        (**self).socket()
+    }
+}
+
+/// Has the kernel say that bytes have come only when there are this many, or the peer is gone. One: at once.
+///
+/// A socket that rests would otherwise wake a thread for each segment that comes meanwhile. Where the kernel does not do it, that is all that happens.
+pub fn tell_when(socket: &TcpStream, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is open while the stream is borrowed, and the option's value is one int that outlives the call.
+    unsafe {
+        let value = std::ptr::from_ref(&bytes).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, size_of_val(&bytes) as libc::socklen_t);
+    }
+}
 
 /// `mqtt://host`, `mqtts://host:port`, `ws://host/path` or `wss://host/path`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +138,12 @@ struct Messages<S> {
     socket: WebSocketStream<S>,
     /// What of the last message is not read yet.
     rest: Bytes,
+}
+
+impl<S: Wire> Wire for Messages<S> {
+    fn socket(&self) -> &TcpStream {
+        self.socket.get_ref().socket()
+    }
 }
 
 impl<S: Wire> AsyncRead for Messages<S> {

@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Under load the polling thread takes reports this often, many at once: who waits for them wakes it.
-const NAP: Duration = Duration::from_millis(10);
+const NAP: Duration = Duration::from_millis(20);
 /// Reports of a group never exceed this.
 const REPORTS: usize = 1024;
 /// How often a producer whose cluster is away asks whether it is back.
