@@ -7,7 +7,7 @@
 
 use crate::figures::{Child, LONG, Row, child, cpu_over, row, start_stub, stub_port};
 use millrace_tests::wait::within;
-use millrace_tests::{Cable, Factory, Kafka, Millrace, Process, Record, free_port, scratch};
+use millrace_tests::{Cable, Factory, Kafka, Millrace, Process, Record, Registry, free_port, scratch};
 use opcua::client::{ClientBuilder, DataChangeCallback, IdentityToken};
 use opcua::crypto::SecurityPolicy;
 use opcua::types::{
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 const OPCUA: &str = "
+schemas: {registry: '$registry'}
 topics: {$topic: {format: avro, schema: telemetry, partitions: 6}}
 sources:
   shop:
@@ -71,7 +72,10 @@ fn ours(nodes: u64, security: &str, window: Duration) -> (f64, f64, u64, u64) {
     let (_shop, endpoint, _dir) = shop(nodes);
     let port = stub_port();
     let _stub = start_stub(port);
-    let factory = Factory::at(&format!("127.0.0.1:{port}")).with("topic", "load").with("endpoint", &endpoint).with("security", security);
+    // As plants have it: an id in front of each value, and no header beside it.
+    let registry = Registry::start();
+    let factory = Factory::at(&format!("127.0.0.1:{port}")).with("registry", registry.url());
+    let factory = factory.with("topic", "load").with("endpoint", &endpoint).with("security", security);
     let mut millrace = factory.start(OPCUA);
     if !security.is_empty() {
         millrace.wait_word("shop", "Blocked");
@@ -131,7 +135,7 @@ fn through(event: Event, values: u64) -> (u64, u64, u64) {
     let cable = Cable::to(port);
     let kafka = Kafka::start();
     let topic = kafka.topic("load");
-    let factory = Factory::on(&kafka).with("topic", &topic).with("security", "");
+    let factory = Factory::on(&kafka).with("registry", "none").with("topic", &topic).with("security", "");
     let factory = factory.with("endpoint", format!("opc.tcp://127.0.0.1:{}", cable.port()));
     let mut millrace = factory.start(&OPCUA.replace("format: avro, schema: telemetry", "format: json"));
     let so_far = |millrace: &Millrace| millrace.ledger("shop").produced;
