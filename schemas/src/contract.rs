@@ -466,3 +466,32 @@ pub fn fuzz_document(bytes: &[u8]) {
         }
     }
 }
+
+/// Reads any bytes as what another version of a schema wrote; for the fuzzer.
+#[doc(hidden)]
+pub fn fuzz_resolved(bytes: &[u8]) {
+    static SCHEMAS: std::sync::LazyLock<[Contract; 2]> = std::sync::LazyLock::new(|| {
+        const WRITER: &str = r#"{"type":"record","name":"R","fields":[
+            {"name":"items","type":{"type":"array","items":["int","bytes","R"]}},
+            {"name":"id","type":"string"},
+            {"name":"kind","type":{"type":"enum","name":"K","symbols":["B","A"]}},
+            {"name":"gone","type":{"type":"map","values":"float"}},
+            {"name":"next","type":["R","null"]}]}"#;
+        const READER: &str = r#"{"type":"record","name":"R","fields":[
+            {"name":"id","type":"bytes"},
+            {"name":"kind","type":{"type":"enum","name":"K","symbols":["A","C"],"default":"C"}},
+            {"name":"next","type":["null","R"],"default":null},
+            {"name":"price","type":["null","double"],"default":null},
+            {"name":"items","type":{"type":"array","items":["double","bytes","R"]},"default":[]}]}"#;
+        [WRITER, READER].map(|text| Contract::compile(Kind::Avro, text, None, &mut |_| None).expect("is a schema"))
+    });
+    let [writer, reader] = &*SCHEMAS;
+    let (mut once, mut twice) = (Vec::new(), Vec::new());
+    match reader.resolve(writer, bytes, &mut once) {
+        Some(()) => {
+            assert!(reader.resolve(reader, &once, &mut twice).is_some(), "what was resolved is a value of the reader's");
+            assert_eq!(once, twice);
+        }
+        None => assert!(once.is_empty(), "what means nothing leaves nothing behind"),
+    }
+}

@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz_document),
@@ -25,6 +25,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("protobuf_sample", millrace_schemas::protobuf::fuzz_protobuf_sample),
     ("registry_record", millrace_registry::fuzz::fuzz_record),
     ("registry_schema", millrace_registry::fuzz::fuzz_schema),
+    ("resolved", millrace_schemas::contract::fuzz_resolved),
     ("schema", millrace_schemas::contract::fuzz_schema),
     ("sparkplug", millrace_mqtt::sparkplug::fuzz_sparkplug),
 ];
