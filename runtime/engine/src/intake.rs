@@ -131,6 +131,20 @@ struct Acks {
     done: u64,
     /// Ack ids whose lanes are not all synced.
     pending: VecDeque<Unsynced>,
+    /// How many of them are held.
+    holding: usize,
+}
+
+impl Acks {
+    /// Lets go of what is synced: below these heads in every lane. Not every source asks what is durable.
+    fn settle(&mut self, heads: [u64; 3]) {
+        while let Some(Unsynced { id, ends, held: 0 }) = self.pending.front()
+            && ends.iter().zip(heads).all(|(end, synced)| *end <= synced)
+        {
+            self.done = *id;
+            self.pending.pop_front();
+        }
+    }
 }
 
 /// A batch that is not durable yet.
@@ -414,7 +428,9 @@ impl Intake {
         let held = self.append(pipe, &batch, moved).await;
         let id = {
             let mut acks = self.acks.lock();
+            acks.settle(self.synced());
             acks.sent += 1;
+            acks.holding += usize::from(held != 0);
             let id = acks.sent;
             acks.pending.push_back(Unsynced { id, ends: self.positions.ends(), held });
             AckId(id)
@@ -439,13 +455,7 @@ impl Intake {
             sent.as_mut().enable();
             {
                 let mut acks = self.acks.lock();
-                let heads = self.synced();
-                while let Some(Unsynced { id, ends, held: 0 }) = acks.pending.front()
-                    && ends.iter().zip(heads).all(|(end, synced)| *end <= synced)
-                {
-                    acks.done = *id;
-                    acks.pending.pop_front();
-                }
+                acks.settle(self.synced());
                 if acks.done > after.0 {
                     return AckId(acks.done);
                 }
@@ -592,9 +602,13 @@ impl Intake {
         let free = pipe.held.iter().take_while(|(until, ..)| *until <= written_until).count();
         pipe.owed.extend(pipe.held.drain(..free).map(|(_, key, value)| (key, value)));
         self.flush(pipe, &mut delta, if until == 0 { moved } else { &[] }).await;
-        let ends = self.positions.ends();
-        for waiting in self.acks.lock().pending.iter_mut().filter(|w| w.held != 0 && w.held <= written_until) {
-            (waiting.held, waiting.ends) = (0, ends);
+        let Acks { pending, holding, .. } = &mut *self.acks.lock();
+        if *holding > 0 {
+            let ends = self.positions.ends();
+            for waiting in pending.iter_mut().filter(|w| w.held != 0 && w.held <= written_until) {
+                (waiting.held, waiting.ends) = (0, ends);
+                *holding -= 1;
+            }
         }
         undo.is_armed = false;
         held

@@ -26,7 +26,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// How often segments behind the cursors are looked for.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// After a turn that sent something the drain rests this long, so that a thousand small appends are few turns; the first after a quiet time goes at once.
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(3);
 /// Positions of a source that wait for a slow lane, at most; beyond that neighbours are folded.
 const PENDING: usize = 256;
 
