@@ -356,6 +356,16 @@ sources:
     assert_eq!((ledger.received, ledger.produced), (20_000, 20_000), "{ledger:?}");
 }
 
+/// The other tag is read while `late` has no node; then its node comes, and its changes.
+fn others_go_on_until_late_comes(plant: &mut Plant, follow: &mut Follow) {
+    plant.set("Live.Counter", json!(3));
+    until_number(follow, "counter", 3);
+    plant.add("Live.Late", 5.5);
+    until(follow, "it comes", |sample| path(sample) == "late" && sample["value"] == 5.5);
+    plant.set("Live.Late", json!(6.5));
+    until(follow, "it changes", |sample| path(sample) == "late" && sample["value"] == 6.5);
+}
+
 #[test]
 fn a_node_that_is_not_there_is_bad_alone_and_good_once_it_comes() {
     for stack in Stack::ALL {
@@ -366,12 +376,7 @@ fn a_node_that_is_not_there_is_bad_alone_and_good_once_it_comes() {
         let mut follow = Kafka::shared().follow(&topic);
         let bad = until(&mut follow, "a bad one", |sample| path(sample) == "late" && sample["quality"] == "bad");
         assert_eq!(bad["status"], json!(0x8034_0000u32), "{stack:?}: {bad}");
-        plant.set("Live.Counter", json!(3));
-        until_number(&mut follow, "counter", 3);
-        plant.add("Live.Late", 5.5);
-        until(&mut follow, "it comes", |sample| path(sample) == "late" && sample["value"] == 5.5);
-        plant.set("Live.Late", json!(6.5));
-        until(&mut follow, "it changes", |sample| path(sample) == "late" && sample["value"] == 6.5);
+        others_go_on_until_late_comes(&mut plant, &mut follow);
         millrace.drained("plant");
     }
 }
@@ -458,12 +463,7 @@ fn a_node_that_is_not_there_is_tried_again_by_a_process_that_goes_on_with_the_su
     let mut follow = Kafka::shared().follow(&topic);
     until(&mut follow, "a bad one", |sample| path(sample) == "late" && sample["quality"] == "bad");
     millrace.restart();
-    plant.set("Live.Counter", json!(3));
-    until_number(&mut follow, "counter", 3);
-    plant.add("Live.Late", 5.5);
-    until(&mut follow, "it comes", |sample| path(sample) == "late" && sample["value"] == 5.5);
-    plant.set("Live.Late", json!(6.5));
-    until(&mut follow, "it changes", |sample| path(sample) == "late" && sample["value"] == 6.5);
+    others_go_on_until_late_comes(&mut plant, &mut follow);
     millrace.drained("plant");
 }
 
