@@ -15,6 +15,7 @@
 use crate::record::{Array, Batch, Flags, Kind, Micros, Origin, Row, TagId, TimeSource, Value};
 use crate::sample::{DecodeError, Decoded, SampleMeta, fuzz_sample};
 use crate::status::StatusCode;
+use crate::varint::{self, NoVarint, unzigzag, zigzag};
 use std::ops::Range;
 
 /// The Avro schema of a sample, as it is registered.
@@ -217,7 +218,7 @@ impl Short {
     /// Zigzag, seven bits a byte, lowest first.
     #[inline]
     fn long(&mut self, value: i64) {
-        let mut rest = (value << 1 ^ value >> 63) as u64;
+        let mut rest = zigzag(value);
         while rest >= 0x80 {
             self.byte(rest as u8 | 0x80);
             rest >>= 7;
@@ -423,18 +424,14 @@ impl<'a> Reader<'a> {
     }
 
     fn long(&mut self) -> Result<i64, DecodeError> {
-        let mut value = 0_u64;
-        for (n, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
-            if n == 9 && *byte > 1 {
-                break;
+        let what = match varint::read(&self.bytes[self.at..]) {
+            Ok((value, len)) => {
+                self.at += len;
+                return Ok(unzigzag(value));
             }
-            value |= u64::from(byte & 0x7F) << (7 * n);
-            if byte & 0x80 == 0 {
-                self.at += n + 1;
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-        }
-        let what = if self.bytes.len() - self.at < 10 { "the bytes end in an integer" } else { "an integer of more than 64 bits" };
+            Err(NoVarint::Short) => "the bytes end in an integer",
+            Err(NoVarint::Long) => "an integer of more than 64 bits",
+        };
         Err(self.error(self.at, what.into()))
     }
 

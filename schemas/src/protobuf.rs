@@ -9,6 +9,7 @@
 use crate::record::{Array, Batch, Flags, Kind, Micros, Origin, Row, TagId, TimeSource, Value};
 use crate::sample::{DecodeError, Decoded, SampleMeta, fuzz_sample};
 use crate::status::StatusCode;
+use crate::varint::{self, NoVarint, unzigzag, zigzag};
 use std::ops::Range;
 
 /// The Protobuf schema of a sample, as it is registered.
@@ -94,7 +95,7 @@ fn value(value: Value, heap: &[u8], out: &mut Vec<u8>) -> Option<()> {
             Ok(value) => long(out, value),
             Err(_) => {
                 key(out, field::UINT64, VARINT);
-                varint(out, value);
+                varint::push(out, value);
             }
         },
         Value::Double(value) => {
@@ -111,7 +112,7 @@ fn value(value: Value, heap: &[u8], out: &mut Vec<u8>) -> Option<()> {
 
 fn long(out: &mut Vec<u8>, value: i64) {
     key(out, field::LONG, VARINT);
-    varint(out, zigzag(value));
+    varint::push(out, zigzag(value));
 }
 
 fn array(array: Array<'_>, out: &mut Vec<u8>) -> Option<()> {
@@ -136,29 +137,29 @@ fn array(array: Array<'_>, out: &mut Vec<u8>) -> Option<()> {
     // Lengths come first: they are counted before anything is written.
     let items = match array.kind {
         Kind::Bool | Kind::Double => array.raw_items().len(),
-        Kind::Int | Kind::UInt => array.words().map(|w| varint_len(word(w))).sum(),
-        Kind::Text | Kind::Bytes => array.blobs().map(|item| 1 + varint_len(item.len() as u64) + item.len()).sum(),
+        Kind::Int | Kind::UInt => array.words().map(|w| varint::len(word(w))).sum(),
+        Kind::Text | Kind::Bytes => array.blobs().map(|item| 1 + varint::len(item.len() as u64) + item.len()).sum(),
     };
     let is_packed = !matches!(array.kind, Kind::Text | Kind::Bytes);
-    let dims: usize = array.dims().map(|dim| varint_len(i64::from(dim) as u64)).sum();
-    let framed = |len: usize| if len == 0 { 0 } else { 1 + varint_len(len as u64) + len };
+    let dims: usize = array.dims().map(|dim| varint::len(i64::from(dim) as u64)).sum();
+    let framed = |len: usize| if len == 0 { 0 } else { 1 + varint::len(len as u64) + len };
     let whole = if is_packed { framed(items) } else { items } + framed(dims);
     key(out, number_of, DELIMITED);
-    varint(out, whole as u64);
+    varint::push(out, whole as u64);
     if is_packed && items > 0 {
         key(out, field::ITEMS, DELIMITED);
-        varint(out, items as u64);
+        varint::push(out, items as u64);
     }
     match array.kind {
         Kind::Bool => out.extend(array.bools().map(u8::from)),
         Kind::Double => out.extend_from_slice(array.raw_items()),
-        Kind::Int | Kind::UInt => array.words().for_each(|w| varint(out, word(w))),
+        Kind::Int | Kind::UInt => array.words().for_each(|w| varint::push(out, word(w))),
         Kind::Text | Kind::Bytes => array.blobs().for_each(|item| delimited(out, field::ITEMS, item)),
     }
     if dims > 0 {
         key(out, field::DIMS, DELIMITED);
-        varint(out, dims as u64);
-        array.dims().for_each(|dim| varint(out, i64::from(dim) as u64));
+        varint::push(out, dims as u64);
+        array.dims().for_each(|dim| varint::push(out, i64::from(dim) as u64));
     }
     Some(())
 }
@@ -171,35 +172,18 @@ fn utf8(bytes: &[u8]) -> Option<&[u8]> {
 fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     if value != 0 {
         key(out, field, VARINT);
-        varint(out, value);
+        varint::push(out, value);
     }
 }
 
 fn delimited(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     key(out, field, DELIMITED);
-    varint(out, bytes.len() as u64);
+    varint::push(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 fn key(out: &mut Vec<u8>, field: u32, wire: u32) {
-    varint(out, u64::from(field << 3 | wire));
-}
-
-#[inline]
-fn varint(out: &mut Vec<u8>, mut rest: u64) {
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-const fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63) as u64
-}
-
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+    varint::push(out, u64::from(field << 3 | wire));
 }
 
 // ---- reading ------------------------------------------------------------------------------------------------------------------
@@ -373,18 +357,14 @@ impl<'a> Reader<'a> {
 
     fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         self.field = field;
-        let mut value = 0_u64;
-        for (n, byte) in self.bytes[self.at..self.end].iter().take(10).enumerate() {
-            if n == 9 && *byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7F) << (7 * n);
-            if byte & 0x80 == 0 {
-                self.at += n + 1;
+        let what = match varint::read(&self.bytes[self.at..self.end]) {
+            Ok((value, len)) => {
+                self.at += len;
                 return Ok(value);
             }
-        }
-        let what = if self.end - self.at < 10 { "the bytes end in an integer" } else { "an integer of more than 64 bits" };
+            Err(NoVarint::Short) => "the bytes end in an integer",
+            Err(NoVarint::Long) => "an integer of more than 64 bits",
+        };
         Err(self.error(self.at, what.into()))
     }
 
@@ -429,8 +409,4 @@ impl<'a> Reader<'a> {
     fn error(&self, at: usize, what: String) -> DecodeError {
         DecodeError { field: self.field, at, what }
     }
-}
-
-const fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
 }

@@ -2,7 +2,9 @@
 //!
 //! The fast path asks only whether it is valid; faults are looked for where it is not.
 
-use super::{Files, Kind, Misfit, Reference, Schema, SchemaError, Step, cut, shown};
+use crate::contract::misfit::{Misfit, Step, shown};
+use crate::contract::schema::{Kind, Reference, Schema};
+use crate::schema_error::{Files, SHOWN, SchemaError, cut};
 use jsonschema::{Retrieve, Uri, Validator};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,7 +51,7 @@ fn path(fault: &jsonschema::ValidationError<'_>) -> String {
 /// A fault in a line: a whole document is not repeated in it.
 fn say(fault: &jsonschema::ValidationError<'_>) -> String {
     let found = fault.instance().to_string();
-    let message = if found.len() > super::SHOWN { fault.masked_with(shown(&found)).to_string() } else { fault.to_string() };
+    let message = if found.len() > SHOWN { fault.masked_with(shown(&found)).to_string() } else { fault.to_string() };
     format!("{message} (schema: {})", fault.schema_path())
 }
 

@@ -3,7 +3,8 @@
 //! Source: Apache Avro 1.12 specification, "Schema Resolution". Not here: aliases, and times of another unit, which are refused.
 
 use super::show::{long, sized, take};
-use super::{Avro, Id, Record, Type, Work, push_long};
+use super::types::{Avro, Id, Record, Type};
+use crate::contract::work::{Work, push_long};
 use crate::scan::DEPTH;
 
 impl Avro {

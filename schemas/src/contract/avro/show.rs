@@ -1,6 +1,6 @@
 //! What does a record in Avro say? As JSON, for a person: times and dates as numbers, decimals with their point, bytes in base64.
 
-use super::{Avro, Id, Type};
+use super::types::{Avro, Id, Type};
 use crate::json::encode_text;
 use crate::scan::DEPTH;
 use std::io::Write;
@@ -72,7 +72,6 @@ impl Avro {
                 }
                 out.push(b'}');
             }
-            Type::Unknown => return None,
         }
         Some(())
     }

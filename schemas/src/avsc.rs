@@ -1,0 +1,16 @@
+//! Avro schemas: parsed with everything they refer to, written back in one form.
+//!
+//! ```text
+//! nodes   one per type, in an arena; a named type that is used again is the same node, so recursion is a cycle of indexes
+//! names   full name -> node
+//! ```
+//!
+//! Every rule of a parser that makes records ambiguous is held here: names, duplicate fields and symbols, unions of the same type twice. The
+//! canonical form is Java's `Schema.toString()`, so that two texts of one schema are one schema. [`crate::contract`] makes a writer of it, the
+//! registry compares two.
+
+mod parse;
+mod types;
+mod write;
+
+pub use types::{Avsc, Field, Kind, Name, Named, NamedFile, Node, NodeId, Primitive};
