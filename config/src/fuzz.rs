@@ -1,8 +1,8 @@
 //! The entry for fuzzing, and for replaying its corpus: arbitrary bytes as a factory's file, and as its table.
 
-use crate::files::Given;
-use crate::load::{Load, load};
-use crate::problem::Problems;
+use crate::factory::environment::{Given, Load};
+use crate::factory::load::load;
+use crate::tree::problem::Problems;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,9 +6,18 @@ use std::sync::Arc;
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    ["generator.yaml", "mqtt-to-kafka.yaml", "files.yaml", "opcua.yaml", "demo.yaml", "contracts/factory.yaml", "templates/factory.yaml"]
-        .map(|name| folder.join(name))
-        .into()
+    [
+        "generator.yaml",
+        "mqtt-to-kafka.yaml",
+        "files.yaml",
+        "opcua.yaml",
+        "plc.yaml",
+        "demo.yaml",
+        "contracts/factory.yaml",
+        "templates/factory.yaml",
+    ]
+    .map(|name| folder.join(name))
+    .into()
 }
 
 #[test]

@@ -145,3 +145,19 @@ fn ten_thousand_sources_come_from_one_template_and_one_table() {
     assert_eq!(factory.sources[9_999].node.get("endpoint").unwrap().as_str(), Some("tcp://10.0.39.249:502"));
     println!("printed {} MiB, after {:?}", expanded(&factory).len() >> 20, start.elapsed());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_that_nobody_writes_to_is_waited_for_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let file = dir.path().join("factory.yaml");
+    let secret = format!("site: a/b\nkafka: {{brokers: 'b:1', properties: {{sasl.password: '${{file:{}}}'}}}}\n", pipe.display());
+    std::fs::write(&file, secret).unwrap();
+    for config in [&file, &pipe] {
+        let mut problems = Problems::new();
+        load(std::slice::from_ref(config), &Load::to_run(), &mut problems);
+        assert!(problems.render().contains("named pipe"), "{}", problems.render());
+    }
+}

@@ -125,12 +125,12 @@ fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
     let file = loaded(yaml, &[], &[]);
     let environment = loaded(
         yaml,
-        &[("MILLRACE_HTTP_LISTEN", "0.0.0.0:80"), ("MILLRACE_DATA_DIR", "/var/lib/millrace"), ("MILLRACE_MESSAGES_LEVEL", "debug")],
+        &[("MILLRACE_HTTP_LISTEN", "127.0.0.1:80"), ("MILLRACE_DATA_DIR", "/var/lib/millrace"), ("MILLRACE_MESSAGES_LEVEL", "debug")],
         &[],
     );
     assert_eq!(defaults.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(file.http.listen.to_string(), "127.0.0.1:9000");
-    assert_eq!(environment.http.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(environment.http.listen.to_string(), "127.0.0.1:80");
     assert_eq!((defaults.log.size, file.log.size, environment.log.size), (ByteSize(4 << 30), ByteSize(1 << 30), ByteSize(1 << 30)));
     assert_eq!((file.data_dir, environment.data_dir), ("./millrace-data".into(), "/var/lib/millrace".into()));
     assert_eq!(environment.messages.level, factory::Level::Debug);
@@ -153,6 +153,18 @@ fn a_secret_in_somebodys_own_message_is_not_shown() {
     problems.error(source.type_name.place, format!("there is no source of type `{}`", source.type_name.value));
     let said = problems.render() + &problems.to_json().to_string();
     assert!(said.contains("${env:TYPE}") && !said.contains("correct horse"), "{said}");
+}
+
+#[test]
+fn a_reference_never_allows_writing_to_devices() {
+    let yaml = |writes: &str| format!("site: acme/plant\nkafka: {{brokers: a:1}}\nfloor: {{writes: \"{writes}\"}}\n");
+    for (reference, files) in [("${env:WRITES}", &[][..]), ("${file:writes}", &[("writes", "allowed")][..]), ("al${env:REST}", &[][..])] {
+        let (_, problems) = load_with(&yaml(reference), &[("WRITES", "allowed"), ("REST", "lowed")], files, true);
+        assert!(problems.has_errors() && problems.render().contains("by this file alone"), "{reference}: {}", problems.render());
+    }
+    let (factory, problems) = load_with(&yaml("allowed"), &[], &[], true);
+    assert!(!problems.has_errors(), "{}", problems.render());
+    assert_eq!(factory.floor.writes.value, millrace_config::factory::Writes::Allowed);
 }
 
 #[test]
@@ -183,4 +195,30 @@ fn a_slash_in_a_connectors_topic_becomes_a_dot() {
     assert_eq!(keys.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["plant.*", "x"]);
     assert_eq!(keys.start, Some(factory::Start::Latest));
     assert!(own.entries().is_empty() && problems.is_empty());
+}
+
+#[test]
+fn a_device_takes_the_keys_of_its_profile_and_its_own_over_them() {
+    let factory = loaded(
+        "site: acme/detroit
+templates:
+  meter: {type: demo, unit_id: '1', order: ABCD, max_gap: '16', groups: [{every: 1s, tags: {u1: a, i1: b}}]}
+sources:
+  line:
+    type: demo
+    devices:
+      m01: {use: meter, profile: profiles/m01.yaml, unit_id: '7'}
+      m02: {profile: 'profiles/${name}.yaml'}
+",
+        &[],
+        &[
+            ("conf/profiles/m01.yaml", "unit_id: '3'\norder: CDAB\ngroups: [{every: 5s, tags: {u1: c}}]\n"),
+            ("conf/profiles/m02.yaml", "unit_id: '4'\n"),
+        ],
+    );
+    assert_eq!(text(&factory, "line", "devices.m01.unit_id"), "7", "its own over the profile's");
+    assert_eq!(text(&factory, "line", "devices.m01.order"), "CDAB", "the profile's over the template's");
+    assert_eq!(text(&factory, "line", "devices.m01.max_gap"), "16");
+    assert_eq!(text(&factory, "line", "devices.m01.groups.1.tags.u1"), "c");
+    assert_eq!(text(&factory, "line", "devices.m02.unit_id"), "4");
 }
