@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::error::{AppendError, Bound};
-use crate::log::Inner;
 
 /// What happens to a batch that does not fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,12 +20,21 @@ pub enum Full {
 
 type Observer = Arc<dyn Fn() + Send + Sync>;
 
+/// A log, as the budget that it shares has to do with it.
+pub(crate) trait Member: Send + Sync {
+    /// The lowest one loses segments first.
+    fn priority(&self) -> u8;
+    fn tell_room(&self);
+    /// False: there is none that may go.
+    fn drop_oldest_segment(&self) -> bool;
+}
+
 /// A bound shared by the logs (lanes) of one source.
 pub struct Budget {
     limit: u64,
     full: Full,
     used: AtomicU64,
-    members: Mutex<Vec<Weak<Inner>>>,
+    members: Mutex<Vec<Weak<dyn Member>>>,
     refused: AtomicBool,
     observers: Mutex<Vec<Observer>>,
 }
@@ -66,10 +74,10 @@ impl Budget {
         wanted.min((self.limit / 16).max(64 << 10))
     }
 
-    pub(crate) fn join(&self, member: &Arc<Inner>) {
+    pub(crate) fn join(&self, member: Weak<dyn Member>) {
         let mut members = self.members.lock();
         members.retain(|member| member.strong_count() > 0);
-        members.push(Arc::downgrade(member));
+        members.push(member);
     }
 
     /// Takes bytes that are on the disk whatever the limit says.
@@ -112,7 +120,7 @@ impl Budget {
 
     fn drop_oldest(&self) -> bool {
         let mut members: Vec<_> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
-        members.sort_by_key(|member| member.options.priority);
+        members.sort_by_key(|member| member.priority());
         members.iter().any(|member| member.drop_oldest_segment())
     }
 }

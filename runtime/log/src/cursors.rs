@@ -8,8 +8,10 @@
 //! body      0  generation        8      8  synced   8     16  dropped   8     24  cursors             4     28  cursor | cursor | ...
 //! cursor    offset 8 | name len 4 | note len 4 | name | note
 //! end       total    8 (a file without it is of an early version)
+//! padding   front: seq 8 | total 8 | crc32c 4 (zero: unknown)
 //! ```
 //!
+//! `front`: the first segment that was not deleted on purpose, and the records appended before it. It stands in the padding, which early versions skip.
 //! `synced`: everything below was on the disk when this was saved; `total`: records appended up to there since the log was created.
 
 use std::collections::BTreeMap;
@@ -41,6 +43,8 @@ pub struct Cursors {
     pub dropped: u64,
     /// Records appended below `synced`; 0: unknown.
     pub total: u64,
+    /// Sequence number of the first segment that was not deleted on purpose, and the records appended before it.
+    pub front: Option<(u64, u64)>,
     pub by_name: BTreeMap<String, Cursor>,
 }
 
@@ -72,6 +76,11 @@ impl Cursors {
         out[12..16].copy_from_slice(&body.to_le_bytes());
         let crc = checksum(&out[..16], &out[HEAD..]);
         out[16..20].copy_from_slice(&crc.to_le_bytes());
+        if let Some((seq, total)) = self.front {
+            let front = [seq.to_le_bytes(), total.to_le_bytes()].concat();
+            out.extend_from_slice(&front);
+            out.extend_from_slice(&crc32c::crc32c_append(crc, &front).to_le_bytes());
+        }
         out.resize(out.len().next_multiple_of(PAGE), 0);
         out
     }
@@ -82,12 +91,18 @@ impl Cursors {
         if head[..8] != MAGIC {
             return Err(Corrupt);
         }
-        let body = rest.get(..u32_at(head, 12) as usize).ok_or(Corrupt)?;
-        if checksum(&head[..16], body) != u32_at(head, 16) {
+        let (body, padding) = rest.split_at_checked(u32_at(head, 12) as usize).ok_or(Corrupt)?;
+        let crc = u32_at(head, 16);
+        if checksum(&head[..16], body) != crc {
             return Err(Corrupt);
         }
         match u32_at(head, 8) {
-            VERSION => Self::decode_body(body).ok_or(Corrupt),
+            VERSION => {
+                let mut cursors = Self::decode_body(body).ok_or(Corrupt)?;
+                let front = padding.first_chunk::<20>().filter(|front| crc32c::crc32c_append(crc, &front[..16]) == u32_at(&front[..], 16));
+                cursors.front = front.map(|front| (u64_at(front, 0), u64_at(front, 8)));
+                Ok(cursors)
+            }
             version if version > VERSION => Err(Newer(version)),
             _ => Err(Corrupt),
         }
@@ -95,8 +110,7 @@ impl Cursors {
 
     fn decode_body(body: &[u8]) -> Option<Self> {
         let (head, mut rest) = body.split_first_chunk::<28>()?;
-        let mut cursors =
-            Self { generation: u64_at(head, 0), synced: u64_at(head, 8), dropped: u64_at(head, 16), total: 0, by_name: BTreeMap::new() };
+        let mut cursors = Self { generation: u64_at(head, 0), synced: u64_at(head, 8), dropped: u64_at(head, 16), ..Self::default() };
         for _ in 0..u32_at(head, 24) {
             let (head, tail) = rest.split_first_chunk::<16>()?;
             let (name, tail) = tail.split_at_checked(u32_at(head, 8) as usize)?;
@@ -196,7 +210,7 @@ mod tests {
     fn some() -> Cursors {
         let cursor = |offset, note: &[u8]| Cursor { offset, note: note.to_vec() };
         let by_name = [("kafka".to_owned(), cursor(7, b"note")), (String::new(), cursor(u64::MAX, b""))].into();
-        Cursors { generation: 3, synced: 9, dropped: 2, total: 5, by_name }
+        Cursors { generation: 3, synced: 9, dropped: 2, total: 5, front: Some((7, 4)), by_name }
     }
 
     #[test]
@@ -209,10 +223,11 @@ mod tests {
     fn no_flipped_bit_of_a_cursor_file_goes_unnoticed() {
         let bytes = some().encode();
         let used = HEAD + u32_at(&bytes, 12) as usize;
-        for bit in 0..used * 8 {
+        for bit in 0..(used + 20) * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Cursors::decode(&flipped), Err(BadCursors::Corrupt), "bit {bit}");
+            let expected = if bit < used * 8 { Err(BadCursors::Corrupt) } else { Ok(Cursors { front: None, ..some() }) };
+            assert_eq!(Cursors::decode(&flipped), expected, "bit {bit}");
         }
     }
 }

@@ -35,6 +35,10 @@ pub const BATCH_HEADER: usize = 44;
 pub const FOOTER_PAYLOAD: usize = 32;
 pub const FOOTER: usize = BATCH_HEADER + FOOTER_PAYLOAD;
 const SEAL: [u8; 4] = *b"SEAL";
+/// No log has more records.
+const MOST_RECORDS: u64 = 1 << 53;
+/// No batch is appended at this time or later, in microseconds since 1970: the year 2255.
+pub const LAST_APPEND: i64 = 1 << 53;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHeader {
@@ -164,6 +168,8 @@ impl BatchHeader {
             && self.first >= end
             && self.first.checked_add(self.span.into()).is_some()
             && (self.behind == u32::MAX || u64::from(self.behind) <= self.first)
+            && self.total < MOST_RECORDS
+            && (0..LAST_APPEND).contains(&self.appended)
             && (!self.is_footer() || self.len as usize == FOOTER_PAYLOAD)
     }
 

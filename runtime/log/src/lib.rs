@@ -18,7 +18,10 @@
 //!
 //! Observers ([`Log::on_sync`] and the like) are called on the thread that appended or synced, with no lock held; they should only wake somebody up.
 
+mod append;
+mod blocks;
 mod budget;
+mod crc;
 mod cursors;
 mod error;
 pub mod faulty;
@@ -26,21 +29,33 @@ mod format;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzz;
+mod lifetime;
 mod log;
 mod names;
 pub mod offline;
+mod on_disk;
+mod prefixes;
 mod read;
 mod reclaim;
 mod recover;
+mod report;
+mod resync;
 mod rewrite;
+mod salvage;
 mod scan;
 mod segment;
+mod shared;
+mod state;
 mod store;
 mod sync;
 
 pub use budget::{Budget, Full};
 pub use error::{AppendError, Bound, ReadError, StoreError};
-pub use log::{Appended, Faults, Log, LogOptions, Quarantined, Recovery, SegmentInfo};
+pub use log::Log;
 pub use read::{Batch, OwnedBatch, ReadBuf};
+pub use report::{Appended, Faults, Quarantined, Recovery, Salvaged, SegmentInfo};
 pub use rewrite::Rewrite;
-pub use store::{KeepFree, Store, StoreOptions};
+pub use shared::{KeepFree, StoreOptions};
+pub use state::LogOptions;
+pub use store::Store;
+pub use sync::APART;

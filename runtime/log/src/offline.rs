@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 
 use crate::cursors::CursorFiles;
 use crate::error::StoreError;
-use crate::format::{BadHeader, Footer, SEGMENT_HEADER, SegmentHeader, VERSION, parse_segment_name};
+use crate::format::{Footer, SEGMENT_HEADER};
 use crate::fs::{Fs, Mode, RealFs};
-use crate::log::{Quarantined, Recovery, SegmentInfo};
 use crate::names;
+use crate::on_disk::{File, files};
 use crate::read::OwnedBatch;
 use crate::recover::recover;
+use crate::report::{Quarantined, Recovery, SegmentInfo};
+use crate::salvage::salvage;
 use crate::scan::{Found, Scanner, Survey};
 use crate::segment::{Segment, rebuild};
-use crate::store::{names_in, take_lock};
+use crate::store::{after_power_cut, names_in, take_lock};
 
 /// A segment file and what is in it.
 #[derive(Clone, Debug)]
@@ -79,14 +81,15 @@ pub fn verify(dir: &Path, name: &str) -> Result<Listing, StoreError> {
     look(&RealFs, dir, name, true)
 }
 
-/// Cuts off a torn tail and sets aside every corrupt place, in all segments.
+/// Cuts off a torn tail, sets aside every corrupt place in all segments, and takes back what is intact in files set aside earlier.
 ///
 /// Errors: `Locked` while a process has the store open.
 pub fn repair(dir: &Path, name: &str) -> Result<Recovery, StoreError> {
     let fs = &RealFs;
     let _lock = take_lock(fs, dir)?;
+    let power_cut = after_power_cut(fs, dir)?;
     let dir = log_dir(fs, dir, name)?;
-    let mut report = recover(fs, &dir, 0)?.report;
+    let mut report = recover(fs, &dir, 0, power_cut)?.report;
     for file in files(fs, &dir)? {
         let Some(header) = file.header else { continue };
         let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
@@ -105,6 +108,8 @@ pub fn repair(dir: &Path, name: &str) -> Result<Recovery, StoreError> {
         report.records_lost = report.records_lost.zip(records).map(|(a, b)| a + b);
         report.quarantined.push(Quarantined { path: aside, reason: "batches are corrupt".to_owned(), bytes, records });
     }
+    let (_, cursors, _) = CursorFiles::load(fs, &dir)?;
+    report.salvaged = salvage(fs, &dir, cursors.slowest())?;
     fs.sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
     Ok(report)
 }
@@ -158,41 +163,9 @@ impl Iterator for Batches {
     }
 }
 
-/// A segment file before it is read.
-struct File {
-    path: PathBuf,
-    len: u64,
-    header: Option<SegmentHeader>,
-    /// Batches at or above this stand in a later segment.
-    void_from: u64,
-}
-
 fn log_dir(fs: &dyn Fs, dir: &Path, name: &str) -> Result<PathBuf, StoreError> {
     let path = dir.join(names::encode(name)?);
     fs.list(&path).map(|_| path).map_err(|_| StoreError::NoSuchLog(name.to_owned()))
-}
-
-/// The segment files of a log in order, without those that are void as a whole.
-fn files(fs: &dyn Fs, dir: &Path) -> Result<Vec<File>, StoreError> {
-    let entries = fs.list(dir).map_err(StoreError::io("list", dir))?;
-    let mut named: Vec<_> = entries.iter().filter_map(|entry| Some((parse_segment_name(&entry.name)?, entry))).collect();
-    named.sort_by_key(|((_, seq), _)| *seq);
-    let (mut files, mut void_from) = (Vec::new(), u64::MAX);
-    for ((base, seq), entry) in named.into_iter().rev() {
-        if base >= void_from {
-            continue;
-        }
-        let path = dir.join(&entry.name);
-        let open = fs.open(&path, Mode::Read).map_err(StoreError::io("open", &path))?;
-        let header = match SegmentHeader::read(&*open).map_err(StoreError::io("read", &path))? {
-            Err(BadHeader::Newer(found)) => return Err(StoreError::Newer { path, found, known: VERSION }),
-            header => header.ok().filter(|header| header.seq == seq),
-        };
-        files.push(File { path, len: entry.len, header, void_from });
-        void_from = header.map_or(void_from, |header| header.base.min(void_from));
-    }
-    files.reverse();
-    Ok(files)
 }
 
 fn look(fs: &dyn Fs, dir: &Path, name: &str, every_batch: bool) -> Result<Listing, StoreError> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use crate::error::ReadError;
 use crate::format::{BATCH_HEADER, BatchHeader, SEGMENT_HEADER};
-use crate::log::{Inner, Quarantined, State};
 use crate::recover::Newest;
+use crate::report::Quarantined;
 use crate::scan::Survey;
 use crate::segment::{Open, rebuild};
+use crate::state::{Inner, State};
 
 /// Least bytes of one read from a file.
 const LEAST: usize = 16 << 10;

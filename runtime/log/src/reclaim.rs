@@ -7,9 +7,9 @@ use std::time::Instant;
 use crate::cursors::Cursor;
 use crate::error::StoreError;
 use crate::format::BatchHeader;
-use crate::log::{Inner, State};
 use crate::scan::{Found, Scanner};
 use crate::segment::Segment;
+use crate::state::{Inner, State};
 
 impl Inner {
     pub fn set_cursor(&self, name: &str, offset: u64, note: &[u8]) {
@@ -35,6 +35,7 @@ impl Inner {
             }
             state.cursors.synced = state.synced;
             state.cursors.total = state.synced_total();
+            state.cursors.front = state.front.max(state.segments.front().map(|first| (first.header.seq, first.header.total)));
             state.cursors.clone()
         };
         self.sync_name().map_err(StoreError::io("sync", &self.dir))?;
@@ -54,20 +55,43 @@ impl Inner {
     }
 
     pub fn reclaim(&self) -> Result<u64, StoreError> {
-        let slowest = self.state.lock().cursors.slowest();
+        let slowest = {
+            let mut state = self.state.lock();
+            let slowest = state.cursors.slowest();
+            let count = slowest.map_or(0, |slowest| Self::behind(&state, slowest).count());
+            state.lets_go(count);
+            slowest
+        };
         // Saved even if nothing goes: that is what the caller's position after a crash depends on.
         self.save_cursors()?;
         let Some(slowest) = slowest else { return Ok(0) };
-        let freed = self.delete_below(slowest)?;
+        let freed = self.delete_front(|state| Self::behind(state, slowest).count())?;
         self.roll_under_pressure(slowest);
         Ok(freed)
     }
 
     pub fn delete_below(&self, offset: u64) -> Result<u64, StoreError> {
+        let any = {
+            let mut state = self.state.lock();
+            let count = if state.closed { 0 } else { Self::behind(&state, offset).count() };
+            state.lets_go(count);
+            count > 0
+        };
+        // So that the next start does not miss them. Where that can't be written, room matters more than a wrong count.
+        if any && let Err(e) = self.save_cursors() {
+            tracing::warn!(log = self.name, "cannot write down how far the readers are: {e}");
+        }
+        self.delete_front(|state| Self::behind(state, offset).count())
+    }
+
+    /// Deletes the first segments that [`State::lets_go`] has passed.
+    fn delete_front(&self, count: impl FnOnce(&State) -> usize) -> Result<u64, StoreError> {
         let mut freed = 0;
         let mut failure = Ok(());
         let mut state = self.state.lock();
-        let count = if state.closed { 0 } else { Self::behind(&state, offset).count() };
+        let front = state.front.map_or(0, |(seq, _)| seq);
+        let let_go = state.segments.partition_point(|segment| segment.header.seq < front);
+        let count = if state.closed { 0 } else { count(&state).min(let_go) };
         for _ in 0..count {
             match self.delete_first(&mut state) {
                 Ok(bytes) => freed += bytes,
@@ -121,6 +145,7 @@ impl Inner {
             return false;
         }
         let next = state.segments[0].next;
+        state.lets_go(1);
         let needed_from = state.cursors.slowest().unwrap_or(0);
         let dropped = self.records_from(&mut state, needed_from);
         state.cursors.dropped += dropped;
@@ -130,11 +155,15 @@ impl Inner {
         drop(state);
         // On a broken disk the counts stay in memory until they can be saved; the batch that comes matters more.
         if let Err(e) = self.save_cursors() {
-            tracing::warn!(log = self.name, "{e}");
+            tracing::warn!(log = self.name, "cannot write down how far the readers are: {e}");
         }
         let mut state = self.state.lock();
         let same = state.segments.front().is_some_and(|first| first.next == next);
-        let gone = !same || self.delete_first(&mut state).inspect_err(|e| tracing::warn!(log = self.name, "{e}")).is_ok();
+        let gone = !same
+            || self
+                .delete_first(&mut state)
+                .inspect_err(|e| tracing::warn!(log = self.name, "cannot delete the oldest segment: {e}"))
+                .is_ok();
         if dropped > 0 {
             tracing::error!(log = self.name, records = dropped, "the log is full: its oldest segment was dropped");
         }

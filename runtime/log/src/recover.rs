@@ -3,9 +3,12 @@
 //! Only the last segment is read; of the others their header and footer. A segment is read too if it has no footer, or if nothing says that it
 //! was synced: as much as one sync interval can write.
 //!
-//! Behind a hole only what is *proven* to have been synced is kept. Then the hole is corruption: the file is set aside, what is intact goes on.
-//! Where nothing proves it, the hole is the torn tail of a crash, and batches behind it go too: they may rest on the lost one, as a
-//! source's position rests on the data before it.
+//! A hole is corruption where the machine has run on since it was written (a process that ends tears nothing but its last write), and where the bytes
+//! are *proven* to have been synced: the file is set aside, all that is intact goes on, what is lost is counted. After a power cut, where
+//! nothing proves it, the hole is the torn tail, and batches behind it go too: they may rest on the lost one, as a source's position rests on
+//! the data before it.
+//!
+//! A header is a hint: of a segment that has lost its own it is rebuilt from the file's name and the batches (`resync.rs`).
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -13,9 +16,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cursors::{CursorFiles, Cursors};
 use crate::error::StoreError;
-use crate::format::{BadHeader, FOOTER, Footer, SEGMENT_HEADER, SegmentHeader, VERSION, parse_segment_name, segment_name};
+use crate::format::{
+    BATCH_HEADER, BadHeader, BatchHeader, FOOTER, Footer, SEGMENT_HEADER, SegmentHeader, VERSION, parse_segment_name, segment_name,
+};
 use crate::fs::{File, Fs, Mode};
-use crate::log::{Quarantined, Recovery};
+use crate::report::{Quarantined, Recovery};
+use crate::resync::rebuild_header;
 use crate::scan::{Run, Survey};
 use crate::segment::{Segment, rebuild, set_aside};
 
@@ -48,9 +54,20 @@ struct Found {
     header: Option<SegmentHeader>,
     /// Its header never came to the disk whole.
     torn: bool,
+    rebuilt: Rebuilt,
     /// A later segment holds all of it.
     void: bool,
     kind: Kind,
+}
+
+/// How much of a segment's header is its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rebuilt {
+    No,
+    /// One byte was wrong.
+    Whole,
+    /// Nothing but the salt is known.
+    Salt,
 }
 
 enum Kind {
@@ -62,7 +79,9 @@ enum Kind {
 }
 
 /// Opens a log's directory and leaves it in order: no torn tail, no hole, every segment but the last with a footer, all of it synced.
-pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreError> {
+///
+/// `power_cut`: what was not synced may not have come to the disk, in any part.
+pub fn recover(fs: &dyn Fs, dir: &Path, start: u64, power_cut: bool) -> Result<Recovered, StoreError> {
     let mut report = Recovery { records_lost: Some(0), ..Recovery::default() };
     let (cursor_files, cursors, lost_cursors) = CursorFiles::load(fs, dir)?;
     if let Some(path) = lost_cursors {
@@ -72,11 +91,13 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     report.created = found.is_empty() && cursors == Cursors::default();
     let next_seq = found.last().map_or(1, |last| last.seq + 1);
     let proven = read_what_must_be(fs, &mut found, cursors.synced, &mut report)?;
+    complete_headers(&mut found, cursors.front);
 
     let claimed = (cursors.total > 0 && cursors.synced == proven).then_some(cursors.total);
     let mut state = Walk {
         fs,
         dir,
+        power_cut,
         proven,
         claimed,
         end: None,
@@ -90,6 +111,7 @@ pub fn recover(fs: &dyn Fs, dir: &Path, start: u64) -> Result<Recovered, StoreEr
     for file in void {
         state.remove(&file)?;
     }
+    state.lose_what_is_missing_at_the_front(&found, &cursors);
     let mut files = found.into_iter().peekable();
     while let Some(file) = files.next() {
         let follows = files.peek().and_then(|next| next.header).map(|header| (header.follows, header.total));
@@ -128,16 +150,30 @@ fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, StoreError> {
     for entry in entries {
         let Some((base, seq)) = parse_segment_name(&entry.name).filter(|_| !entry.is_dir) else { continue };
         let path = dir.join(entry.name);
-        found.push(Found { base, seq, path, file_len: entry.len, header: None, torn: false, void: false, kind: Kind::Unreadable });
+        let (header, torn, void, rebuilt) = (None, false, false, Rebuilt::No);
+        found.push(Found { base, seq, path, file_len: entry.len, header, torn, rebuilt, void, kind: Kind::Unreadable });
     }
     found.sort_by_key(|file| file.seq);
     for file in &mut found {
         let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
+        let newer = |found| StoreError::Newer { path: file.path.clone(), found, known: VERSION };
         match SegmentHeader::read(&*open).map_err(StoreError::io("read", &file.path))? {
             Ok(header) if header.seq == file.seq => file.header = Some(header),
-            Err(BadHeader::Torn) => file.torn = true,
-            Ok(_) | Err(BadHeader::Corrupt) => {}
-            Err(BadHeader::Newer(found)) => return Err(StoreError::Newer { path: file.path.clone(), found, known: VERSION }),
+            Ok(_) => {}
+            Err(BadHeader::Newer(found)) => return Err(newer(found)),
+            Err(bad) => {
+                file.torn = bad == BadHeader::Torn;
+                match rebuild_header(&open, file.file_len, file.base, file.seq).map_err(StoreError::io("read", &file.path))? {
+                    Some(Err(BadHeader::Newer(found))) => return Err(newer(found)),
+                    Some(Ok(header)) => {
+                        // A follows of 0 is that of a log's first segment, or unknown.
+                        let is_whole = header.encode()[..] != [0; SEGMENT_HEADER] && header.total + header.synced + header.follows > 0;
+                        file.rebuilt = if is_whole { Rebuilt::Whole } else { Rebuilt::Salt };
+                        file.header = Some(header);
+                    }
+                    _ => {}
+                }
+            }
         }
         let Some(header) = file.header else { continue };
         if let Some(footer) = Footer::read(&*open, file.file_len, header.salt).map_err(StoreError::io("read", &file.path))? {
@@ -159,7 +195,8 @@ fn read_what_must_be(fs: &dyn Fs, found: &mut [Found], claimed: u64, report: &mu
         let Some(header) = file.header else { continue };
         proven = proven.max(header.synced);
         // A footer is believed where everything before it is proven; then reading the batches tells nothing new.
-        let believed = matches!(&file.kind, Kind::Sealed(footer) if footer.next <= proven && footer.next <= void_from);
+        let believed = file.rebuilt != Rebuilt::Salt
+            && matches!(&file.kind, Kind::Sealed(footer) if footer.next <= proven && footer.next <= void_from);
         if !believed {
             let open = fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
             let survey = Survey::of(&open, &header, file.file_len, void_from).map_err(StoreError::io("read", &file.path))?;
@@ -172,9 +209,46 @@ fn read_what_must_be(fs: &dyn Fs, found: &mut [Found], claimed: u64, report: &mu
     Ok(proven)
 }
 
+/// Says what is known of the log before a segment of whose header the salt alone is left.
+fn complete_headers(found: &mut [Found], front: Option<(u64, u64)>) {
+    let (mut end, mut total) = (None, None);
+    for file in found.iter_mut().filter(|file| !file.void) {
+        let Some(header) = &mut file.header else { continue };
+        let survey = match &file.kind {
+            Kind::Read(survey) => Some(survey),
+            _ => None,
+        };
+        if let (Rebuilt::Salt, Some(survey)) = (file.rebuilt, survey) {
+            let first = survey.runs.first();
+            let is_first_whole = first.is_some_and(|run| run.pos == SEGMENT_HEADER as u64);
+            let before_footer = survey.footer.map(|footer| footer.total.saturating_sub(footer.records));
+            let before = first.map(|run| run.total_before).or(before_footer).unwrap_or(0);
+            header.total = match (total, front) {
+                _ if is_first_whole => before,
+                (Some(total), _) => total,
+                (None, Some((seq, total))) if seq == file.seq => total,
+                (None, _) if file.seq == 1 => 0,
+                // As many records as offsets, where nothing says more.
+                (None, _) => before.saturating_sub(first.map_or(0, |run| run.first.saturating_sub(file.base))),
+            };
+            let is_next = total.is_none_or(|total| total >= header.total) && end.is_some();
+            header.follows = end.filter(|_| is_next).unwrap_or_else(|| first.filter(|_| is_first_whole).map_or(file.base, |run| run.first));
+            header.synced = 0;
+        }
+        let last = survey.and_then(|survey| survey.runs.last());
+        let footer = match &file.kind {
+            Kind::Sealed(footer) => Some(footer),
+            _ => survey.and_then(|survey| survey.footer.as_ref()),
+        };
+        end = footer.map(|footer| footer.next).or(last.map(|run| run.next)).or(Some(header.follows)).max(end);
+        total = footer.map(|footer| footer.total).or(last.map(|run| run.total)).or(Some(header.total)).max(total);
+    }
+}
+
 struct Walk<'a> {
     fs: &'a dyn Fs,
     dir: &'a Path,
+    power_cut: bool,
     proven: u64,
     /// Records appended below `proven`, where the cursors say.
     claimed: Option<u64>,
@@ -189,6 +263,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Whether what is missing from `end` on may never have come to the disk.
+    fn may_be_torn(&self, end: u64) -> bool {
+        self.power_cut && end >= self.proven
+    }
+
     /// Takes the next segment; false: nothing behind it counts. `follows` and total are those of the segment behind.
     fn take(&mut self, file: Found, follows: Option<(u64, u64)>, is_last: bool) -> Result<bool, StoreError> {
         let Some(header) = file.header else { return self.take_unreadable(file, follows) };
@@ -197,13 +276,22 @@ impl Walk<'_> {
             self.total = header.total;
         }
         if end < header.follows {
-            if end >= self.proven {
+            if self.may_be_torn(end) {
                 self.set_behind_hole_aside(file)?;
                 return Ok(false);
             }
-            let reason = format!("offsets {end} to {} are missing before it", header.follows);
-            self.lost(file.path.clone(), reason, 0, header.total.checked_sub(self.total));
+            let records = header.total.checked_sub(self.total);
+            // Without records it only jumped, over a segment of which nothing was left.
+            if records != Some(0) {
+                self.lost(file.path.clone(), format!("offsets {end} to {} are missing before it", header.follows), 0, records);
+            }
             self.reach(header.follows);
+        }
+        if file.rebuilt != Rebuilt::No {
+            tracing::warn!(path = %file.path.display(), "the segment's header was damaged and is rebuilt; no record is lost by it");
+            self.report.rebuilt_headers += 1;
+            // Written again in its place; what follows it stays as it is.
+            self.unproven.insert(header.seq, u64::MAX);
         }
         let survey = match file.kind {
             Kind::Sealed(footer) => {
@@ -225,19 +313,33 @@ impl Walk<'_> {
         let lost_inside =
             kept.windows(2).any(|pair| pair[0].end() != pair[1].pos) || kept.first().is_some_and(|run| run.pos != SEGMENT_HEADER as u64);
         let kept_end = kept.last().map_or(SEGMENT_HEADER as u64, Run::end);
+        let total = kept.last().map_or(header.total, |run| run.total);
+        let end = kept.last().map_or(base_end, |run| run.next);
+        let corrupt_tail = if is_last && !self.power_cut && end >= self.proven && survey.footer.is_none() && kept_end < survey.end {
+            let open = self.fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
+            corrupt_tail(&*open, kept_end, survey.end, end, total).map_err(StoreError::io("read", &file.path))?
+        } else {
+            None
+        };
         let footer = survey.footer.filter(|_| kept_end == survey.end && !cut);
         let next = kept.last().map_or(base_end, |run| run.next).max(footer.map_or(0, |footer| footer.next)).max(end);
-        let total = kept.last().map_or(header.total, |run| run.total);
         // Batches lost at the end, though they were synced.
-        let lost_behind = !cut && next < self.proven && reached.map_or(is_last, |reached| next < reached);
+        let lost_behind = !cut && !self.may_be_torn(next) && reached.map_or(is_last && next < self.proven, |reached| next < reached)
+            || corrupt_tail.is_some();
+        let reached = reached.max(corrupt_tail.map(|(next, _)| next.max(self.proven)));
         if lost_inside || lost_behind {
             let next = if cut { next } else { reached.unwrap_or(if lost_behind { self.proven } else { next }).max(next) };
-            let claimed = self.claimed.filter(|_| lost_behind && is_last);
+            let claimed = self.claimed.filter(|_| lost_behind && is_last).max(corrupt_tail.map(|(_, total)| total));
             let after = follows.map(|(_, total)| total).or(survey.footer.map(|footer| footer.total)).or(claimed).filter(|_| !cut);
             let total_after = after.unwrap_or(total).max(total);
             let used: u64 = kept.iter().map(|run| run.len).sum();
             let records: u64 = kept.iter().map(|run| run.records).sum();
-            let missing = if lost_behind && after.is_none() { None } else { (total_after - header.total).checked_sub(records) };
+            // The footer counts what was in the file; the totals count what was ever appended, also what compaction dropped since.
+            let missing = match survey.footer.filter(|_| !cut) {
+                Some(footer) => footer.records.checked_sub(records).map(|inside| inside + total_after.saturating_sub(footer.total)),
+                None if lost_behind && after.is_none() => None,
+                None => (total_after - header.total).checked_sub(records),
+            };
             let (segment, aside) = rebuild(self.fs, self.dir, header, &kept, next, total_after)
                 .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
             self.unsynced = true;
@@ -267,7 +369,7 @@ impl Walk<'_> {
             open.set_len(segment.bytes()).map_err(StoreError::io("cut the torn tail of", &file.path))?;
             self.unsynced = true;
         }
-        cut |= follows.is_some_and(|(follows, _)| next < follows && next >= self.proven);
+        cut |= follows.is_some_and(|(follows, _)| next < follows && self.may_be_torn(next));
         self.end = Some(segment.next);
         self.total = footer.map_or(total, |footer| footer.total);
         self.segments.push_back(segment);
@@ -278,7 +380,7 @@ impl Walk<'_> {
     fn keep(&self, survey: &Survey, base_end: u64, reached: Option<u64>, is_last: bool) -> (Vec<Run>, bool) {
         let (mut kept, mut end, mut pos): (Vec<Run>, _, _) = (Vec::new(), base_end, SEGMENT_HEADER as u64);
         for run in &survey.runs {
-            if run.pos != pos && end >= self.proven {
+            if run.pos != pos && self.may_be_torn(end) {
                 return (kept, true);
             }
             kept.push(*run);
@@ -286,25 +388,30 @@ impl Walk<'_> {
         }
         let torn_behind = pos < survey.end || survey.footer.is_none();
         let missing_behind = reached.is_some_and(|reached| end < reached);
-        (kept, !is_last && torn_behind && missing_behind && end >= self.proven)
+        (kept, !is_last && torn_behind && missing_behind && self.may_be_torn(end))
     }
 
-    /// A segment whose header is corrupt: its batches cannot be checked.
+    /// A segment whose header is corrupt and in which no batch can be proven.
     fn take_unreadable(&mut self, file: Found, follows: Option<(u64, u64)>) -> Result<bool, StoreError> {
         let end = self.end.unwrap_or(file.base);
-        if follows.is_some_and(|(follows, _)| follows <= end) {
-            self.remove(&file)?; // begun, and given up before a batch was in it
+        if file.file_len <= SEGMENT_HEADER as u64 || follows.is_some_and(|(follows, _)| follows <= end) {
+            self.remove(&file)?; // begun, and given up before a batch was in it; or cut, and then the next segment or the cursors miss it
             return Ok(true);
         }
-        if end >= self.proven && file.base >= self.proven {
+        if self.may_be_torn(end) && file.base >= self.proven {
             self.set_behind_hole_aside(file)?;
             return Ok(false);
         }
-        let total = follows.map_or(self.total, |(_, total)| total);
-        let records = match (self.end, follows) {
-            (Some(_), Some((_, total))) => total.checked_sub(self.total),
+        let total_after = follows.map(|(_, total)| total).or(self.claimed.filter(|_| end < self.proven));
+        let open = self.fs.open(&file.path, Mode::Read).map_err(StoreError::io("open", &file.path))?;
+        let claimed = corrupt_tail(&*open, SEGMENT_HEADER as u64, file.file_len, end, self.total);
+        let records = match (total_after, claimed.map_err(StoreError::io("read", &file.path))?) {
+            (Some(total), _) if self.end.is_some() || file.seq == 1 => total.checked_sub(self.total),
+            (_, Some((_, total))) => Some(total - self.total),
+            _ if end >= self.proven => Some(0), // nothing vouches for what was in it
             _ => None,
         };
+        let total = total_after.unwrap_or(self.total);
         let header =
             SegmentHeader { salt: salt(file.base, file.seq), seq: file.seq, base: file.base, follows: end, synced: end, total: self.total };
         let next = follows.map_or(end.max(file.base), |(follows, _)| follows);
@@ -359,6 +466,28 @@ impl Walk<'_> {
         Ok(None)
     }
 
+    /// The first segment is not the one that the cursors say is the first, and nothing moved past what is gone.
+    fn lose_what_is_missing_at_the_front(&mut self, found: &[Found], cursors: &Cursors) {
+        // Nothing is deleted before the cursors are saved.
+        let Some((seq, total)) = cursors.front.or((cursors.generation == 0).then_some((1, 0))) else { return };
+        let is_passed = |offset| cursors.slowest().is_some_and(|slowest| slowest >= offset);
+        let Some(first) = found.iter().find(|file| file.header.is_some() || file.file_len > SEGMENT_HEADER as u64) else {
+            if cursors.total > total && !is_passed(cursors.synced) {
+                self.lost(self.dir.to_path_buf(), "all segments are missing".to_owned(), 0, Some(cursors.total - total));
+            }
+            return;
+        };
+        let Some(header) = first.header.filter(|header| header.seq > seq && header.total > total) else { return };
+        // What was not synced when the cursors were saved may have gone since in a power cut.
+        if self.power_cut && cursors.synced < header.follows {
+            return;
+        }
+        if !is_passed(header.follows) {
+            let reason = format!("offsets below {} are missing at the front", header.follows);
+            self.lost(self.dir.to_path_buf(), reason, 0, Some(header.total - total));
+        }
+    }
+
     /// The log went on although its last segment ends before what was synced.
     fn lose_what_is_missing_at_the_end(&mut self) {
         let Some(end) = self.end.filter(|end| *end < self.proven) else { return };
@@ -382,6 +511,26 @@ impl Walk<'_> {
         self.report.records_lost = self.report.records_lost.zip(records).map(|(a, b)| a + b);
         self.report.quarantined.push(Quarantined { path, reason, bytes, records });
     }
+}
+
+/// How far a header that is not proven may jump, so that a wrong byte does not use offsets up.
+const FARTHEST: u64 = 1 << 32;
+
+/// Batches at the end of a file that claim to be whole and are not: what the log reaches with them, and its records up to there.
+fn corrupt_tail(file: &dyn File, mut pos: u64, len: u64, mut next: u64, mut total: u64) -> io::Result<Option<(u64, u64)>> {
+    let before = next;
+    let mut bytes = [0; BATCH_HEADER];
+    while pos + BATCH_HEADER as u64 <= len && file.read_full_at(pos, &mut bytes).unwrap_or(0) == BATCH_HEADER {
+        let header = BatchHeader::decode(&bytes);
+        let is_far = header.first - next.min(header.first) > FARTHEST || header.records > header.span;
+        if header.is_footer() || !header.plausible(len - pos, next) || header.total != total || is_far {
+            break;
+        }
+        pos += header.size() as u64;
+        next = header.next();
+        total += u64::from(header.records);
+    }
+    Ok((next > before).then_some((next, total)))
 }
 
 /// Gives every segment that is not appended to its footer, and makes durable what is not proven to be.

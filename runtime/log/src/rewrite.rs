@@ -11,10 +11,10 @@ use std::time::Instant;
 use crate::error::StoreError;
 use crate::format::{BATCH_HEADER, BatchHeader, SEGMENT_HEADER, SegmentHeader};
 use crate::fs::{File, Fs, Mode};
-use crate::log::Inner;
 use crate::read::Batch;
 use crate::scan::{Found, Scanner};
 use crate::segment::{Open, Segment};
+use crate::state::Inner;
 
 /// What becomes of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -164,7 +164,7 @@ fn write_batches(file: &dyn File, segment: &mut Segment, old: &Old, decide: &mut
 }
 
 /// Counts a batch that is written behind the others.
-fn count(segment: &mut Segment, header: &BatchHeader) {
+pub fn count(segment: &mut Segment, header: &BatchHeader) {
     if segment.batches == 0 {
         segment.first_append = header.appended;
     }

@@ -1,18 +1,15 @@
 //! Walks a segment file batch by batch and finds the way again behind a hole.
 //!
-//! Whatever the bytes are, a scan ends, reads each byte a bounded number of times and holds at most one batch in memory.
+//! Whatever the bytes are, a scan ends, every valid batch is found, and at most one batch is held in memory.
 
+use crate::blocks::{WINDOW, read_past_bad_blocks};
+use crate::format::{BATCH_HEADER, BatchHeader, Footer, SEGMENT_HEADER, SegmentHeader};
+use crate::fs::File;
+use crate::prefixes::Prefixes;
 use std::io;
 use std::sync::Arc;
 
-use crate::format::{BATCH_HEADER, BatchHeader, Footer, SEGMENT_HEADER, SegmentHeader};
-use crate::fs::File;
-
-const WINDOW: usize = 256 << 10;
-const BLOCK: usize = 4096;
 const MARK: u64 = 64 << 10;
-/// How often the bytes of a file may be checksummed while looking for the next batch behind a hole.
-const RESYNC_PASSES: u64 = 8;
 
 /// What stands next in a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +29,8 @@ pub struct Scanner {
     end: u64,
     window: Vec<u8>,
     window_pos: u64,
-    resync_left: u64,
+    /// Made at the first hole.
+    prefixes: Option<Prefixes>,
     /// Bytes read from the file.
     pub read_bytes: u64,
 }
@@ -48,7 +46,7 @@ impl Scanner {
             end: header.base,
             window: Vec::new(),
             window_pos: 0,
-            resync_left: limit.saturating_mul(RESYNC_PASSES),
+            prefixes: None,
             read_bytes: 0,
         }
     }
@@ -63,24 +61,43 @@ impl Scanner {
             return Ok(None);
         }
         let start = self.pos;
-        if let Some(found) = self.at(start, None)? {
+        if let Some(found) = self.at(start)? {
             return Ok(Some(self.pass(found)));
         }
-        let mut pos = start + 1;
-        while pos + BATCH_HEADER as u64 <= self.limit && self.resync_left > 0 {
-            let mut left = self.resync_left;
-            let found = self.at(pos, Some(&mut left))?;
-            self.resync_left = left;
-            if found.is_some() {
-                break;
+        self.pos = self.resync(start + 1)?;
+        Ok(Some(Found::Hole(start, self.pos - start)))
+    }
+
+    /// The first batch or footer, wherever it stands; `None` or a hole: there is none.
+    pub fn next_found(&mut self) -> io::Result<Option<Found>> {
+        match self.next()? {
+            Some(Found::Hole(..)) => self.next(),
+            found => Ok(found),
+        }
+    }
+
+    /// The position of the next batch or footer; the limit if there is none.
+    fn resync(&mut self, mut pos: u64) -> io::Result<u64> {
+        let (limit, end, salt) = (self.limit, self.end, self.salt);
+        while pos + BATCH_HEADER as u64 <= limit {
+            let bytes = self.bytes(pos, BATCH_HEADER)?;
+            let header = BatchHeader::decode(bytes.first_chunk().expect("as many bytes as asked for"));
+            if header.plausible(limit - pos, end) {
+                let prefixes = match &mut self.prefixes {
+                    Some(prefixes) => prefixes,
+                    None => {
+                        let prefixes = Prefixes::new(self.file.clone(), pos, limit)?;
+                        self.read_bytes += prefixes.read_bytes;
+                        self.prefixes.insert(prefixes)
+                    }
+                };
+                if prefixes.intact(pos, &header, salt)? {
+                    return Ok(pos);
+                }
             }
             pos += 1;
         }
-        if pos + BATCH_HEADER as u64 > self.limit || self.resync_left == 0 {
-            pos = self.limit;
-        }
-        self.pos = pos;
-        Ok(Some(Found::Hole(start, pos - start)))
+        Ok(limit)
     }
 
     fn pass(&mut self, found: Found) -> Found {
@@ -95,8 +112,8 @@ impl Scanner {
         found
     }
 
-    /// The batch or footer at a position; `budget` bounds the bytes checksummed in vain.
-    fn at(&mut self, pos: u64, budget: Option<&mut u64>) -> io::Result<Option<Found>> {
+    /// The batch or footer at a position.
+    fn at(&mut self, pos: u64) -> io::Result<Option<Found>> {
         let room = self.limit - pos;
         if room < BATCH_HEADER as u64 {
             return Ok(None);
@@ -106,9 +123,6 @@ impl Scanner {
         let header = BatchHeader::decode(bytes.first_chunk().expect("as many bytes as asked for"));
         if !header.plausible(room, end) {
             return Ok(None);
-        }
-        if let Some(budget) = budget {
-            *budget = budget.saturating_sub(header.size() as u64);
         }
         let bytes = self.bytes(pos, header.size())?;
         if !header.intact(bytes, salt) {
@@ -129,29 +143,10 @@ impl Scanner {
             self.window.resize(want, 0);
             self.window_pos = pos;
             self.read_bytes += want as u64;
-            if self.file.read_full_at(pos, &mut self.window).is_err() {
-                self.read_blocks(pos)?;
-            }
+            read_past_bad_blocks(&*self.file, pos, &mut self.window)?;
             return Ok(&self.window[..len]);
         }
         Ok(&self.window[from..from + len])
-    }
-
-    /// Reads the window again, block by block; blocks that the disk cannot give stay zero and become a hole.
-    fn read_blocks(&mut self, pos: u64) -> io::Result<()> {
-        let (mut failed, mut blocks) = (None, 0);
-        for (i, block) in self.window.chunks_mut(BLOCK).enumerate() {
-            blocks += 1;
-            if let Err(e) = self.file.read_full_at(pos + (i * BLOCK) as u64, block) {
-                block.fill(0);
-                let (count, _) = failed.take().unwrap_or((0, e.kind()));
-                failed = Some((count + 1, e.kind()));
-                if count + 1 == blocks && blocks == 16 {
-                    return Err(e); // not a bad spot: the disk is gone
-                }
-            }
-        }
-        Ok(())
     }
 }
 

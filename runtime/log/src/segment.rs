@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::format::{FOOTER, Footer, SEGMENT_HEADER, SegmentHeader, segment_name};
 use crate::fs::{File, Fs, Mode};
-use crate::log::SegmentInfo;
+use crate::report::SegmentInfo;
 use crate::scan::Run;
 
 /// Distance between two places that the index of an open segment remembers.

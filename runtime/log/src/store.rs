@@ -7,66 +7,27 @@
 //!            BASE-SEQ.seg   cursors.0   cursors.1   *.quarantined
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use crate::error::StoreError;
+use crate::fs::{Fs, Lock, Mode, Space};
+use crate::log::Log;
+use crate::names;
+use crate::report::Recovery;
+use crate::shared::{LOOK_BYTES, Shared, StoreOptions};
+use crate::state::{Inner, LogOptions};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
-
-use crate::error::StoreError;
-use crate::fs::{Fs, Lock, Mode, RealFs, Space};
-use crate::log::{Inner, Log, LogOptions, Recovery};
-use crate::names;
+use std::time::Instant;
 
 const BOOT_MAGIC: &str = "MILLRBOOT 1";
-/// Bytes appended between two looks at the room on the disk.
-const LOOK_BYTES: u64 = 1 << 20;
-/// An open segment that nobody used for so long is closed.
-const IDLE: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_secs(1);
-/// Memory of synced batches kept for the next ones.
-const SPARE_BYTES: usize = 8 << 20;
 
-/// Room that the logs leave on the disk for others.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum KeepFree {
-    Bytes(u64),
-    /// Percent of the disk's size.
-    Percent(f64),
-}
-
-impl KeepFree {
-    /// Bytes to keep free on a disk.
-    pub fn of(self, space: Space) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => (space.total as f64 * percent / 100.0) as u64,
-        }
-    }
-}
-
-#[derive(Clone)]
-pub struct StoreOptions {
-    /// Default: 5 percent of the disk.
-    pub keep_free: KeepFree,
-    /// Threads that sync; default 2. With 0 nothing is synced but by [`Log::sync`].
-    pub syncers: usize,
-    /// Segments kept open at once; default 256.
-    pub open_files: usize,
-    /// Bytes of all logs together held in memory until synced; beyond it appends are refused. Default 64 MiB.
-    pub unsynced: u64,
-    pub fs: Arc<dyn Fs>,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self { keep_free: KeepFree::Percent(5.0), syncers: 2, open_files: 256, unsynced: 64 << 20, fs: Arc::new(RealFs) }
-    }
-}
+/// Three lines, blanks, and a checksum of eight digits; blanks there too in a file of an early version.
+const BOOT_BYTES: usize = 128;
 
 /// A directory of logs, open in this process alone. Clones share it.
 #[derive(Clone)]
@@ -77,41 +38,7 @@ pub struct Store {
 /// What ends with the last clone of the store, though logs may outlive it.
 struct Core {
     shared: Arc<Shared>,
-    power_cut: bool,
     syncers: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the logs of a store share.
-pub(crate) struct Shared {
-    pub fs: Arc<dyn Fs>,
-    dir: PathBuf,
-    options: StoreOptions,
-    queue: Mutex<Queue>,
-    due: Condvar,
-    logs: Mutex<HashMap<String, Weak<Inner>>>,
-    /// Held while a log is opened or removed; never by an append.
-    naming: Mutex<()>,
-    spare: Mutex<(Vec<Vec<u8>>, usize)>,
-    low: AtomicBool,
-    since_look: AtomicU64,
-    /// Open segment files.
-    pub open: AtomicUsize,
-    /// Bytes held in memory until synced.
-    pub held: AtomicU64,
-    /// An append was refused because of them.
-    held_refused: AtomicBool,
-    started: Instant,
-    next_id: AtomicU64,
-    closed: AtomicBool,
-    /// A log was let go of before all of it was synced: no later close makes this run a clean one.
-    unclean: AtomicBool,
-    _lock: Box<dyn Lock>,
-}
-
-#[derive(Default)]
-struct Queue {
-    due: BTreeMap<(Instant, u64), Weak<Inner>>,
-    stop: bool,
 }
 
 impl Store {
@@ -122,12 +49,9 @@ impl Store {
         let (dir, fs) = (dir.as_ref().to_path_buf(), options.fs.clone());
         fs.create_dir(&dir).map_err(StoreError::io("create", &dir))?;
         let lock = take_lock(&*fs, &dir)?;
-        let boot_id = fs.boot_id();
-        let power_cut = match read_boot(&*fs, &dir)? {
-            Some((last, clean)) => !clean && last != boot_id,
-            None => false,
-        };
-        write_boot(&*fs, &dir, &boot_id, false)?;
+        let power_cut = after_power_cut(&*fs, &dir)?;
+        let unchecked = if power_cut { names_in(&*fs, &dir)?.into_iter().collect() } else { HashSet::new() };
+        write_boot(&*fs, &dir, if unchecked.is_empty() { Ended::Open } else { Ended::OpenAfterCut })?;
         let syncers = options.syncers;
         let shared = Arc::new(Shared {
             fs,
@@ -147,6 +71,8 @@ impl Store {
             next_id: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             unclean: AtomicBool::new(false),
+            power_cut,
+            unchecked: Mutex::new(unchecked),
             _lock: lock,
         });
         let mut threads = Vec::new();
@@ -156,7 +82,7 @@ impl Store {
             let thread = std::thread::Builder::new().name(name).spawn(move || shared.sync_when_due(i == 0));
             threads.push(thread.map_err(StoreError::io("start a thread for", Path::new("syncing")))?);
         }
-        Ok(Self { core: Arc::new(Core { shared, power_cut, syncers: Mutex::new(threads) }) })
+        Ok(Self { core: Arc::new(Core { shared, syncers: Mutex::new(threads) }) })
     }
 
     pub fn dir(&self) -> &Path {
@@ -165,7 +91,7 @@ impl Store {
 
     /// The last run did not close the store, and the machine was started anew since: what was not synced may be gone.
     pub fn power_cut(&self) -> bool {
-        self.core.power_cut
+        self.core.shared.power_cut
     }
 
     /// Room on the disk.
@@ -207,7 +133,13 @@ impl Store {
         }
         let id = shared.next_id.fetch_add(1, Relaxed);
         let (log, recovery) = Inner::open(id, name, dir, options, shared.clone())?;
-        shared.logs.lock().insert(name.to_owned(), Arc::downgrade(&log));
+        let mut unchecked = shared.unchecked.lock();
+        if unchecked.remove(name) && unchecked.is_empty() {
+            write_boot(&*shared.fs, &shared.dir, Ended::Open)?;
+        }
+        drop(unchecked);
+        let open: Weak<Inner> = Arc::downgrade(&log);
+        shared.logs.lock().insert(name.to_owned(), open);
         Ok((Log::new(log), recovery))
     }
 
@@ -255,7 +187,7 @@ impl Store {
         if shared.unclean.load(Relaxed) {
             return Ok(());
         }
-        write_boot(&*shared.fs, &shared.dir, &shared.fs.boot_id(), true)
+        write_boot(&*shared.fs, &shared.dir, Ended::Closed)
     }
 }
 
@@ -279,170 +211,6 @@ impl Drop for Core {
     }
 }
 
-impl Shared {
-    /// No append is taken any more.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
-    }
-
-    pub fn left_unsynced(&self) {
-        self.unclean.store(true, Relaxed);
-    }
-
-    /// Seconds since the store was opened; a clock for what was used last.
-    pub fn tick(&self) -> u64 {
-        self.started.elapsed().as_secs()
-    }
-
-    /// Queues a log for its sync.
-    pub fn schedule(&self, at: Instant, id: u64, log: Weak<Inner>) {
-        let mut queue = self.queue.lock();
-        queue.due.insert((at, id), log);
-        if queue.due.first_key_value().is_some_and(|(first, _)| *first == (at, id)) {
-            drop(queue);
-            self.due.notify_one();
-        }
-    }
-
-    fn sync_when_due(&self, ticks: bool) {
-        let (mut last_tick, mut last_sweep) = (Instant::now(), Instant::now());
-        let mut queue = self.queue.lock();
-        while !queue.stop {
-            let now = Instant::now();
-            if ticks && now >= last_tick + TICK {
-                last_tick = now;
-                drop(queue);
-                self.look_again();
-                if now >= last_sweep + IDLE {
-                    last_sweep = now;
-                    self.close_idle(self.tick().saturating_sub(IDLE.as_secs()));
-                }
-                queue = self.queue.lock();
-                continue;
-            }
-            match queue.due.first_key_value().map(|(key, _)| *key) {
-                Some(key) if key.0 <= now => {
-                    let log = queue.due.remove(&key).and_then(|log| log.upgrade());
-                    drop(queue);
-                    if let Some(log) = log {
-                        log.sync_if_scheduled(key.0);
-                    }
-                    queue = self.queue.lock();
-                }
-                first => {
-                    let tick = ticks.then_some(last_tick + TICK);
-                    match first.map(|key| key.0).into_iter().chain(tick).min() {
-                        Some(until) => drop(self.due.wait_until(&mut queue, until)),
-                        None => self.due.wait(&mut queue),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether `bytes` more may be written: `Err` with what is free and what is to be kept free. Looks at the disk once in a MiB, and always while it is full.
-    pub fn check_space(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        if !self.low.load(Relaxed) && self.since_look.fetch_add(bytes, Relaxed) < LOOK_BYTES {
-            return Ok(());
-        }
-        self.since_look.store(0, Relaxed);
-        let Ok(space) = self.fs.space(&self.dir) else { return Ok(()) };
-        let keep = self.options.keep_free.of(space);
-        let enough = space.free >= keep.saturating_add(bytes);
-        if self.low.swap(!enough, Relaxed) == enough {
-            if enough {
-                tracing::info!(free = space.free, "there is room on the disk again");
-            } else {
-                tracing::warn!(free = space.free, keep, "the disk is full; appends wait until there is room");
-            }
-        }
-        if enough { Ok(()) } else { Err((space.free, keep)) }
-    }
-
-    /// A write found the disk full: no append passes before a look says otherwise.
-    pub fn found_full(&self) -> (u64, u64) {
-        self.low.store(true, Relaxed);
-        let space = self.fs.space(&self.dir).unwrap_or_default();
-        (space.free, self.options.keep_free.of(space))
-    }
-
-    /// Looks at the disk, which others fill and empty too; tells those who wait when there is room again.
-    pub fn look_again(&self) {
-        let was_low = self.low.load(Relaxed);
-        self.since_look.store(LOOK_BYTES, Relaxed);
-        if self.check_space(0).is_ok() && was_low {
-            self.tell_room();
-        }
-    }
-
-    /// Whether all logs together hold as much as they may: used and limit. Who is refused is told after the next sync of any log.
-    pub fn check_held(&self) -> Result<(), (u64, u64)> {
-        let (held, limit) = (self.held.load(Relaxed), self.options.unsynced);
-        if held < limit {
-            return Ok(());
-        }
-        self.held_refused.store(true, Relaxed);
-        Err((held, limit))
-    }
-
-    /// Time for those who append to ask for a sync.
-    pub fn is_half_full(&self, held: u64) -> bool {
-        held >= self.options.unsynced / 2
-    }
-
-    pub fn tell_if_held_was_refused(&self) {
-        if self.held_refused.swap(false, Relaxed) {
-            self.tell_room();
-        }
-    }
-
-    fn tell_room(&self) {
-        let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
-        logs.iter().for_each(|log| log.tell_room());
-    }
-
-    /// As many files are open as should be, or more because they hold what is not synced.
-    pub fn is_crowded(&self) -> bool {
-        self.open.load(Relaxed) >= self.options.open_files
-    }
-
-    /// Closes segments until few enough are open; called before one more is opened, with no log locked but the caller's.
-    pub fn make_room_for_open(&self) {
-        if !self.is_crowded() {
-            return;
-        }
-        let mut ages: Vec<u64> = Vec::new();
-        let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
-        logs.iter().for_each(|log| log.ages(&mut ages));
-        ages.sort_unstable();
-        let Some(median) = ages.get(ages.len() / 2) else { return };
-        let median = *median;
-        logs.iter().for_each(|log| log.close_idle(median));
-    }
-
-    fn close_idle(&self, not_since: u64) {
-        let logs: Vec<_> = self.logs.lock().values().filter_map(Weak::upgrade).collect();
-        logs.iter().for_each(|log| log.close_idle(not_since));
-    }
-
-    /// An empty buffer, used before if possible.
-    pub fn buffer(&self) -> Vec<u8> {
-        let mut spare = self.spare.lock();
-        let buffer = spare.0.pop().unwrap_or_default();
-        spare.1 -= buffer.capacity();
-        buffer
-    }
-
-    pub fn recycle(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.spare.lock();
-        if spare.1 + buffer.capacity() <= SPARE_BYTES {
-            buffer.clear();
-            spare.1 += buffer.capacity();
-            spare.0.push(buffer);
-        }
-    }
-}
-
 /// Names of the logs in a store's directory, sorted.
 pub(crate) fn names_in(fs: &dyn Fs, dir: &Path) -> Result<Vec<String>, StoreError> {
     let entries = fs.list(dir).map_err(StoreError::io("list", dir))?;
@@ -460,36 +228,72 @@ pub(crate) fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, StoreE
     })
 }
 
-/// Boot id of the last run, and whether it closed the store.
-fn read_boot(fs: &dyn Fs, dir: &Path) -> Result<Option<(String, bool)>, StoreError> {
+/// How a run ended, as far as it could say so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It did not close the store.
+    Open,
+    /// Nor did it recover every log after the power cut before it.
+    OpenAfterCut,
+    Closed,
+}
+
+impl Ended {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::OpenAfterCut => "open after a power cut",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The last run did not close the store, and the machine was started anew since, or some log was not recovered since it was.
+pub(crate) fn after_power_cut(fs: &dyn Fs, dir: &Path) -> Result<bool, StoreError> {
     let path = dir.join(".boot");
     let file = match fs.open(&path, Mode::Read) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file.map_err(StoreError::io("open", &path))?,
     };
-    let mut bytes = [0; 256];
-    let n = file.read_full_at(0, &mut bytes).map_err(StoreError::io("read", &path))?;
-    let text = String::from_utf8_lossy(&bytes[..n]);
+    let mut bytes = [0; BOOT_BYTES];
+    // What cannot be read, or is damaged, is believed least: then there was a power cut.
+    let n = file.read_full_at(0, &mut bytes).unwrap_or(0);
+    let (text, crc) = bytes[..n].split_at(n.min(BOOT_BYTES - 9));
+    let is_whole = crc.get(..8) == Some(&boot_checksum(text)[..]);
+    let is_early = crc.iter().all(|byte| byte.is_ascii_whitespace());
+    let text = String::from_utf8_lossy(text);
     let mut lines = text.lines();
     let magic = lines.next().unwrap_or_default();
-    if let Some(version) = magic.strip_prefix("MILLRBOOT ").and_then(|v| v.parse::<u32>().ok()).filter(|v| *v > 1) {
-        return Err(StoreError::Newer { path, found: version, known: 1 });
+    let version = magic.strip_prefix("MILLRBOOT ").and_then(|version| version.parse::<u32>().ok());
+    if let Some(found) = version.filter(|found| is_whole && *found > 1) {
+        return Err(StoreError::Newer { path, found, known: 1 });
     }
-    // A torn file was being written by a run that did not close the store; no boot id is its boot id.
-    let (boot_id, state) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    Ok(Some((boot_id.to_owned(), magic == BOOT_MAGIC && state == "closed")))
+    let (boot_id, state) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default().trim_end());
+    if magic != BOOT_MAGIC || !(is_whole || is_early) || state == Ended::OpenAfterCut.as_str() {
+        return Ok(true);
+    }
+    Ok(state != Ended::Closed.as_str() && boot_id != fs.boot_id())
+}
+
+/// Eight hexadecimal digits.
+fn boot_checksum(text: &[u8]) -> Vec<u8> {
+    format!("{:08x}", crc32c::crc32c(text)).into_bytes()
 }
 
 /// Written in place: on a full disk its block is there already.
-fn write_boot(fs: &dyn Fs, dir: &Path, boot_id: &str, clean: bool) -> Result<(), StoreError> {
+fn write_boot(fs: &dyn Fs, dir: &Path, ended: Ended) -> Result<(), StoreError> {
     let path = dir.join(".boot");
-    let text = format!("{BOOT_MAGIC}\n{boot_id}\n{}\n", if clean { "closed" } else { "open" });
+    let text = format!("{BOOT_MAGIC}\n{}\n{}\n", fs.boot_id(), ended.as_str());
+    let mut bytes = format!("{text:width$}", width = BOOT_BYTES - 9).into_bytes();
+    bytes.truncate(BOOT_BYTES - 9);
+    bytes.extend_from_slice(&boot_checksum(&bytes));
+    bytes.push(b'\n');
     let written = (|| {
         let (file, created) = match fs.open(&path, Mode::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => (fs.open(&path, Mode::New)?, true),
             file => (file?, false),
         };
-        file.write_all_at(0, format!("{text:127}\n").as_bytes())?;
+        file.write_all_at(0, &bytes)?;
         file.sync_data()?;
         if created { fs.sync_dir(dir) } else { Ok(()) }
     })();

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
 use crate::format::{BATCH_HEADER, BatchHeader, SegmentHeader};
-use crate::log::{Inner, State, Trouble};
 use crate::recover::{Newest, salt};
 use crate::segment::Open;
+use crate::state::{Inner, State, Trouble};
 
 /// Least time between the end of a sync and the start of the next, where nobody is in a hurry.
 pub const APART: Duration = Duration::from_millis(5);
@@ -190,7 +190,7 @@ impl Inner {
         state.trouble = Some(Trouble { attempts: attempts + 1, retry_at });
         let text = format!("cannot sync {}: {e}", path.display());
         if attempts == 0 {
-            tracing::warn!(log = self.name, "{text}; what is not synced is written again into a new segment");
+            tracing::warn!(log = self.name, "the disk fails: {text}; what is not synced is written again into a new segment");
         }
         state.faults.now = Some(text);
         self.schedule(state, retry_at);

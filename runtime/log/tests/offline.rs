@@ -98,3 +98,67 @@ fn what_is_exported_can_be_imported() {
         original.iter().zip(&copied).all(|(a, b)| (a.first, a.next, a.records, &a.payload) == (b.first, b.next, b.records, &b.payload))
     );
 }
+
+#[test]
+fn repair_takes_back_what_is_intact_in_a_file_set_aside_earlier() {
+    for header_too in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path()));
+        let all: Vec<_> = offline::batches(dir.path(), "a/b").unwrap().map(|batch| batch.unwrap()).collect();
+        let segment = segments(dir.path())[1].clone();
+        let good = std::fs::read(&segment).unwrap();
+        let mut bad = good.clone();
+        if header_too {
+            // Nothing is left that proves anything: the segment begins again, with another salt.
+            bad[..64].fill(0);
+            (0..5).for_each(|batch| bad[64 + batch * 344 + 60 + 7 * batch] ^= 1 << batch);
+            let footer = bad.len() - 20;
+            bad[footer] ^= 1;
+        } else {
+            bad[64 + 100] ^= 1;
+            bad[64 + 2 * 344 + 100] ^= 1;
+        }
+        std::fs::write(&segment, bad).unwrap();
+        let report = offline::repair(dir.path(), "a/b").unwrap();
+        assert_eq!((report.quarantined.len(), report.salvaged.batches), (1, 0), "{report:?}");
+        let aside = &report.quarantined[0].path;
+
+        // One place can be read again, the other can't: then only that one comes back.
+        let mut half = good.clone();
+        half[64 + 2 * 344 + 100] ^= 1;
+        std::fs::write(aside, half).unwrap();
+        let report = offline::repair(dir.path(), "a/b").unwrap();
+        let wanted = if header_too { 4 } else { 1 };
+        assert_eq!((report.salvaged.batches, report.salvaged.records, report.salvaged.passed), (wanted, wanted * 5, 0));
+        assert_eq!(offline::verify(dir.path(), "a/b").unwrap().records(), 95);
+
+        std::fs::write(aside, &good).unwrap();
+        let report = offline::repair(dir.path(), "a/b").unwrap();
+        assert_eq!((report.salvaged.batches, report.salvaged.records), (1, 5));
+        let listing = offline::verify(dir.path(), "a/b").unwrap();
+        assert!(listing.is_whole() && aside.exists());
+        assert_eq!((listing.end(), listing.records()), (195, 100));
+        let back: Vec<_> = offline::batches(dir.path(), "a/b").unwrap().map(|batch| batch.unwrap()).collect();
+        assert!(all.iter().zip(&back).all(|(a, b)| (a.first, a.next, a.records, &a.payload) == (b.first, b.next, b.records, &b.payload)));
+        assert_eq!(offline::repair(dir.path(), "a/b").unwrap().salvaged.batches, 0, "once is enough");
+        let store = open(dir.path());
+        let (log, recovery) = store.log("a/b", LogOptions::default()).unwrap();
+        assert!(recovery.quarantined.is_empty() && recovery.records_lost == Some(0), "{recovery:?}");
+        log.append(195, 196, 1, &[b"goes on"]).unwrap();
+    }
+}
+
+#[test]
+fn what_every_cursor_has_passed_is_not_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    let segment = segments(dir.path())[0].clone();
+    let good = std::fs::read(&segment).unwrap();
+    let mut bad = good.clone();
+    bad[64 + 344 + 100] ^= 1;
+    std::fs::write(&segment, bad).unwrap();
+    let aside = offline::repair(dir.path(), "a/b").unwrap().quarantined.remove(0).path;
+    std::fs::write(aside, good).unwrap();
+    let salvaged = offline::repair(dir.path(), "a/b").unwrap().salvaged;
+    assert_eq!((salvaged.batches, salvaged.passed), (0, 5), "offsets 10 to 15, and the cursor is at 42");
+}
