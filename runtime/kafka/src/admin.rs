@@ -1,19 +1,18 @@
 //! Topics: created when missing, as declared; an existing one that contradicts is reported, never changed.
 
 use crate::error::{Class, KafkaError};
+use crate::logging::LogBridge;
 use crate::properties::Settings;
-use crate::raw::{Native, Role};
-use crate::voice::Voice;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::types::RDKafkaErrorCode;
+use crate::raw::admin::{NewTopic, Setting};
+use crate::raw::{self, Native, Queue, Role, TopicMetadata};
+use rdkafka::bindings::{RD_KAFKA_EVENT_ERROR, rd_kafka_resp_err_t as code};
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+
+const ALREADY_THERE: i32 = code::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS as i32;
+const NO_SUCH_GROUP: i32 = code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND as i32;
+const NOT_THERE: i32 = code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
 
 /// A topic as declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,65 +80,66 @@ impl Default for Limits {
 
 /// An administrative client; make one when needed and drop it, it costs threads and connections.
 pub struct Admin {
-    client: AdminClient<DefaultClientContext>,
-    settings: Settings,
+    native: Arc<Native>,
+    /// Where it says why it is not let in.
+    events: Queue,
     timeout: Duration,
 }
 
-/// How long a refused login may take to be told.
-const TOLD_WITHIN: Duration = Duration::from_secs(3);
+/// How long a refused login may take to be told, once a request has failed.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Its log lines repeat what its answers say.
+const QUIET: &[(&str, &str)] = &[("log_level", "2")];
 
 impl Admin {
     pub fn new(settings: &Settings, timeout: Duration) -> Result<Self, KafkaError> {
-        let mut config = rdkafka::ClientConfig::new();
-        config.set("bootstrap.servers", &settings.brokers).set("client.id", &settings.client_id).set("log_level", "3");
-        for (name, value) in &settings.properties {
-            config.set(name, value);
-        }
-        // Its log lines repeat what its answers say.
-        config.set_log_level(RDKafkaLogLevel::Critical);
-        let client: AdminClient<DefaultClientContext> = config.create().map_err(|e| from_rdkafka("cannot make a Kafka client", &e))?;
+        let conf = settings.conf(&[], QUIET)?;
+        let native = Native::new(Role::Producer, conf, RD_KAFKA_EVENT_ERROR, LogBridge::new(format!("{} admin", settings.client_id)))?;
         if let Some(source) = &settings.token {
-            crate::raw::set_admin_token(client.inner(), source.token()).map_err(|why| {
-                KafkaError::described(RDKafkaErrorCode::Authentication as i32, &format!("cannot get a token for Kafka ({why})"))
+            native.set_token(source.token()).map_err(|why| {
+                KafkaError::described(code::RD_KAFKA_RESP_ERR__AUTHENTICATION as i32, &format!("cannot get a token for Kafka ({why})"))
             })?;
         }
-        Ok(Self { client, settings: settings.clone(), timeout })
-    }
-
-    fn options(&self) -> AdminOptions {
-        AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
+        let events = native.queue();
+        Ok(Self { native, events, timeout })
     }
 
     /// Names and partition counts of all topics.
     pub fn topics(&self) -> Result<HashMap<String, TopicShape>, KafkaError> {
-        let metadata = self.client.inner().fetch_metadata(None, self.timeout);
-        let metadata = metadata.map_err(|e| self.denial().unwrap_or_else(|| from_rdkafka("cannot list topics", &e)))?;
-        let shape = |topic: &rdkafka::metadata::MetadataTopic| TopicShape {
-            partitions: topic.partitions().len() as i32,
-            replication: topic.partitions().first().map_or(0, |p| p.replicas().len() as i32),
-        };
-        Ok(metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name().to_owned(), shape(t))).collect())
+        let metadata = self.native.metadata(None, self.timeout).map_err(|error| self.denial().unwrap_or(error))?;
+        let shape = |topic: &TopicMetadata| TopicShape { partitions: topic.partitions as i32, replication: topic.replicas as i32 };
+        Ok(metadata.into_iter().filter(|topic| topic.error == 0).map(|topic| (topic.name.clone(), shape(&topic))).collect())
     }
 
-    /// Why the cluster does not let us in. rdkafka's own client only says that it has no connection: another one asks, whose events are heard.
+    /// The cluster's id, and the ids of topics, in their order: what tells them from others of the same name. A cluster without ids says nothing for
+    /// its own, and nil for those of its topics.
+    pub fn identities(&self, topics: &[&str]) -> Result<(String, Vec<String>), KafkaError> {
+        let ids = raw::identity::topic_ids(&self.native, topics, self.timeout);
+        let ids = ids.map_err(|error| self.denial().unwrap_or(error))?;
+        Ok((raw::identity::cluster_id(&self.native, self.timeout).unwrap_or_default(), ids))
+    }
+
+    /// The cluster's id; `None`: it has none, or does not answer.
+    pub fn cluster_id(&self) -> Option<String> {
+        raw::identity::cluster_id(&self.native, self.timeout)
+    }
+
+    /// Forgets a group without members, with all its offsets; of one that is not there, nothing.
+    pub fn forget_group(&self, group: &str) -> Result<(), KafkaError> {
+        let code = raw::admin::delete_group(&self.native, group, self.timeout);
+        match code.map_err(|error| self.denial().unwrap_or(error))? {
+            0 | NO_SUCH_GROUP => Ok(()),
+            code => Err(KafkaError::described(code, &format!("cannot forget group {group}"))),
+        }
+    }
+
+    /// Why the cluster does not let us in, if it said so: a request that failed only says that there was no connection.
     fn denial(&self) -> Option<KafkaError> {
-        let conf = self.settings.conf(&[], &[]).ok()?;
-        let events = rdkafka::bindings::RD_KAFKA_EVENT_ERROR;
-        let native = Native::new(Role::Producer, conf, events, Voice::new(format!("{} admin", self.settings.client_id))).ok()?;
-        let queue = native.queue();
         let deadline = Instant::now() + TOLD_WITHIN;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            let Some(event) = queue.poll(left) else { continue };
-            if event.kind() == events {
-                let error = event.error();
-                if error.class == Class::Denied {
-                    return Some(error);
-                }
+            let event = self.events.poll(deadline.saturating_duration_since(Instant::now()))?;
+            if event.kind() == RD_KAFKA_EVENT_ERROR && event.error().class == Class::Denied {
+                return Some(event.error());
             }
         }
     }
@@ -153,14 +153,12 @@ impl Admin {
         let missing: Vec<usize> = (0..specs.len()).filter(|i| !there.contains_key(&specs[*i].name)).collect();
         if !missing.is_empty() {
             let new: Vec<NewTopic<'_>> = missing.iter().map(|i| new_topic(&specs[*i])).collect();
-            let results =
-                block_on(self.client.create_topics(&new, &self.options())).map_err(|e| from_rdkafka("cannot create topics", &e))?;
-            for (index, result) in missing.iter().zip(results) {
-                outcomes[*index] = match result {
-                    Ok(_) => Some(TopicOutcome::Created),
+            for (index, code) in missing.iter().zip(raw::admin::create_topics(&self.native, &new, self.timeout)?) {
+                outcomes[*index] = match code {
+                    0 => Some(TopicOutcome::Created),
                     // Somebody else was quicker: compare.
-                    Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
-                    Err((name, code)) => Some(TopicOutcome::Refused(refused(&name, code))),
+                    ALREADY_THERE => None,
+                    code => Some(TopicOutcome::Refused(refused("create", &specs[*index].name, code))),
                 };
             }
         }
@@ -179,11 +177,31 @@ impl Admin {
 
     /// The settings of topics, by Kafka's names; of a topic that can't be described, none.
     fn describe(&self, topics: &[&str]) -> Result<Vec<BTreeMap<String, String>>, KafkaError> {
-        let specifiers: Vec<ResourceSpecifier<'_>> = topics.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
-        let results = block_on(self.client.describe_configs(&specifiers, &self.options()))
-            .map_err(|e| from_rdkafka("cannot read the topics' configs", &e))?;
-        let map = |resource: ConfigResource| resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();
-        Ok(results.into_iter().map(|r| r.map(map).unwrap_or_default()).collect())
+        self.settings(topics, |_| true)
+    }
+
+    fn settings(&self, topics: &[&str], wanted: impl Fn(&Setting) -> bool) -> Result<Vec<BTreeMap<String, String>>, KafkaError> {
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let described = raw::admin::describe_topics(&self.native, topics, self.timeout)?;
+        let map = |settings: Vec<Setting>| settings.into_iter().filter(&wanted).filter_map(|one| Some((one.name, one.value?))).collect();
+        Ok(described.into_iter().map(map).collect())
+    }
+
+    /// Settings that were made for each topic itself, by Kafka's names; not those it has from its brokers. Of a topic that can't be described, none.
+    pub fn own_configs(&self, topics: &[&str]) -> Result<Vec<BTreeMap<String, String>>, KafkaError> {
+        self.settings(topics, |setting| setting.is_own)
+    }
+
+    /// Gives topics more partitions. Errors: the first that the cluster refuses.
+    pub fn grow(&self, topics: &[(&str, i32)]) -> Result<(), KafkaError> {
+        for ((name, _), code) in topics.iter().zip(raw::admin::create_partitions(&self.native, topics, self.timeout)?) {
+            if code != 0 {
+                return Err(refused("add partitions to", name, code));
+            }
+        }
+        Ok(())
     }
 
     /// What topics accept; Kafka's defaults where they may not be described.
@@ -193,11 +211,9 @@ impl Admin {
 
     /// Deletes topics; of one that is not there, nothing. For tests and for `millrace`'s own clean-up.
     pub fn delete(&self, topics: &[&str]) -> Result<(), KafkaError> {
-        let results = block_on(self.client.delete_topics(topics, &self.options())).map_err(|e| from_rdkafka("cannot delete topics", &e))?;
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-                Err((name, code)) => return Err(refused(&name, code)),
+        for (name, code) in topics.iter().zip(raw::admin::delete_topics(&self.native, topics, self.timeout)?) {
+            if code != 0 && code != NOT_THERE {
+                return Err(refused("delete", name, code));
             }
         }
         Ok(())
@@ -213,15 +229,12 @@ pub struct TopicShape {
 
 fn new_topic(spec: &TopicSpec) -> NewTopic<'_> {
     // -1 leaves it to the cluster.
-    let mut topic = NewTopic::new(&spec.name, spec.partitions.unwrap_or(-1), TopicReplication::Fixed(spec.replication.unwrap_or(-1)));
-    for (name, value) in &spec.configs {
-        topic = topic.set(name, value);
-    }
-    topic
+    let (partitions, replication) = (spec.partitions.unwrap_or(-1), spec.replication.unwrap_or(-1));
+    NewTopic { name: &spec.name, partitions, replication, configs: &spec.configs }
 }
 
-fn refused(name: &str, code: RDKafkaErrorCode) -> KafkaError {
-    KafkaError::described(code as i32, &format!("cannot create topic {name}"))
+fn refused(verb: &str, name: &str, code: i32) -> KafkaError {
+    KafkaError::described(code, &format!("cannot {verb} topic {name}"))
 }
 
 fn contradictions(spec: &TopicSpec, shape: Option<&TopicShape>, there: &BTreeMap<String, String>) -> Vec<Contradiction> {
@@ -264,32 +277,6 @@ fn limits_of(config: &BTreeMap<String, String>) -> Limits {
         retention_ms: if deletes { number("retention.ms").or(defaults.retention_ms).filter(|ms| *ms >= 0) } else { None },
         max_message_bytes: number("max.message.bytes").unwrap_or(defaults.max_message_bytes),
         log_append_time: config.get("message.timestamp.type").is_some_and(|t| t == "LogAppendTime"),
-    }
-}
-
-fn from_rdkafka(what: &str, error: &rdkafka::error::KafkaError) -> KafkaError {
-    match error.rdkafka_error_code() {
-        Some(code) => KafkaError::described(code as i32, what),
-        None => KafkaError { code: RDKafkaErrorCode::Fail as i32, class: Class::Retry, text: format!("{what}: {error}") },
-    }
-}
-
-/// Waits for one of rdkafka's futures; its own thread completes it.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
-        }
     }
 }
 

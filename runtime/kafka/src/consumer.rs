@@ -15,10 +15,11 @@
 //! among the properties changes it; the calls are the same. Offsets are committed by the caller only, below what its sink has flushed.
 
 use crate::error::{Class, Connection, KafkaError};
-use crate::producer::{connection_of, refresh_token};
+use crate::events::{connection_of, refresh_token};
+use crate::logging::LogBridge;
+use crate::partition::{GroupMetadata, TopicPartition};
 use crate::properties::{CONSUMER, CONSUMER_FIXED, Settings};
-use crate::raw::{Event, GroupHandle, List, Native, Queue, RawMessage, Role};
-use crate::voice::Voice;
+use crate::raw::{Event, List, Native, Queue, RawMessage, Role};
 use rdkafka::bindings as sys;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,24 +27,6 @@ use std::time::{Duration, Instant};
 
 /// librdkafka's words for an offset that the group has, or that `Start` decides.
 const STORED: i64 = sys::RD_KAFKA_OFFSET_STORED as i64;
-
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct TopicPartition {
-    pub topic: Arc<str>,
-    pub partition: i32,
-}
-
-impl TopicPartition {
-    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
-    }
-}
-
-impl std::fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.topic, self.partition)
-    }
-}
 
 /// Where a group begins that has no offset yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,15 +93,6 @@ pub enum Polled {
     Failed(KafkaError),
 }
 
-/// A membership as a transaction needs it.
-pub struct GroupMetadata(GroupHandle);
-
-impl GroupMetadata {
-    pub(crate) fn handle(&self) -> &GroupHandle {
-        &self.0
-    }
-}
-
 pub struct Consumer {
     queue: Queue,
     native: Arc<Native>,
@@ -159,7 +133,7 @@ impl Consumer {
         if settings.wants_token() {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
-        let native = Native::new(Role::Consumer, conf, events, Voice::new(format!("{} consumer", settings.client_id)))?;
+        let native = Native::new(Role::Consumer, conf, events, LogBridge::new(format!("{} consumer", settings.client_id)))?;
         Ok(Self { queue: native.queue(), native, settings: settings.clone(), closed: false })
     }
 
@@ -303,9 +277,17 @@ impl Consumer {
     }
 
     /// How many partitions a topic has; zero when it does not exist.
+    ///
+    /// Errors: also those of the topic alone: it has no leader at the moment, it may not be described.
     pub fn partitions(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
         let handle = self.native.topic(topic)?;
-        Ok(self.native.metadata(Some(&handle), timeout)?.first().filter(|t| t.error == 0).map_or(0, |t| t.partitions))
+        let found = self.native.metadata(Some(&handle), timeout)?;
+        let Some(found) = found.first() else { return Ok(0) };
+        if found.error == 0 {
+            return Ok(found.partitions);
+        }
+        let error = KafkaError::described(found.error, &format!("cannot ask for topic {topic}"));
+        if error.is_unknown_topic() { Ok(0) } else { Err(error) }
     }
 
     /// The names of all topics of the cluster.
@@ -390,6 +372,26 @@ impl Consumer {
         }
         self.native.assign(None)
     }
+}
+
+/// Reads a whole topic, as committed up to now: for topics of ours that hold the last value of each key. Returns its number of partitions; 0: there is
+/// no such topic, as far as the broker that was asked knows.
+///
+/// Transactions that others have open are waited for. Errors: what the cluster says, or a timeout after `patience` without progress.
+pub fn read_topic(settings: &Settings, topic: &str, patience: Duration, each: impl FnMut(Message<'_>)) -> Result<usize, KafkaError> {
+    // The end of everything, not of what is decided: a transaction of another runtime must not hide our own records behind it.
+    let reader = Consumer::reader(settings, false)?;
+    let (mut from, mut ends) = (Vec::new(), HashMap::new());
+    let partitions = reader.partitions(topic, patience)?;
+    for partition in 0..partitions as i32 {
+        let part = TopicPartition::new(topic, partition);
+        let (low, high) = reader.watermarks(&part, patience)?;
+        from.push((part.clone(), low));
+        ends.insert(part, high);
+    }
+    drop(reader);
+    Consumer::reader(settings, true)?.read_to(&from, &ends, patience, each)?;
+    Ok(partitions)
 }
 
 impl Drop for Consumer {

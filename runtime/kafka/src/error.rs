@@ -9,7 +9,7 @@
 //! Fatal    the client's state is spent: make a new one, and go on from the cursor
 //! ```
 
-use crate::raw;
+use crate::codes;
 use rdkafka::bindings::rd_kafka_resp_err_t as code;
 use std::fmt;
 
@@ -60,12 +60,20 @@ impl KafkaError {
 
     /// An error with librdkafka's own description of the code.
     pub(crate) fn described(code: i32, what: &str) -> Self {
-        Self::new(code, format!("{what}: {}", raw::describe(code)))
+        Self::new(code, format!("{what}: {}", codes::describe(code)))
+    }
+
+    /// Whether the topic, or the partition, is not there.
+    pub fn is_unknown_topic(&self) -> bool {
+        use code::{RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART};
+        [RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION]
+            .iter()
+            .any(|unknown| *unknown as i32 == self.code)
     }
 
     /// The code's name, as Kafka writes it: `TOPIC_AUTHORIZATION_FAILED`.
     pub fn name(&self) -> &'static str {
-        raw::name(self.code)
+        codes::name(self.code)
     }
 }
 

@@ -10,24 +10,29 @@
 //! - [`error`]: what every error of Kafka means for the one who sent: retry, this record, this topic, or start over.
 //! - [`producer`], [`consumer`], [`admin`]: the three clients.
 //! - [`oauth`]: tokens for SASL OAUTHBEARER.
-//! - `voice`: librdkafka's own log lines, into tracing, repeats summarised.
-//! - `raw`: every unsafe line of this crate: owned handles of librdkafka and nothing else.
+//! - `logging`: librdkafka's own log lines, into tracing, repeats summarised.
+//! - `raw`: owned handles of librdkafka and nothing else; `codes`: its table of error codes. Every unsafe line of this crate is in these two.
 //!
 //! Invariants: no other crate of ours is known here; nothing here retries for ever without the caller, or drops a message without
 //! a report; no memory of ours is allocated per message sent. Everything blocks: callers bring their own threads.
 
 pub mod admin;
+mod codes;
 pub mod consumer;
 pub mod error;
+mod events;
+mod logging;
 pub mod oauth;
+mod partition;
 pub mod producer;
 pub mod properties;
 mod raw;
-mod voice;
 
 pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
-pub use consumer::{Consumer, GroupMetadata, Message, Polled, Start, TopicPartition};
+pub use consumer::{Consumer, Message, Polled, Start, read_topic};
 pub use error::{Class, Connection, KafkaError, RecordFault};
 pub use oauth::{Token, TokenSource};
+pub use partition::{GroupMetadata, TopicPartition};
 pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError};
 pub use properties::{PropertyProblem, Settings, check_properties};
+pub use raw::Pin;

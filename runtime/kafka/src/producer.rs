@@ -10,14 +10,15 @@
 //! for one thread at a time. A producer whose reports or transactions say `Fatal` or `Fenced` is dropped by its owner, who makes a
 //! new one and goes on from its cursors.
 
-use crate::consumer::{GroupMetadata, TopicPartition};
 use crate::error::{Class, Connection, KafkaError, classify};
+use crate::events::{connection_of, refresh_token};
+use crate::logging::LogBridge;
+use crate::partition::{GroupMetadata, TopicPartition};
 use crate::properties::{PRODUCER, PRODUCER_FIXED, Settings};
 use crate::raw::{HeaderList, List, Native, Queue, Role, TopicHandle, TransactionFault};
-use crate::voice::Voice;
 use parking_lot::Mutex;
 use rdkafka::bindings as sys;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -69,6 +70,8 @@ pub struct Outgoing<'a> {
 pub enum SendError {
     /// The queue is full: go on when reports came.
     QueueFull,
+    /// The transaction can only be aborted; the reports say whose fault it was.
+    Doomed(KafkaError),
     /// Nothing of it will be taken; what to do is the error's class.
     Refused(KafkaError),
 }
@@ -171,7 +174,7 @@ impl Producer {
         if settings.wants_token() {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
-        let native = Native::new(Role::Producer, conf, events, Voice::new(format!("{} producer", settings.client_id)))?;
+        let native = Native::new(Role::Producer, conf, events, LogBridge::new(format!("{} producer", settings.client_id)))?;
         let queue = Arc::new(native.queue());
         let stop = Arc::new(AtomicBool::new(false));
         let urgent = Arc::new(AtomicUsize::new(0));
@@ -224,18 +227,29 @@ impl Producer {
             message.opaque,
         );
         const FULL: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL as i32;
+        const STATE: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__STATE as i32;
         match code {
             0 => Ok(()),
             FULL => Err(SendError::QueueFull),
-            code => Err(SendError::Refused(
-                self.native.fatal().unwrap_or_else(|| KafkaError::described(code, &format!("cannot send to {}", topic.name))),
-            )),
+            code => Err(match self.native.fatal() {
+                Some(fatal) => SendError::Refused(fatal),
+                None => {
+                    let error = KafkaError::described(code, &format!("cannot send to {}", topic.name));
+                    if code == STATE { SendError::Doomed(error) } else { SendError::Refused(error) }
+                }
+            }),
         }
     }
 
     /// Messages that were taken and are not reported yet, and requests about them.
     pub fn waiting(&self) -> usize {
         self.native.waiting()
+    }
+
+    /// Names of all topics of the cluster, those without a leader at the moment too.
+    pub fn topics(&self, timeout: Duration) -> Result<HashSet<String>, KafkaError> {
+        const UNKNOWN: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
+        Ok(self.native.metadata(None, timeout)?.into_iter().filter(|t| t.error != UNKNOWN).map(|t| t.name).collect())
     }
 
     /// Sends what waits without lingering, and waits until all of it is reported.
@@ -407,23 +421,5 @@ impl Poller {
                 self.back();
             }
         }
-    }
-}
-
-/// What an error event says about the connection, if anything.
-pub(crate) fn connection_of(error: &KafkaError) -> Option<Connection> {
-    const ALL_DOWN: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as i32;
-    const RESOLVE: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__RESOLVE as i32;
-    match (error.code, error.class) {
-        (ALL_DOWN | RESOLVE, _) => Some(Connection::Down(error.text.clone())),
-        (_, Class::Denied) => Some(Connection::Denied(error.text.clone())),
-        _ => None,
-    }
-}
-
-pub(crate) fn refresh_token(native: &Native, settings: &Settings) {
-    let Some(source) = &settings.token else { return };
-    if let Err(why) = native.set_token(source.token()) {
-        tracing::error!(target: "kafka", client = settings.client_id, "cannot get a token for Kafka: {why}");
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::error::KafkaError;
 use crate::oauth::TokenSource;
-use crate::raw::Conf;
+use crate::raw::{Conf, Pin};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// For `sasl.mechanism: OAUTHBEARER`.
     pub token: Option<Arc<dyn TokenSource>>,
+    /// The only certificate that a broker may show; authorities and names don't count then.
+    pub pin: Option<Arc<Pin>>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -34,7 +36,7 @@ impl std::fmt::Debug for Settings {
 
 impl Settings {
     pub fn new(brokers: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), client_id: "millrace".into(), properties: BTreeMap::new(), token: None }
+        Self { brokers: brokers.into(), client_id: "millrace".into(), properties: BTreeMap::new(), token: None, pin: None }
     }
 
     /// The same cluster with one more property.
@@ -55,6 +57,12 @@ impl Settings {
                 // Values may be passwords: librdkafka's text names the property.
                 let code = rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG as i32;
                 KafkaError::new(code, format!("cannot set Kafka property {name}: {why}"))
+            })?;
+        }
+        if let Some(pin) = &self.pin {
+            conf.pin(pin.clone()).map_err(|why| {
+                let code = rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__SSL as i32;
+                KafkaError::new(code, why)
             })?;
         }
         Ok(conf)
@@ -93,6 +101,8 @@ pub(crate) const PRODUCER_FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     // As in Java, so that a key lies in the same partition whoever writes it.
     ("partitioner", "murmur2_random"),
+    // A topic that is gone is made again as it was declared, not by the broker with its own defaults.
+    ("allow.auto.create.topics", "false"),
 ];
 
 /// Of a consumer, under the user's properties.
@@ -127,6 +137,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (&["partitioner"], "is always murmur2_random, as in Java: a key lies in the same partition whoever writes it"),
     (&["queuing.strategy"], "would reorder records"),
+    (&["allow.auto.create.topics"], "would let the broker make topics with its own defaults; they are made as `topics` declares them"),
     (&["dr_cb", "dr_msg_cb", "delivery.report.only.error"], "would hide what was delivered"),
     (
         &["enable.auto.commit", "auto.commit.interval.ms", "auto.commit.enable", "enable.auto.offset.store"],

@@ -12,7 +12,7 @@ const AT_ONCE: u32 = 8;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
     runtime.block_on(async {
-        let bound = embedded::serve(([127, 0, 0, 1], 0).into(), Registry::in_memory(Level::Backward)).await.expect("a port is free");
+        let bound = embedded::serve(([127, 0, 0, 1], 0).into(), Registry::in_memory(Level::Backward), None).await.expect("a port is free");
         let url = format!("http://{bound}");
         let client = Client::new(Settings::new(&url)).expect("a client");
         let schema = Schema::new(Kind::Avro, r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#);

@@ -1,161 +1,149 @@
-//! Avro schemas: parsed with everything they refer to, written back in one form, compared by the specification's resolution rules.
+//! Whether a reader's schema can read what a writer's wrote, by the specification's rules of schema resolution.
 //!
-//! ```text
-//! nodes   one per type, in an arena; a named type that is used again is the same node, so recursion is a cycle of indexes
-//! names   full name -> node
-//! ```
-//!
-//! Every rule of a parser that makes records ambiguous is held here: names, duplicate fields and symbols, unions of the same type twice,
-//! defaults of another type. `canonical` is Java's `Schema.toString()`, so that two texts of one schema are one schema.
+//! As Java's `SchemaCompatibility` judges: names of named types are compared without their namespace, a reader's alias is another name of
+//! the writer's; logical types are no matter of resolution.
 
-mod compare;
-mod parse;
-mod write;
+use crate::difference::{Difference, Differences, Pairs, append};
+use millrace_schemas::avsc::{Avsc, Field, Kind, Node, NodeId, Primitive};
 
-pub(crate) use compare::incompatibilities;
-
-use serde_json::{Map, Value};
-use std::collections::HashMap;
-
-/// Index of a type in its schema.
-pub(crate) type NodeId = usize;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Primitive {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    String,
+struct Comparison<'a> {
+    reader: &'a Avsc,
+    writer: &'a Avsc,
 }
 
-impl Primitive {
-    pub const ALL: [Self; 8] = [Self::Null, Self::Boolean, Self::Int, Self::Long, Self::Float, Self::Double, Self::Bytes, Self::String];
+type Known = Pairs<(NodeId, NodeId)>;
 
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Boolean => "boolean",
-            Self::Int => "int",
-            Self::Long => "long",
-            Self::Float => "float",
-            Self::Double => "double",
-            Self::Bytes => "bytes",
-            Self::String => "string",
+/// What keeps `reader` from reading what `writer` wrote; empty: nothing. Errors: the schemas are too large to compare.
+pub(crate) fn incompatibilities(reader: &Avsc, writer: &Avsc) -> Result<Differences, String> {
+    let comparison = Comparison { reader, writer };
+    let found = Pairs::settle(|known| {
+        let mut found = Vec::new();
+        comparison.pair(known, reader.root(), writer.root(), "", &mut found)?;
+        Ok(found)
+    })?;
+    Ok(found.into_iter().map(|one| if one.path.is_empty() { Difference { path: "/".into(), ..one } } else { one }).collect())
+}
+
+impl Comparison<'_> {
+    /// Appends what is wrong with a pair, which stands at `path` below the one that asks.
+    fn pair(&self, known: &mut Known, reader: NodeId, writer: NodeId, path: &str, found: &mut Differences) -> Result<bool, String> {
+        let wrong = known.pair((reader, writer), |known| self.differences(known, reader, writer))?;
+        append(found, &wrong, path);
+        Ok(wrong.is_empty())
+    }
+
+    fn differences(&self, known: &mut Known, reader_id: NodeId, writer_id: NodeId) -> Result<Differences, String> {
+        let (read, written) = (self.reader.node(reader_id), self.writer.node(writer_id));
+        let mut found = Vec::new();
+        match (&read.kind, &written.kind) {
+            (_, Kind::Union(branches)) => {
+                for (index, branch) in branches.iter().enumerate() {
+                    // Of a reader that is no union, the place is its own.
+                    let path = if matches!(read.kind, Kind::Union(_)) { format!("/{index}") } else { String::new() };
+                    self.pair(known, reader_id, *branch, &path, &mut found)?;
+                }
+            }
+            (Kind::Union(branches), _) => self.any_branch(known, branches, writer_id, &mut found)?,
+            (Kind::Primitive(read), Kind::Primitive(written)) if promotes(*written, *read) => {}
+            (Kind::Array(read), Kind::Array(written)) => {
+                self.pair(known, *read, *written, "/items", &mut found)?;
+            }
+            (Kind::Map(read), Kind::Map(written)) => {
+                self.pair(known, *read, *written, "/values", &mut found)?;
+            }
+            (Kind::Fixed { size, .. }, Kind::Fixed { size: wrote, .. }) => {
+                if same_name(read, written, &mut found) && size != wrote {
+                    found.push(difference(
+                        "FIXED_SIZE_MISMATCH",
+                        "/size",
+                        "The size of FIXED type field at path '%p' in the %r schema does not match with the %w schema",
+                        format!("expected: {wrote}, found: {size}"),
+                    ));
+                }
+            }
+            (Kind::Enum { symbols, default, .. }, Kind::Enum { symbols: wrote, .. }) => {
+                let missing: Vec<&str> = wrote.iter().filter(|symbol| !symbols.contains(symbol)).map(String::as_str).collect();
+                if same_name(read, written, &mut found) && default.is_none() && !missing.is_empty() {
+                    let list = format!("[{}]", missing.join(", "));
+                    let words = format!("The %r schema is missing enum symbols '{list}' at path '%p' in the %w schema");
+                    found.push(difference("MISSING_ENUM_SYMBOLS", "/symbols", words, list));
+                }
+            }
+            (Kind::Record { fields, .. }, Kind::Record { fields: wrote, .. }) => {
+                same_name(read, written, &mut found);
+                self.fields(known, fields, wrote, &mut found)?;
+            }
+            _ => {
+                let (read, written) = (read.type_name().to_uppercase(), written.type_name().to_uppercase());
+                found.push(difference(
+                    "TYPE_MISMATCH",
+                    "",
+                    "The type (path '%p') of a field in the %r schema does not match with the %w schema",
+                    format!("reader type: {read} not compatible with writer type: {written}"),
+                ));
+            }
         }
+        Ok(found)
     }
 
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|primitive| primitive.as_str() == name)
-    }
-}
-
-/// A full name in its parts.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Name {
-    pub space: Option<String>,
-    pub name: String,
-}
-
-impl Name {
-    pub fn full(&self) -> String {
-        match &self.space {
-            Some(space) => format!("{space}.{}", self.name),
-            None => self.name.clone(),
+    fn any_branch(&self, known: &mut Known, branches: &[NodeId], writer: NodeId, found: &mut Differences) -> Result<(), String> {
+        for branch in branches {
+            if self.pair(known, *branch, writer, "", &mut Vec::new())? {
+                return Ok(());
+            }
         }
+        let written = self.writer.node(writer).type_name().to_uppercase();
+        found.push(difference(
+            "MISSING_UNION_BRANCH",
+            "",
+            "The %r schema is missing a type inside a union field at path '%p' in the %w schema",
+            format!("reader union lacking writer type: {written}"),
+        ));
+        Ok(())
     }
-}
 
-#[derive(Clone, Debug)]
-pub(crate) struct Field {
-    pub name: String,
-    pub doc: Option<String>,
-    pub aliases: Vec<String>,
-    pub node: NodeId,
-    pub default: Option<Value>,
-    pub order: Option<String>,
-    pub properties: Map<String, Value>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Named {
-    pub name: Name,
-    pub doc: Option<String>,
-    /// Full names.
-    pub aliases: Vec<Name>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Kind {
-    Primitive(Primitive),
-    Array(NodeId),
-    Map(NodeId),
-    Union(Vec<NodeId>),
-    Record { named: Named, fields: Vec<Field>, is_error: bool },
-    Enum { named: Named, symbols: Vec<String>, default: Option<String> },
-    Fixed { named: Named, size: u64 },
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub kind: Kind,
-    /// Attributes the specification does not reserve, logical types among them.
-    pub properties: Map<String, Value>,
-}
-
-impl Node {
-    /// The name of the type, as messages and unions have it.
-    pub fn type_name(&self) -> &'static str {
-        match &self.kind {
-            Kind::Primitive(primitive) => primitive.as_str(),
-            Kind::Array(_) => "array",
-            Kind::Map(_) => "map",
-            Kind::Union(_) => "union",
-            Kind::Record { .. } => "record",
-            Kind::Enum { .. } => "enum",
-            Kind::Fixed { .. } => "fixed",
+    fn fields(&self, known: &mut Known, read: &[Field], wrote: &[Field], found: &mut Differences) -> Result<(), String> {
+        for (index, field) in read.iter().enumerate() {
+            let by_alias = || wrote.iter().find(|one| field.aliases.contains(&one.name));
+            match wrote.iter().find(|one| one.name == field.name).or_else(by_alias) {
+                Some(source) => {
+                    self.pair(known, field.node, source.node, &format!("/fields/{index}/type"), found)?;
+                }
+                None => {
+                    if field.default.is_none() {
+                        let name = &field.name;
+                        let words = format!(
+                            "The field '{name}' at path '%p' in the %r schema has no default value and is missing in the %w schema"
+                        );
+                        found.push(difference("READER_FIELD_MISSING_DEFAULT_VALUE", &format!("/fields/{index}"), words, name.clone()));
+                    }
+                }
+            }
         }
-    }
-
-    pub fn named(&self) -> Option<&Named> {
-        match &self.kind {
-            Kind::Record { named, .. } | Kind::Enum { named, .. } | Kind::Fixed { named, .. } => Some(named),
-            _ => None,
-        }
+        Ok(())
     }
 }
 
-/// A parsed schema.
-#[derive(Clone, Debug)]
-pub(crate) struct Avro {
-    nodes: Vec<Node>,
-    names: HashMap<String, NodeId>,
-    root: NodeId,
-    /// The first node of the schema's own text: what its references define was read before.
-    own: NodeId,
+fn same_name(read: &Node, written: &Node, found: &mut Differences) -> bool {
+    let (Some(read), Some(written)) = (read.named(), written.named()) else { return true };
+    if read.name.name == written.name.name || read.aliases.contains(&written.name) {
+        return true;
+    }
+    let detail = format!("expected: {}", written.name.full());
+    found.push(difference("NAME_MISMATCH", "/name", "The name of the schema has changed (path '%p')", detail));
+    false
 }
 
-impl Avro {
-    /// Parses a schema after those it refers to, which must come in the order of their use.
-    ///
-    /// Errors: one line that says what is wrong and where.
-    pub fn parse(text: &str, references: &[&str]) -> Result<Self, String> {
-        parse::parse(text, references)
-    }
+fn difference(kind: &'static str, path: &str, words: impl Into<String>, detail: String) -> Difference {
+    Difference { kind, path: path.to_owned(), words: words.into(), detail: Some(detail) }
+}
 
-    /// The schema in Java's form: what comes from references is named, not repeated. `sorted`: attributes in order of their names.
-    pub fn canonical(&self, sorted: bool) -> String {
-        write::write(self, sorted)
-    }
-
-    pub(crate) fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id]
-    }
-
-    pub(crate) fn root(&self) -> NodeId {
-        self.root
-    }
+/// Whether a value written as one primitive type can be read as another.
+fn promotes(written: Primitive, read: Primitive) -> bool {
+    use Primitive::{Bytes, Double, Float, Int, Long, String};
+    written == read
+        || matches!(
+            (written, read),
+            (Int, Long | Float | Double) | (Long, Float | Double) | (Float, Double) | (String, Bytes) | (Bytes, String)
+        )
 }

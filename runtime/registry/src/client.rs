@@ -15,7 +15,8 @@ use crate::error::RegistryError;
 use crate::memory::Memory;
 use crate::schema::{Kind, Reference, Resolved, Schema, SchemaId};
 use millrace_config::Secret;
-use millrace_kit::Tls;
+use millrace_schemas::contract::UnknownKind;
+use millrace_tls::{ClientTls, TlsError};
 use parking_lot::Mutex;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ pub struct Settings {
     /// `http(s)://host:port`, with a path where the interface lies below one; several: of one registry, any of which may be away.
     pub urls: Vec<String>,
     pub login: Option<RegistryLogin>,
-    pub tls: Tls,
+    pub tls: ClientTls,
     /// Remembers ids over restarts; `None`: only in memory.
     pub memory: Option<PathBuf>,
     /// How long an answer may take.
@@ -51,7 +52,7 @@ impl Settings {
     /// One or several addresses, separated by commas; no login.
     pub fn new(urls: &str) -> Self {
         let urls = urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).filter(|url| !url.is_empty()).collect();
-        Self { urls, login: None, tls: Tls::default(), memory: None, timeout: Duration::from_secs(10) }
+        Self { urls, login: None, tls: ClientTls::default(), memory: None, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -108,7 +109,7 @@ impl Client {
             return Err(RegistryError::Refused("no address of a schema registry is given".into()));
         }
         let config = if urls.iter().any(|url| url.starts_with("https:")) {
-            (*tls.client_config().map_err(|failure| RegistryError::Refused(failure.to_string()))?).clone()
+            (*tls.client_config().map_err(|error| RegistryError::Refused(error.to_string()))?).clone()
         } else {
             without_authorities()?
         };
@@ -347,7 +348,8 @@ impl Body {
     }
 
     fn into_schema(self) -> Result<Schema, RegistryError> {
-        let kind = self.kind.as_deref().unwrap_or("AVRO").parse().map_err(RegistryError::Refused)?;
+        let kind =
+            self.kind.as_deref().unwrap_or("AVRO").parse().map_err(|error: UnknownKind| RegistryError::Refused(error.to_string()))?;
         Ok(Schema { kind, text: self.schema, references: self.references.unwrap_or_default() })
     }
 }
@@ -380,7 +382,7 @@ fn from_http(url: &str, error: &reqwest::Error) -> RegistryError {
     let mut words = error.to_string();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && let millrace_contract::Failure::Blocked(why) = millrace_kit::tls::failure(url, io)
+            && let TlsError::Certificate(why) = millrace_tls::failure(url, io)
         {
             return RegistryError::Refused(why);
         }

@@ -29,10 +29,24 @@ struct Head {
 #[derive(Serialize, Deserialize)]
 struct Line {
     subject: String,
+    #[serde(with = "kind_as_text")]
     kind: Kind,
     text: String,
     references: Vec<Reference>,
     id: SchemaId,
+}
+
+mod kind_as_text {
+    use super::Kind;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(kind.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// What earlier runs were told; the default keeps nothing.

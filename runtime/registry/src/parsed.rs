@@ -1,16 +1,17 @@
 //! A schema of any kind, parsed, and what two of one kind are to each other.
 
-use crate::avro::{self, Avro};
+use crate::avro;
 use crate::difference::Difference;
 use crate::json::{self, Json};
 use crate::protobuf::{self, Protobuf};
 use crate::schema::{Kind, Schema};
+use millrace_schemas::avsc::Avsc;
 
 /// A parsed schema.
 pub struct Parsed(Inner);
 
 enum Inner {
-    Avro(Avro),
+    Avro(Avsc),
     Json(Json),
     Protobuf(Box<Protobuf>),
 }
@@ -26,8 +27,9 @@ impl Parsed {
         let named: Vec<(&str, &str)> = references.iter().map(|(name, other)| (name.as_str(), other.text.as_str())).collect();
         Ok(Self(match schema.kind {
             Kind::Avro => {
-                let texts: Vec<&str> = named.iter().map(|(_, text)| *text).collect();
-                Inner::Avro(Avro::parse(&schema.text, &texts)?)
+                let parsed = Avsc::parse(&schema.text, &named, None).map_err(|error| error.to_string())?;
+                parsed.check_defaults()?;
+                Inner::Avro(parsed)
             }
             Kind::Json => Inner::Json(Json::parse(&schema.text, &named)?),
             Kind::Protobuf => Inner::Protobuf(Box::new(Protobuf::parse(&schema.text, &named)?)),

@@ -1,44 +1,8 @@
 //! A schema as a registry holds it: its kind, its text, and the schemas it refers to.
 
+pub use millrace_schemas::contract::Kind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// The three kinds of schemas. A schema without a kind is Avro, as Confluent has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Kind {
-    #[default]
-    Avro,
-    Json,
-    Protobuf,
-}
-
-impl Kind {
-    pub const ALL: [Self; 3] = [Self::Json, Self::Protobuf, Self::Avro];
-
-    /// As the registry writes it: `AVRO`, `JSON`, `PROTOBUF`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Avro => "AVRO",
-            Self::Json => "JSON",
-            Self::Protobuf => "PROTOBUF",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| format!("`{text}` is no type of schema"))
-    }
-}
 
 /// A schema of another subject that this one uses, under the name by which it does: an Avro full name, a JSON Schema's `$ref`, a
 /// Protobuf import.

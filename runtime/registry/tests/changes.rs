@@ -4,17 +4,22 @@
 //! hold it against one.
 
 use millrace_registry::{Kind, Parsed, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 #[derive(Deserialize)]
 struct Change {
+    #[serde(deserialize_with = "kind")]
     kind: Kind,
     what: String,
     old: Value,
     new: Value,
     backward: bool,
     forward: bool,
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn text(kind: Kind, value: &Value) -> String {

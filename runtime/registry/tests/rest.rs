@@ -1,6 +1,7 @@
 //! The embedded registry over HTTP, through our own client and by hand: codes, bodies, and what is refused.
 
-use millrace_registry::{Client, Kind, Level, Reference, Registry, RegistryError, Schema, SchemaId, Settings, embedded};
+use millrace_config::Secret;
+use millrace_registry::{Client, Kind, Level, Reference, Registry, RegistryError, RegistryLogin, Schema, SchemaId, Settings, embedded};
 use serde_json::{Value, json};
 
 struct Site {
@@ -148,8 +149,10 @@ async fn what_is_deleted_softly_is_hidden_and_what_is_deleted_for_good_is_gone()
     assert_eq!(site.get("/subjects").await.1, json!([]));
     assert_eq!(site.get("/subjects?deleted=true").await.1, json!(["s"]));
     assert_eq!(site.get("/subjects?deletedOnly=true").await.1, json!(["s"]));
+    assert_eq!(site.get("/config/s").await.1["compatibilityLevel"], "NONE", "what is only hidden keeps its rules");
     assert_eq!(site.raw("DELETE", "/subjects/s?permanent=true", None).await, (200, json!([1, 2, 3])));
     assert_eq!(site.code("DELETE", "/subjects/s?permanent=true", None).await, (404, 40401));
+    assert_eq!(site.code("GET", "/config/s", None).await, (404, 40408));
     assert_eq!(site.code("GET", &format!("/schemas/ids/{id}"), None).await, (404, 40403));
     assert_eq!(site.client().register("s", &record(B)).await.unwrap(), SchemaId(3), "no id is used twice");
 }
@@ -337,4 +340,42 @@ async fn apicurios_serdes_find_a_schema_and_what_it_refers_to() {
     assert_eq!(site.get(&below(&format!("{line}/references"))).await, (200, json!([])));
     assert_eq!(site.get(&below("/ids/contentIds/99")).await.0, 404);
     assert_eq!(site.get(&below("/groups/other/artifacts/lines/versions/1/content")).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_changes_nothing() {
+    let site = Site::start().await;
+    let url = format!("{}/subjects/s/versions", site.url);
+    let body = json!({"schema": "\"string\""}).to_string();
+    let post = || site.http.post(&url).body(body.clone());
+    let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        assert_eq!(status(post().header("content-type", kind)).await, 415, "{kind}");
+    }
+    assert_eq!(status(post()).await, 415, "a body of no type");
+    let json = || post().header("content-type", "application/vnd.schemaregistry.v1+json; charset=utf-8");
+    assert_eq!(status(json().header("origin", "http://evil.example")).await, 403);
+    assert_eq!(status(json().header("origin", "null")).await, 403);
+    assert_eq!(status(json().header("host", "evil.example:8081")).await, 403);
+    assert_eq!(status(site.http.get(&url).header("host", "evil.example")).await, 403);
+    assert_eq!(site.get("/subjects").await.1, json!([]));
+    assert_eq!(status(json()).await, 200);
+    assert_eq!(status(json().header("origin", site.url.as_str())).await, 200, "its own page");
+}
+
+#[tokio::test]
+async fn a_login_is_asked_for_where_one_is_given_and_must_be_given_off_loopback() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let registry = Registry::in_memory(Level::Backward);
+    let open = embedded::serve(([0, 0, 0, 0], 0).into(), registry.clone(), None).await;
+    assert!(matches!(open, Err(embedded::ServeError::Unguarded(_))), "{open:?}");
+    let login = |password: &str| RegistryLogin::Basic { user: "u".into(), password: Secret::new(password) };
+    let listen = embedded::serve(([127, 0, 0, 1], 0).into(), registry.clone(), Some(&login("right"))).await.unwrap();
+    let client = |login| Client::new(Settings { login, ..Settings::new(&format!("http://{listen}")) }).unwrap();
+    assert!(client(Some(login("right"))).register("s", &record(A)).await.is_ok());
+    for wrong in [None, Some(login("wrong")), Some(RegistryLogin::Token(Secret::new("right")))] {
+        let refused = client(wrong).register("s", &record(A)).await;
+        assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
+    }
+    registry.stop().await;
 }

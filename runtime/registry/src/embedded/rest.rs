@@ -3,10 +3,13 @@
 //! - [`apicurio`]: the few paths of Apicurio's own interface by which its Java serdes decode.
 
 mod apicurio;
+mod path;
 
-use super::Registry;
+use super::guard::{self, Guard, Places};
 use super::operations::{Fault, Wanted};
 use super::record::{ConfigValue, SchemaValue};
+use super::registry::Registry;
+use crate::client::RegistryLogin;
 use crate::schema::{Kind, Reference, Schema, SchemaId};
 use axum::Router;
 use axum::body::Bytes;
@@ -14,6 +17,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use path::{Shared, number};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -25,19 +29,36 @@ use tokio::net::TcpListener;
 /// The longest body of a request: a schema, escaped, with its references.
 const BODY: usize = 4 << 20;
 
-type Shared = State<Arc<Registry>>;
 type Flags = Query<HashMap<String, String>>;
+
+/// Why a registry could not begin to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {addr}; choose a free port of this machine")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("the schema registry would be open to everybody who reaches {0}; ask for a login with `schemas.login`, or listen on 127.0.0.1")]
+    Unguarded(SocketAddr),
+}
 
 /// Binds an address and serves the registry there until it is stopped. Returns the address bound.
 ///
-/// Errors: the address is in use or not this machine's.
-pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind(listen).await?;
-    let bound = listener.local_addr()?;
+/// Shape: `login` is asked of everybody; off loopback there must be one.
+/// Errors: the address is in use or not this machine's, or it is open to others without a login.
+pub async fn serve(listen: SocketAddr, registry: Arc<Registry>, login: Option<&RegistryLogin>) -> Result<SocketAddr, ServeError> {
+    if !listen.ip().is_loopback() {
+        if login.is_none() {
+            return Err(ServeError::Unguarded(listen));
+        }
+        tracing::warn!(%listen, "the schema registry's logins cross the network in clear text: it serves no TLS; listen on 127.0.0.1 behind a proxy that does");
+    }
+    let failed = |source| ServeError::Listen { addr: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let guard = Guard::new(listen, login);
+    let bound = listener.local_addr().map_err(failed)?;
     let mut stopping = registry.stopping.subscribe();
     tokio::spawn(async move {
         tokio::select! {
-            served = axum::serve(listener, router(registry)) => {
+            served = axum::serve(Places::new(listener), guarded(registry, guard)) => {
                 if let Err(error) = served {
                     tracing::error!("the schema registry ended: {error}");
                 }
@@ -48,14 +69,18 @@ pub async fn serve(listen: SocketAddr, registry: Arc<Registry>) -> std::io::Resu
     Ok(bound)
 }
 
-/// The router of the embedded registry.
+/// The router of the embedded registry on loopback, without a login.
 pub fn router(registry: Arc<Registry>) -> Router {
+    guarded(registry, Guard::default())
+}
+
+fn guarded(registry: Arc<Registry>, guard: Guard) -> Router {
     Router::new()
         .route("/", get(async || Answer::json(&json!({}))))
         .route("/contexts", get(async || Answer::json(&json!(["."]))))
         .route("/v1/metadata/id", get(async || Answer::json(&json!({"scope": {"path": [], "clusters": {}}, "id": ""}))))
         .route("/v1/metadata/version", get(async || Answer::json(&json!({"version": env!("CARGO_PKG_VERSION"), "commitId": ""}))))
-        .route("/schemas/types", get(async || Answer::json(&Kind::ALL)))
+        .route("/schemas/types", get(async || Answer::json(&["JSON", "PROTOBUF", "AVRO"])))
         .route("/schemas", get(schemas))
         .route("/schemas/ids/{id}", get(by_id))
         .route("/schemas/ids/{id}/schema", get(text_by_id))
@@ -77,6 +102,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .fallback(async || Fault::new(404, "HTTP 404 Not Found"))
         .method_not_allowed_fallback(async || Fault::new(405, "HTTP 405 Method Not Allowed"))
         .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::guard))
         .with_state(registry)
 }
 
@@ -164,7 +190,7 @@ impl Submission {
 fn schema_body(schema: &Schema) -> Map<String, Value> {
     let mut body = Map::new();
     if schema.kind != Kind::Avro {
-        body.insert("schemaType".into(), json!(schema.kind));
+        body.insert("schemaType".into(), json!(schema.kind.as_str()));
     }
     body.insert("schema".into(), json!(schema.text));
     if !schema.references.is_empty() {
@@ -180,11 +206,6 @@ fn version_body(value: &SchemaValue) -> Value {
     body.insert("id".into(), json!(value.id));
     body.extend(schema_body(&super::state::schema_of(value)));
     Value::Object(body)
-}
-
-fn number(text: &str) -> Result<SchemaId, Fault> {
-    // A path that is no number is no path of this interface.
-    text.parse().map(SchemaId).map_err(|_| Fault::new(404, "HTTP 404 Not Found"))
 }
 
 async fn register(State(registry): Shared, Path(subject): Path<String>, Query(flags): Flags, body: Bytes) -> Outcome {

@@ -3,7 +3,6 @@
 //! One thread reads. A write is done when the broker has it and the reader has passed its offset, so whoever asks after an acknowledged
 //! write finds it.
 
-use super::TOPIC;
 use millrace_kafka::{
     Admin, Consumer, Deliveries, KafkaError, Outgoing, Polled, Producer, Report, SendError, Settings, TopicPartition, TopicSpec,
 };
@@ -14,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
+/// The topic, as tools of Confluent's expect it.
+pub const TOPIC: &str = "_schemas";
 /// How long a request of the topic's own may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries to reach Kafka.
@@ -125,7 +126,7 @@ impl Topic {
         let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: number };
         producer.send(&topic, &message, std::iter::empty()).map_err(|error| match error {
             SendError::QueueFull => "too many schemas wait for Kafka".to_owned(),
-            SendError::Refused(error) => error.to_string(),
+            SendError::Refused(error) | SendError::Doomed(error) => error.to_string(),
         })
     }
 }
@@ -157,7 +158,7 @@ impl Shared {
             if let Err(error) = self.follow() {
                 let why = format!("cannot read {TOPIC}: {error}");
                 if !std::mem::replace(&mut said, true) {
-                    tracing::warn!("{why}; the schema registry waits for Kafka");
+                    tracing::warn!("the schema registry waits for Kafka: {why}");
                 }
                 if let Some(trouble) = self.trouble.lock().as_mut() {
                     *trouble = why;

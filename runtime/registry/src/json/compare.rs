@@ -3,7 +3,7 @@
 //! `old` is what was written with, `new` what reads, whichever of them is the newer version. An object whose additional properties are not
 //! restricted is an open content model: anything may stand in a record already, so a property can't be added with a schema of its own.
 
-use super::Json;
+use super::document::Json;
 use super::shape::{Criterion, Facet, Part, Shape};
 use crate::difference::{Difference, Differences, Pairs, append};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ type Side<'a> = (Part<'a>, &'a Object);
 
 /// What keeps `reader` from taking what `writer` took; empty: nothing. Errors: the schemas are too large to compare.
 pub(crate) fn incompatibilities(reader: &Json, writer: &Json) -> Result<Differences, String> {
-    let found = Pairs::settle(|known| Ok(pair(known, writer.root(), reader.root())?.to_vec()))?;
+    let found = Pairs::settle(|known| Ok(pair(known, Part::root(writer), Part::root(reader))?.to_vec()))?;
     let placed = |one: Difference| Difference { path: if one.path.is_empty() { "#/".into() } else { format!("#{}", one.path) }, ..one };
     Ok(found.into_iter().map(placed).collect())
 }

@@ -1,6 +1,6 @@
 //! What a JSON object demands, group by group.
 
-use super::Json;
+use super::document::Json;
 use serde_json::{Map, Value};
 
 /// One group of keywords of one schema.
@@ -28,6 +28,13 @@ pub(super) struct Part<'a> {
     pub document: usize,
     pub value: &'a Value,
     pub facet: Facet,
+}
+
+impl<'a> Part<'a> {
+    /// A schema as a whole.
+    pub fn root(schema: &'a Json) -> Self {
+        Self { schema, document: 0, value: &schema.documents[0].value, facet: Facet::Whole }
+    }
 }
 
 /// How the parts of a combination combine.

@@ -2,8 +2,9 @@
 //!
 //! Our ids are its content ids and global ids, a subject is an artifact of the group `default`.
 
-use super::{Fault, Shared, Wanted, number};
-use crate::embedded::Registry;
+use super::path::{Shared, number};
+use crate::embedded::operations::{Fault, Wanted};
+use crate::embedded::registry::Registry;
 use crate::schema::{Kind, Schema};
 use axum::Router;
 use axum::extract::{Path, State};

@@ -1,7 +1,8 @@
 //! librdkafka's own log lines, into tracing: levels that mean something, repeats summarised.
 //!
-//! librdkafka logs a broken connection as an error, again and again. Nothing is lost by it, so here it is a warning, once; the same
-//! line is said again after a minute, with the number of times it was left out.
+//! librdkafka logs a broken connection as an error, again and again. Nothing is lost by it, and whoever uses the client says that Kafka is away, once,
+//! in words of ours: such lines are for whoever looks for the cause. Of others each is said once, and again after a minute, with the number of times
+//! it was left out.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 128;
 
 /// What a client says, in the name of `client`.
-pub(crate) struct Voice {
+pub(crate) struct LogBridge {
     client: String,
     said: Mutex<HashMap<String, Said>>,
 }
@@ -22,15 +23,20 @@ struct Said {
     left_out: u32,
 }
 
-impl Voice {
+impl LogBridge {
     pub fn new(client: impl Into<String>) -> Self {
         Self { client: client.into(), said: Mutex::default() }
     }
 
     /// Says one of librdkafka's lines; `level` is syslog's.
     pub fn say(&self, level: i32, facility: &str, text: &str) {
-        // A property of producers given to a consumer: the user's properties are for both.
-        let level = if facility == "CONFWARN" { 7 } else { level };
+        let level = match facility {
+            // A property of producers given to a consumer: the user's properties are for both.
+            "CONFWARN" => 7,
+            // A connection: told by an event, too, and said by whoever has the client.
+            "FAIL" | "ERROR" | "REQTMOUT" | "SESSTMOUT" | "BUFQ" | "MAXPOLL" if level > 2 => 6,
+            _ => level,
+        };
         if level > 6 {
             tracing::trace!(target: "kafka", client = self.client, facility, "{text}");
             return;
@@ -38,8 +44,8 @@ impl Voice {
         let Some(left_out) = self.may_say(facility, text, Instant::now()) else { return };
         let again = if left_out > 0 { format!(" ({left_out} times more)") } else { String::new() };
         match level {
-            ..=2 => tracing::error!(target: "kafka", client = self.client, facility, "{text}{again}"),
-            3 | 4 => tracing::warn!(target: "kafka", client = self.client, facility, "{text}{again}"),
+            ..=2 => tracing::error!(target: "kafka", client = self.client, facility, "librdkafka says: {text}{again}"),
+            3 | 4 => tracing::warn!(target: "kafka", client = self.client, facility, "librdkafka says: {text}{again}"),
             _ => tracing::debug!(target: "kafka", client = self.client, facility, "{text}{again}"),
         }
     }
@@ -82,23 +88,23 @@ mod tests {
 
     #[test]
     fn a_repeat_within_a_minute_is_counted_and_not_said() {
-        let voice = Voice::new("test");
+        let bridge = LogBridge::new("test");
         let start = Instant::now();
-        assert_eq!(voice.may_say("FAIL", "broker down after 3ms", start), Some(0));
-        assert_eq!(voice.may_say("FAIL", "broker down after 7ms", start + Duration::from_secs(1)), None);
-        assert_eq!(voice.may_say("FAIL", "broker down after 9ms", start + Duration::from_secs(2)), None);
-        assert_eq!(voice.may_say("FAIL", "another line", start), Some(0));
-        assert_eq!(voice.may_say("FAIL", "broker down after 1ms", start + Duration::from_secs(62)), Some(2));
+        assert_eq!(bridge.may_say("FAIL", "broker down after 3ms", start), Some(0));
+        assert_eq!(bridge.may_say("FAIL", "broker down after 7ms", start + Duration::from_secs(1)), None);
+        assert_eq!(bridge.may_say("FAIL", "broker down after 9ms", start + Duration::from_secs(2)), None);
+        assert_eq!(bridge.may_say("FAIL", "another line", start), Some(0));
+        assert_eq!(bridge.may_say("FAIL", "broker down after 1ms", start + Duration::from_secs(62)), Some(2));
     }
 
     #[test]
     fn many_different_lines_are_not_remembered_for_ever() {
-        let voice = Voice::new("test");
+        let bridge = LogBridge::new("test");
         let now = Instant::now();
         for i in 0..1000u32 {
             let letters: String = i.to_string().bytes().map(|b| (b + 49) as char).collect();
-            voice.may_say("X", &letters, now);
+            bridge.may_say("X", &letters, now);
         }
-        assert!(voice.said.lock().len() <= REMEMBERED);
+        assert!(bridge.said.lock().len() <= REMEMBERED);
     }
 }
