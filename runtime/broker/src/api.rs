@@ -1,46 +1,27 @@
 //! Which requests are answered, in which versions, by whom.
 //!
-//! To add one: a line in the table below (`Key(Request -> Response) versions => handler`) and its shape in [`crate::shape`]. The handler is an
+//! To add one: a line in the table below (`Key(Request -> Response) versions => handler`) and its shape in [`crate::net::request_bounds`]. The handler is an
 //! `async fn(&Call, Request) -> Response`; [`Reply::None`] is for requests that want no answer. Bounds of the versions are those whose
 //! meaning is implemented, not those that can be decoded: topic ids in Fetch begin with 13, so 12 is the last.
 
-use std::sync::Arc;
+pub mod admin;
+pub mod configs;
+pub mod coordinator;
+pub mod fetch;
+pub mod groups;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;
+pub mod sasl;
+pub mod topics;
+pub mod transactions;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable};
 
-use crate::broker::Broker;
-use crate::connection::Session;
-use crate::room::Taken;
-use crate::{
-    admin, admin_configs, coordinator, fetch, group_api, list_offsets, metadata, produce, sasl, shape, topics_api, transactions_api,
-};
-
-/// One request on its way: who asks whom, and in which version.
-pub struct Call {
-    pub broker: Arc<Broker>,
-    pub session: Arc<Session>,
-    pub key: ApiKey,
-    pub version: i16,
-    pub correlation: i32,
-    pub client_id: Option<StrBytes>,
-}
-
-/// What a handler gives back.
-pub enum Reply<T> {
-    Answer(T),
-    /// An answer, and the room that it has until it is sent.
-    Held(T, Taken),
-    None,
-}
-
-impl<T> From<T> for Reply<T> {
-    fn from(answer: T) -> Self {
-        Self::Answer(answer)
-    }
-}
+use crate::call::{Call, Reply};
 
 /// A request that is answered, and its versions.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +48,6 @@ macro_rules! apis {
         /// Decodes a request, lets its handler work, encodes the answer with its frame's length in front; `None`: no answer is wanted.
         pub async fn answer(call: Call, mut body: Bytes) -> Result<Option<Bytes>, Broken> {
             match call.key {
-                _ if !shape::holds(call.key, call.version, &body) => {
-                    Err(Broken::Request(call.key, call.version, "a length in it is larger than the frame".to_owned()))
-                }
                 $(ApiKey::$key => {
                     let request = <$request>::decode(&mut body, call.version)
                         .map_err(|e| Broken::Request(call.key, call.version, e.to_string()))?;
@@ -114,41 +92,63 @@ apis! {
     Fetch(FetchRequest => FetchResponse) 4..=12 fetch::fetch;
     ListOffsets(ListOffsetsRequest => ListOffsetsResponse) 1..=7 list_offsets::list_offsets;
     Metadata(MetadataRequest => MetadataResponse) 0..=12 metadata::metadata;
-    OffsetCommit(OffsetCommitRequest => OffsetCommitResponse) 2..=8 group_api::offset_commit;
-    OffsetFetch(OffsetFetchRequest => OffsetFetchResponse) 1..=8 group_api::offset_fetch;
+    OffsetCommit(OffsetCommitRequest => OffsetCommitResponse) 2..=8 groups::offset_commit;
+    OffsetFetch(OffsetFetchRequest => OffsetFetchResponse) 1..=8 groups::offset_fetch;
     FindCoordinator(FindCoordinatorRequest => FindCoordinatorResponse) 0..=4 coordinator::find_coordinator;
-    JoinGroup(JoinGroupRequest => JoinGroupResponse) 0..=9 group_api::join_group;
-    Heartbeat(HeartbeatRequest => HeartbeatResponse) 0..=4 group_api::heartbeat;
-    LeaveGroup(LeaveGroupRequest => LeaveGroupResponse) 0..=5 group_api::leave_group;
-    SyncGroup(SyncGroupRequest => SyncGroupResponse) 0..=5 group_api::sync_group;
-    DescribeGroups(DescribeGroupsRequest => DescribeGroupsResponse) 0..=6 group_api::describe_groups;
-    ListGroups(ListGroupsRequest => ListGroupsResponse) 0..=5 group_api::list_groups;
+    JoinGroup(JoinGroupRequest => JoinGroupResponse) 0..=9 groups::join_group;
+    Heartbeat(HeartbeatRequest => HeartbeatResponse) 0..=4 groups::heartbeat;
+    LeaveGroup(LeaveGroupRequest => LeaveGroupResponse) 0..=5 groups::leave_group;
+    SyncGroup(SyncGroupRequest => SyncGroupResponse) 0..=5 groups::sync_group;
+    DescribeGroups(DescribeGroupsRequest => DescribeGroupsResponse) 0..=6 groups::describe_groups;
+    ListGroups(ListGroupsRequest => ListGroupsResponse) 0..=5 groups::list_groups;
     ApiVersions(ApiVersionsRequest => ApiVersionsResponse) 0..=3 api_versions;
-    CreateTopics(CreateTopicsRequest => CreateTopicsResponse) 2..=7 topics_api::create_topics;
-    DeleteTopics(DeleteTopicsRequest => DeleteTopicsResponse) 1..=6 topics_api::delete_topics;
+    CreateTopics(CreateTopicsRequest => CreateTopicsResponse) 2..=7 topics::create_topics;
+    DeleteTopics(DeleteTopicsRequest => DeleteTopicsResponse) 1..=6 topics::delete_topics;
     DeleteRecords(DeleteRecordsRequest => DeleteRecordsResponse) 0..=2 admin::delete_records;
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse) 2..=4 admin::offset_for_leader_epoch;
     DescribeAcls(DescribeAclsRequest => DescribeAclsResponse) 1..=3 admin::describe_acls;
-    DescribeConfigs(DescribeConfigsRequest => DescribeConfigsResponse) 1..=4 admin_configs::describe_configs;
-    AlterConfigs(AlterConfigsRequest => AlterConfigsResponse) 0..=2 admin_configs::alter_configs;
+    DescribeConfigs(DescribeConfigsRequest => DescribeConfigsResponse) 1..=4 configs::describe_configs;
+    AlterConfigs(AlterConfigsRequest => AlterConfigsResponse) 0..=2 configs::alter_configs;
     DescribeLogDirs(DescribeLogDirsRequest => DescribeLogDirsResponse) 1..=4 admin::describe_log_dirs;
     CreatePartitions(CreatePartitionsRequest => CreatePartitionsResponse) 0..=3 admin::create_partitions;
-    DeleteGroups(DeleteGroupsRequest => DeleteGroupsResponse) 0..=2 group_api::delete_groups;
-    IncrementalAlterConfigs(IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse) 0..=1 admin_configs::incremental_alter_configs;
-    OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 group_api::offset_delete;
+    DeleteGroups(DeleteGroupsRequest => DeleteGroupsResponse) 0..=2 groups::delete_groups;
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse) 0..=1 configs::incremental_alter_configs;
+    OffsetDelete(OffsetDeleteRequest => OffsetDeleteResponse) 0..=0 groups::offset_delete;
     DescribeCluster(DescribeClusterRequest => DescribeClusterResponse) 0..=1 admin::describe_cluster;
     DescribeProducers(DescribeProducersRequest => DescribeProducersResponse) 0..=0 admin::describe_producers;
     SaslHandshake(SaslHandshakeRequest => SaslHandshakeResponse) 0..=1 sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest => SaslAuthenticateResponse) 0..=2 sasl::authenticate;
-    InitProducerId(InitProducerIdRequest => InitProducerIdResponse) 0..=4 transactions_api::init_producer_id;
-    AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions_api::add_partitions;
-    AddOffsetsToTxn(AddOffsetsToTxnRequest => AddOffsetsToTxnResponse) 0..=3 transactions_api::add_offsets;
-    EndTxn(EndTxnRequest => EndTxnResponse) 0..=3 transactions_api::end_transaction;
-    TxnOffsetCommit(TxnOffsetCommitRequest => TxnOffsetCommitResponse) 0..=3 group_api::txn_offset_commit;
+    InitProducerId(InitProducerIdRequest => InitProducerIdResponse) 0..=4 transactions::init_producer_id;
+    AddPartitionsToTxn(AddPartitionsToTxnRequest => AddPartitionsToTxnResponse) 0..=3 transactions::add_partitions;
+    AddOffsetsToTxn(AddOffsetsToTxnRequest => AddOffsetsToTxnResponse) 0..=3 transactions::add_offsets;
+    EndTxn(EndTxnRequest => EndTxnResponse) 0..=3 transactions::end_transaction;
+    TxnOffsetCommit(TxnOffsetCommitRequest => TxnOffsetCommitResponse) 0..=3 groups::txn_offset_commit;
     DescribeTransactions(DescribeTransactionsRequest => DescribeTransactionsResponse) 0..=0 admin::describe_transactions;
     ListTransactions(ListTransactionsRequest => ListTransactionsResponse) 0..=1 admin::list_transactions;
     ListPartitionReassignments(ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse) 0..=0 admin::list_partition_reassignments;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse) 0..=0 metadata::describe_topic_partitions;
+}
+
+/// The versions of a request that are served, lowest and highest.
+pub fn versions_of(key: i16) -> Option<(i16, i16)> {
+    APIS.iter().find(|api| api.key as i16 == key).map(|api| (api.min, api.max))
+}
+
+/// Whether the size of the answer depends on what there is more than on what was asked.
+pub fn lists(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::Metadata
+            | ApiKey::OffsetFetch
+            | ApiKey::DescribeGroups
+            | ApiKey::ListGroups
+            | ApiKey::DescribeConfigs
+            | ApiKey::DescribeLogDirs
+            | ApiKey::DescribeProducers
+            | ApiKey::DescribeTransactions
+            | ApiKey::ListTransactions
+            | ApiKey::DescribeTopicPartitions
+    )
 }
 
 /// The line of the table for a request's key and version.

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::Decodable;
 
-use crate::batch::{self, Header};
-use crate::partition;
-use crate::producers::Producers;
-use crate::records::{Records, repack, unpack};
-use crate::wire::Reader;
-use crate::{api, scram, shape};
+use crate::api;
+use crate::net::{request_bounds, scram};
+use crate::storage::batch::{self, Header};
+use crate::storage::partition;
+use crate::storage::producers::Producers;
+use crate::storage::records::{Records, repack, unpack};
+use crate::storage::wire::Reader;
 
 /// Reads bytes as a request's frame, as a connection does.
 pub fn fuzz_request(bytes: &[u8]) {
@@ -17,7 +18,9 @@ pub fn fuzz_request(bytes: &[u8]) {
     let (key, version) = (i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]]));
     let Ok(key) = api::find(key, version) else { return };
     let mut frame = Bytes::copy_from_slice(bytes);
-    if RequestHeader::decode(&mut frame, key.request_header_version(version)).is_ok() && shape::holds(key, version, &frame) {
+    if RequestHeader::decode(&mut frame, key.request_header_version(version)).is_ok()
+        && request_bounds::elements(key, version, &frame).is_some()
+    {
         api::decodes(key, version, &frame);
     }
 }

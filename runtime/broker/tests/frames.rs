@@ -758,3 +758,41 @@ async fn half_a_request_holds_up_nobody() {
     }
     broker.stop().await.unwrap();
 }
+
+/// As Apache Kafka does: librdkafka never leaves the abort of a transaction otherwise, after a broker that lost its disk.
+#[tokio::test]
+async fn an_identity_of_a_transactional_id_that_nobody_knows_is_replaced_by_a_fresh_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir).await;
+    let mut wire = Wire::to(&broker).await;
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(TransactionalId(text("millrace-acme"))))
+        .with_transaction_timeout_ms(15_000)
+        .with_producer_id(4711.into())
+        .with_producer_epoch(3);
+    let ResponseKind::InitProducerId(answer) = wire.ask(ApiKey::InitProducerId, 4, RequestKind::InitProducerId(request)).await else {
+        panic!("another answer");
+    };
+    assert_eq!((answer.error_code, answer.producer_epoch), (0, 0), "{answer:?}");
+    assert!(answer.producer_id.0 >= 0, "{answer:?}");
+}
+
+/// As Java's `describeTopics(ofTopicIds)` asks.
+#[tokio::test]
+async fn a_topic_is_described_by_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir).await;
+    let mut wire = Wire::to(&broker).await;
+    create(&mut wire, "orders").await;
+    let named = MetadataRequestTopic::default().with_name(Some(topic("orders")));
+    let mut ask = async |asked: MetadataRequestTopic| {
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        match wire.ask(ApiKey::Metadata, 12, RequestKind::Metadata(request)).await {
+            ResponseKind::Metadata(answer) => answer.topics[0].clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let by_name = ask(named).await;
+    let by_id = ask(MetadataRequestTopic::default().with_name(None).with_topic_id(by_name.topic_id)).await;
+    assert_eq!((by_id.error_code, by_id.name), (0, Some(topic("orders"))));
+}

@@ -1,0 +1,16 @@
+//! What is on the disk: topics, their partitions, and journals.
+
+pub mod batch;
+pub mod cleaned;
+pub mod compaction;
+pub mod damage;
+pub mod journal;
+pub mod partition;
+pub mod producers;
+pub mod records;
+pub mod synced;
+pub mod topic_config;
+pub mod topic_copy;
+pub mod topics;
+pub mod whole;
+pub mod wire;

@@ -1,0 +1,6 @@
+//! The transaction coordinator: what is known about each transactional id, and how a transaction ends.
+
+pub mod ending;
+pub mod state;
+#[cfg(test)]
+mod tests;
