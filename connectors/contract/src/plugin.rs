@@ -1,10 +1,15 @@
 //! How a type of connector compiles its YAML, without I/O, into a model that `plan` prints and the engine runs.
 
+use crate::found::Findings;
 use crate::sink::Sink;
-use crate::source::Source;
+use crate::source::{Source, SourceIo};
 use crate::tag::{TagDef, TagOptions};
 use millrace_config::{Node, Place, Problems};
+use millrace_schemas::contract::Schema;
+use millrace_schemas::{Batch, RouteId};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -48,6 +53,8 @@ pub struct Context {
     pub place: Place,
     /// `enterprise/site`.
     pub site: String,
+    /// `levels`: what the parts of `at` are called, from the top.
+    pub levels: Vec<String>,
     /// `at:` of the source, or empty.
     pub at: String,
     /// The default topic of its samples and documents.
@@ -56,12 +63,62 @@ pub struct Context {
     pub options: TagOptions,
     /// Topics a sink reads (patterns with `*` allowed); empty for a source.
     pub topics: Vec<String>,
-    /// Whether every topic a sink reads is declared to carry samples, so that `Input::Samples` can decode it.
-    pub carries_samples: bool,
+    /// What the topics a sink reads are declared to carry; with samples alone, `Input::Samples` can decode them.
+    pub carries: Carries,
+    /// The schemas of the documents in the topics a sink reads, where they have some.
+    pub schemas: Vec<Arc<Schema>>,
     /// `floor: {writes: allowed}`, and where it stands (or would).
     pub writes_allowed: bool,
     /// Where connectors keep files of their own, certificates; compiling touches none.
     pub data_dir: PathBuf,
+    /// The names of every source that the YAML enables: whoever keeps something for a source knows whether it will come back for it.
+    pub sources: Arc<[String]>,
+    /// The factory's own Kafka cluster, for the sink that copies topics with their settings. Nothing else asks.
+    pub cluster: Cluster,
+}
+
+/// What topics carry, as they are declared; one that is not carries documents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Carries {
+    /// One sample per record.
+    Samples,
+    #[default]
+    Documents,
+    /// Some the one, some the other; or nobody can say, of a pattern.
+    Both,
+}
+
+/// How to reach a Kafka cluster.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Cluster {
+    /// `host:port,host:port`.
+    pub brokers: String,
+    /// librdkafka's own, secrets resolved.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be passwords: names only.
+        f.debug_struct("Cluster").field("brokers", &self.brokers).field("properties", &self.properties.keys().collect::<Vec<_>>()).finish()
+    }
+}
+
+impl Context {
+    /// The path of a tag of this source, below the site: `at/name`.
+    pub fn tag_path(&self, name: &str) -> String {
+        tag_path(&self.at, name)
+    }
+
+    /// The topic of what has these options (all levels merged): their own, else the source's.
+    pub fn topic_of(&self, options: &TagOptions) -> Option<Arc<str>> {
+        options.topic.as_deref().map(Arc::from).or_else(|| self.topic.clone())
+    }
+}
+
+/// The path of a tag below `at`, which may be empty.
+pub fn tag_path(at: &str, name: &str) -> String {
+    if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") }
 }
 
 /// A compiled connector: knows all it will do, has done nothing yet.
@@ -76,8 +133,48 @@ pub trait Compiled: Send + Sync {
         None
     }
     fn guarantee(&self) -> Guarantee;
+    /// Whether its source takes up where it left off, by positions: with a new data directory it starts once Kafka has said what it knows of them.
+    fn keeps_positions(&self) -> bool {
+        matches!(self.guarantee(), Guarantee::ExactlyOnce(_))
+    }
+    /// Bytes of the longest message or record that its source takes in whole; of a longer one the dead letter has the beginning.
+    fn longest(&self) -> Option<u64> {
+        None
+    }
+    /// Decodes a payload that became a dead letter once more, as a message of its route, into a batch whose tags `io` declares. `None`: what this
+    /// connector rejects is not a payload of its own. Errors: why it still can't be decoded, or not alone.
+    fn decode_again(&self, _late: &Late<'_>, _io: &SourceIo, _batch: &mut Batch) -> Option<Result<(), String>> {
+        None
+    }
+    /// Whether its source says what its documents are (`SourceIo::describe`), so that a topic needs no schema of its own for them.
+    fn describes(&self) -> bool {
+        false
+    }
+    /// Whether its source reads a command's [conditions](crate::Condition) from the device right before it writes. Of another the engine judges
+    /// them by the last values that came.
+    fn reads_conditions(&self) -> bool {
+        false
+    }
     /// What will be done, for a person.
     fn plan(&self) -> Plan;
+}
+
+/// A payload that became a dead letter, as it came, with the headers that its source gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Late<'a> {
+    pub route: RouteId,
+    pub payload: &'a [u8],
+    pub headers: &'a [(String, Option<Vec<u8>>)],
+}
+
+impl Late<'_> {
+    /// On a payload some of whose values went their way, so that decoding it again would double them.
+    pub const PARTLY: &'static str = "millrace.partly";
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
 }
 
 /// What a source will produce, as far as it is known before connecting.
@@ -155,14 +252,11 @@ pub struct Browse {
     pub security: Option<String>,
     /// Where connectors keep certificates.
     pub data_dir: PathBuf,
-    /// A table for `tags_from` instead of YAML.
-    pub csv: bool,
-    /// JSON instead of lines.
-    pub json: bool,
 }
 
-/// Yields the text to print: YAML that can be pasted under `sources:`; of `probe`, lines of facts.
-pub type BrowseFn = fn(Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+/// Looks, and says what was found; the program shows it.
+pub type BrowseFn = fn(Browse) -> Looking;
+pub type Looking = Pin<Box<dyn Future<Output = Result<Findings, String>> + Send>>;
 
 /// A plugin with its types erased: one line of the catalog.
 #[derive(Clone, Copy)]

@@ -1,8 +1,9 @@
 //! A sink: writes what a consumer group reads from Kafka, and says below which offsets it is durable.
 //!
 //! ```text
+//! upstream(cluster, topic ids), where wanted
 //! assign(parts) -> offsets the target itself holds (else the group's)
-//! loop { write(records)* ; flush(Tick) -> commit offsets below }
+//! loop { write(records)* ; flush(Tick) -> commit offsets below -> committed(below) }
 //! rebalance: flush(Revoke), commit, revoke(parts)          stop: flush(Stop), commit
 //! Failure: the engine drops the instance, backs off, makes a new one and calls assign
 //! ```
@@ -10,6 +11,7 @@
 use crate::failure::Failure;
 use async_trait::async_trait;
 use millrace_schemas::{Batch, Span};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +21,26 @@ pub trait Sink: Send {
     fn input(&self) -> Input;
     /// How often the engine flushes and commits.
     fn flush_every(&self) -> Duration;
+    /// Whether it wants [`Sink::upstream`] before its partitions.
+    fn wants_upstream(&self) -> bool {
+        false
+    }
+    /// Where the partitions of the next [`Sink::assign`] are from. A target that holds offsets itself keeps them under this, so that a topic made
+    /// anew, whose offsets begin at 0 again, is not taken for the old one.
+    fn upstream(&mut self, _upstream: Upstream) {}
     /// Takes partitions over. Returns, for each, the next offset wanted, where the target itself holds it.
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure>;
     /// Takes records; may buffer them. What the target will never take is returned and becomes a dead letter.
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure>;
+    /// Whether it holds as much as it may: the engine flushes before it writes more.
+    fn is_full(&self) -> bool {
+        false
+    }
     /// Makes durable what was written, and says below which offset of each partition it is.
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure>;
+    /// Kafka has taken these offsets: what lies below them never comes again. A flush alone does not say so: its commit may fail, and is tried again
+    /// with the next one.
+    fn committed(&mut self, _below: &[(Partition, Offset)]) {}
     /// Gives partitions back, after a flush.
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure>;
 }
@@ -35,6 +51,8 @@ pub enum Input {
     Raw,
     /// Samples, decoded into `Records::batch`: row i is record i.
     Samples,
+    /// Documents as JSON, in `Records::documents`: those in Avro are read by the schema they were written with.
+    Documents,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +60,16 @@ pub enum Flush {
     Tick,
     Revoke,
     Stop,
+}
+
+/// The cluster and the group that a sink reads by, and which of the topics of one name it reads.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Upstream {
+    /// The cluster's own id; empty where it has none.
+    pub cluster: String,
+    pub group: String,
+    /// The id that Kafka gave each topic when it was made.
+    pub topic_ids: HashMap<Arc<str>, String>,
 }
 
 /// The offset of a record in its partition.
@@ -77,6 +105,8 @@ pub struct Records {
     pub heap: Vec<u8>,
     /// The samples, where [`Input::Samples`] was asked for; row i belongs to record i.
     pub batch: Option<Batch>,
+    /// The documents as JSON, where [`Input::Documents`] was asked for; `None` of a tombstone.
+    pub documents: Vec<Option<Span>>,
 }
 
 impl Records {
@@ -102,4 +132,18 @@ pub struct Refused {
 pub struct Flushed {
     pub below: Vec<(Partition, Offset)>,
     pub refused: Vec<Refused>,
+    /// Records that were taken and, by rule, not written, since the last flush: the copies of a loop, a topic that stays at home.
+    pub filtered: u64,
+    /// Records that were gone from Kafka before this sink could read them, found since the last flush.
+    pub lost: u64,
+    /// What the target answered, for other topics; in Kafka before the offsets are committed, so at least once.
+    pub replies: Vec<Reply>,
+}
+
+/// A record that a sink answers with: JSON, without a schema.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Reply {
+    pub topic: String,
+    pub key: Option<Vec<u8>>,
+    pub value: Vec<u8>,
 }

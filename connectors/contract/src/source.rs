@@ -14,11 +14,15 @@
 //! A session is cancelled by dropping its future only after `stopping()` resolved and the stop's bound passed.
 //! Batches of one source are appended in the order of `send`.
 
+use crate::command::Command;
 use crate::failure::{Failure, Loss, Status};
 use crate::tag::TagDef;
 use async_trait::async_trait;
-use millrace_schemas::{Batch, Micros, TagId};
+use millrace_schemas::contract::{Kind, SchemaError};
+use millrace_schemas::{Batch, RouteId, TagId};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::RwLock;
 
 #[async_trait]
 pub trait Source: Send {
@@ -36,17 +40,43 @@ pub trait Source: Send {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct AckId(pub u64);
 
-/// Why a tag could not be declared: its path is another tag's already.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("tag {path} is declared already, by {by}")]
-pub struct Clash {
-    pub path: String,
-    pub by: String,
+/// What the path and the address of a tag may have together, in bytes: what a device names without end takes no memory without end.
+pub const LONGEST_NAMES: usize = 8192;
+/// A name of so many bytes counts for one tag where tags are limited by number, twice as many for two.
+const NAME_BYTES: usize = 512;
+/// What is shown of a path that is too long, in characters.
+const SHOWN: usize = 200;
+
+/// How many tags a name of so many bytes counts for, where they are limited by number.
+pub fn name_weight(bytes: usize) -> usize {
+    1 + bytes / NAME_BYTES
 }
 
+/// Why a tag could not be declared.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Clash {
+    /// Its path is another tag's already.
+    #[error("tag {path} is declared already, by {by}")]
+    Taken { path: String, by: String },
+    #[error("the path and the address of a tag have {bytes} bytes, more than {LONGEST_NAMES}; the path begins with {shown}")]
+    TooLong { shown: String, bytes: usize },
+}
+
+/// The text of a schema in a language, where there is one.
+pub type SchemaIn<'s> = dyn Fn(Kind) -> Option<String> + Sync + 's;
+
 /// What a session does with the engine. Clone it for several connections; every method is cancel-safe.
+///
+/// Invariant: once a session has [ended](Self::end) nothing is sent by it, whatever task of it still runs. So the next session begins with
+/// [`resume`](Self::resume) behind all that was sent.
 #[derive(Clone)]
-pub struct SourceIo(Arc<dyn SourceHost>);
+pub struct SourceIo(Arc<Session>);
+
+struct Session {
+    host: Arc<dyn SourceHost>,
+    /// Whether it goes on; held while something is sent.
+    goes_on: RwLock<bool>,
+}
 
 /// The engine's side of [`SourceIo`]; the testkit has another.
 #[async_trait]
@@ -54,148 +84,146 @@ pub trait SourceHost: Send + Sync {
     fn resume(&self, key: &str) -> Option<Vec<u8>>;
     fn positions(&self, prefix: &str) -> Vec<(String, Vec<u8>)>;
     fn declare(&self, tag: TagDef) -> Result<TagId, Clash>;
+    fn describe(&self, _route: RouteId, _schema: &SchemaIn<'_>) -> Result<(), SchemaError> {
+        Ok(())
+    }
     fn retire(&self, tag: TagId);
     async fn batch(&self) -> Batch;
     async fn send(&self, batch: Batch, moved: &[(&str, &[u8])]) -> AckId;
     async fn durable(&self, after: AckId) -> AckId;
+    async fn durable_within(&self, after: AckId, _apart: Duration) -> AckId {
+        self.durable(after).await
+    }
     async fn command(&self) -> Command;
     fn lost(&self, reason: Loss, count: u64);
+    fn dropped(&self, _reason: Loss, _count: u64) {}
     fn alive(&self, part: &str);
     fn gone(&self, part: &str);
     fn status(&self, part: &str, status: Status);
+    fn measure(&self, _what: &'static str, _took: Duration) {}
     async fn stopping(&self);
     fn is_stopping(&self) -> bool;
 }
 
 impl SourceIo {
+    /// Of a session that begins.
     pub fn new(host: Arc<dyn SourceHost>) -> Self {
-        Self(host)
+        Self(Arc::new(Session { host, goes_on: RwLock::new(true) }))
     }
 
-    /// The last durable position under one of the plugin's own keys.
+    /// The engine ends the session, once its future is dropped: a task that was told to end and still runs sends nothing more. Resolves when nothing
+    /// is being sent.
+    pub async fn end(&self) {
+        *self.0.goes_on.write().await = false;
+    }
+
+    /// Where to go on: the position that was sent last under one of the plugin's own keys, by this session or an earlier one. After a crash, the last
+    /// one that is in the log with what it stands behind.
     pub fn resume(&self, key: &str) -> Option<Vec<u8>> {
-        self.0.resume(key)
+        self.0.host.resume(key)
     }
 
-    /// All durable positions whose key starts with `prefix`.
+    /// All positions whose key starts with `prefix`, as [`resume`](Self::resume) gives them.
     pub fn positions(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        self.0.positions(prefix)
+        self.0.host.positions(prefix)
     }
 
     /// Declares a tag, known at compile time or discovered. Declaring the same path again with the same address
     /// returns the same id (and takes over the changed definition).
+    ///
+    /// Errors: the path is another tag's, or path and address have more than [`LONGEST_NAMES`] bytes.
     pub fn declare(&self, tag: TagDef) -> Result<TagId, Clash> {
-        self.0.declare(tag)
+        let bytes = tag.path.len() + tag.address.len();
+        if bytes > LONGEST_NAMES {
+            return Err(Clash::TooLong { shown: tag.path.chars().take(SHOWN).collect(), bytes });
+        }
+        self.0.host.declare(tag)
+    }
+
+    /// Says what the documents of a route are, as the device itself knows it: a topic whose declaration has no schema of its own is written with
+    /// this one. `schema` gives it in a language, or `None`. Say it before the first document; a later one holds from then on.
+    ///
+    /// Errors: the schema cannot be compiled or kept.
+    pub fn describe(&self, route: RouteId, schema: &SchemaIn<'_>) -> Result<(), SchemaError> {
+        self.0.host.describe(route, schema)
     }
 
     /// A discovered tag is gone for good: its catalog entry is retired, it never turns stale again.
     pub fn retire(&self, tag: TagId) {
-        self.0.retire(tag)
+        self.0.host.retire(tag)
     }
 
     /// A recycled, empty batch with `read_time` set. Waits while the log is full: back-pressure.
     pub async fn batch(&self) -> Batch {
-        self.0.batch().await
+        self.0.host.batch().await
     }
 
     /// Hands a batch over, with the positions that moved with it (`&[]` as value removes a key).
     ///
-    /// An empty batch may carry a position. Returns when it is in the log, not yet synced.
+    /// An empty batch may carry a position. Returns when it is in the log, not yet synced. Of a batch whose records take no more than 8 MiB in the
+    /// log (and no more than an eighth of it), records and positions are there together or not at all, through a kill, too.
     pub async fn send(&self, batch: Batch, moved: &[(&str, &[u8])]) -> AckId {
-        self.0.send(batch, moved).await
+        let goes_on = self.0.goes_on.read().await;
+        if !*goes_on {
+            drop(goes_on);
+            return std::future::pending().await;
+        }
+        self.0.host.send(batch, moved).await
     }
 
     /// The synced head, once it has passed `after`: acknowledge to the device up to there.
     /// `durable(AckId(n))` resolves with an id greater than n.
     pub async fn durable(&self, after: AckId) -> AckId {
-        self.0.durable(after).await
+        self.0.host.durable(after).await
+    }
+
+    /// As [`durable`](Self::durable), with another least time between two syncs than the log's own: shorter for senders that each wait for an
+    /// answer before they go on, where the rests would add up.
+    pub async fn durable_within(&self, after: AckId, apart: Duration) -> AckId {
+        self.0.host.durable_within(after, apart).await
     }
 
     /// The next command for this source; waits for ever where none can come.
     pub async fn command(&self) -> Command {
-        self.0.command().await
+        self.0.host.command().await
     }
 
     /// Counts readings that existed and never came in.
     pub fn lost(&self, reason: Loss, count: u64) {
-        self.0.lost(reason, count)
+        self.0.host.lost(reason, count)
+    }
+
+    /// Counts records that came and that nothing can be made of, where they are too many to be dead letters: received, and dropped with the reason.
+    pub fn dropped(&self, reason: Loss, count: u64) {
+        self.0.host.dropped(reason, count)
     }
 
     /// Something vouched for every tag of this part: a keep-alive, a good poll. Parts are the plugin's: a device, a subscription.
     pub fn alive(&self, part: &str) {
-        self.0.alive(part)
+        self.0.host.alive(part)
     }
 
     /// The part's device is known to be gone (a death certificate): every tag of it turns bad at once, BadNoCommunication.
     pub fn gone(&self, part: &str) {
-        self.0.gone(part)
+        self.0.host.gone(part)
     }
 
     /// The status of a part; of the connector itself with an empty part. `Running` with an empty part resets the back-off.
     pub fn status(&self, part: &str, status: Status) {
-        self.0.status(part, status)
+        self.0.host.status(part, status)
+    }
+
+    /// How long something took, for the metrics; `what` is a label in snake_case: `trigger_to_ack`.
+    pub fn measure(&self, what: &'static str, took: Duration) {
+        self.0.host.measure(what, took)
     }
 
     /// Resolves when the engine wants the session to end: send the last acknowledgements, close cleanly, return.
     pub async fn stopping(&self) {
-        self.0.stopping().await
+        self.0.host.stopping().await
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.0.is_stopping()
-    }
-}
-
-/// A command to a device: typed, checked by the engine, expiring, answered.
-#[derive(Debug)]
-pub struct Command {
-    pub id: String,
-    pub tag: TagId,
-    pub value: CommandValue,
-    pub expires: Micros,
-    pub answer: Answer,
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub enum CommandValue {
-    Bool(bool),
-    Int(i64),
-    UInt(u64),
-    Double(f64),
-    Text(String),
-}
-
-/// What became of a command.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Outcome {
-    Done,
-    Refused(String),
-    Failed(String),
-    Expired,
-    Unknown,
-}
-
-/// The way back of a command's answer. Dropped unanswered it says `Unknown`.
-#[derive(Debug)]
-pub struct Answer(Option<tokio::sync::oneshot::Sender<Outcome>>);
-
-impl Answer {
-    pub fn new() -> (Self, tokio::sync::oneshot::Receiver<Outcome>) {
-        let (tx, rx) = tokio::sync::oneshot::channel();
-        (Self(Some(tx)), rx)
-    }
-
-    pub fn send(mut self, outcome: Outcome) {
-        if let Some(tx) = self.0.take() {
-            let _ = tx.send(outcome);
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some(tx) = self.0.take() {
-            let _ = tx.send(Outcome::Unknown);
-        }
+        self.0.host.is_stopping()
     }
 }

@@ -25,19 +25,21 @@ pub struct TagDef {
     pub options: Arc<TagOptions>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// A sample when the value or the status changed (beyond the deadband).
+    #[default]
     Change,
     /// Every reading.
     All,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfRange {
     /// Stays in its topic, status 0x40940000.
+    #[default]
     Uncertain,
     /// Stays in its topic, status BadOutOfRange.
     Bad,
@@ -45,10 +47,11 @@ pub enum OutOfRange {
     Dead,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Structure {
     /// One sample per leaf: `path/field`.
+    #[default]
     Expand,
     /// The whole structure as JSON text.
     Json,
@@ -59,18 +62,24 @@ pub enum Structure {
 #[serde(default, deny_unknown_fields)]
 pub struct TagOptions {
     /// When a sample is written: on `change` or for `all` readings.
+    #[schemars(extend("default" = Report::default()))]
     pub report: Option<Report>,
     /// A change smaller than this is not reported: absolute in engineering units, or percent of min..max (else of the eu range).
     pub deadband: Option<Deadband>,
     /// Repeats the last value after this long without a sample, with its own time and origin `heartbeat`, while it is vouched for.
     pub at_least_every: Option<Period>,
-    /// After this long with nothing vouching for it, a tag turns stale: one sample, value null, BadNoCommunication.
+    /// After this long with nothing vouching for it, a tag turns stale: one sample, value null, BadNoCommunication. Where only its own messages vouch
+    /// for a tag, as in plain MQTT, it never does unless this is set.
+    #[schemars(extend("default" = TagOptions::STALE_AFTER))]
     pub stale_after: Option<Period>,
     /// How long a tag may fail to read before its bad sample is written.
+    #[schemars(extend("default" = TagOptions::BAD_AFTER))]
     pub bad_after: Option<Period>,
     /// What happens to a value outside min..max.
+    #[schemars(extend("default" = OutOfRange::default()))]
     pub out_of_range: Option<OutOfRange>,
     /// How a structured value is written.
+    #[schemars(extend("default" = Structure::default()))]
     pub structure: Option<Structure>,
     /// The lower engineering limit, in engineering units.
     pub min: Option<f64>,
@@ -111,6 +120,11 @@ macro_rules! merge {
 }
 
 impl TagOptions {
+    /// What holds where no level says anything of `stale_after`, for tags that somebody vouches for beside their own values.
+    pub const STALE_AFTER: Period = Period::from_secs(180);
+    /// As [`STALE_AFTER`](Self::STALE_AFTER), of `bad_after`.
+    pub const BAD_AFTER: Period = Period::from_secs(5);
+
     /// The keys of tag options; what else stands beside them belongs to the connector.
     pub const KEYS: [&'static str; 22] = [
         "report",
@@ -136,6 +150,18 @@ impl TagOptions {
         "topic",
         "writable",
     ];
+
+    /// From the device's number to engineering units: factor and offset, of `raw` and `eu`, else of `scale` and `offset`. `None`: they are the same.
+    pub fn scaling(&self) -> Option<(f64, f64)> {
+        match (self.raw, self.eu, self.scale, self.offset) {
+            (Some([raw_low, raw_high]), Some([low, high]), ..) if raw_high != raw_low => {
+                let factor = (high - low) / (raw_high - raw_low);
+                Some((factor, low - raw_low * factor))
+            }
+            (_, _, None, None) => None,
+            (_, _, scale, offset) => Some((scale.unwrap_or(1.0), offset.unwrap_or(0.0))),
+        }
+    }
 
     /// These options, with what they leave open taken from the level above (`defaults` is the outermost).
     pub fn over(&self, outer: &Self) -> Self {
@@ -191,19 +217,30 @@ impl<T: JsonSchema> JsonSchema for Tagged<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut own = T::json_schema(generator);
-        let options = TagOptions::json_schema(generator);
-        // The keys of both in one mapping: what `additionalProperties: false` of either alone would refuse.
-        let object = match own.get_mut("anyOf").and_then(|any| any.as_array_mut()) {
-            Some(shapes) => shapes.iter_mut().find_map(|shape| shape.as_object_mut().filter(|shape| shape.contains_key("properties"))),
-            None => own.as_object_mut(),
-        };
-        if let (Some(object), Some(options)) = (object, options.get("properties").and_then(|keys| keys.as_object())) {
-            let keys = object.entry("properties").or_insert_with(|| serde_json::Value::Object(Default::default()));
-            if let Some(keys) = keys.as_object_mut() {
-                keys.extend(options.iter().map(|(key, schema)| (key.clone(), schema.clone())));
-            }
-        }
+        add_keys(&mut own, &TagOptions::json_schema(generator));
         own
+    }
+}
+
+/// Adds the keys of one mapping's schema to another's, where both stand in one mapping: what `additionalProperties: false` of either alone would
+/// refuse. Of a mapping that has a shorthand, to its long form.
+pub fn add_keys(to: &mut Schema, more: &Schema) {
+    let object = match to.get_mut("anyOf").and_then(|any| any.as_array_mut()) {
+        Some(shapes) => shapes.iter_mut().find_map(|shape| shape.as_object_mut().filter(|shape| shape.contains_key("properties"))),
+        None => to.as_object_mut(),
+    };
+    let Some(object) = object else { return };
+    if let Some(more) = more.get("properties").and_then(|keys| keys.as_object()) {
+        let keys = object.entry("properties").or_insert_with(|| serde_json::Value::Object(Default::default()));
+        if let Some(keys) = keys.as_object_mut() {
+            keys.extend(more.iter().map(|(key, schema)| (key.clone(), schema.clone())));
+        }
+    }
+    if let Some(more) = more.get("required").and_then(|keys| keys.as_array()) {
+        let required = object.entry("required").or_insert_with(|| serde_json::Value::Array(Vec::new()));
+        if let Some(required) = required.as_array_mut() {
+            required.extend(more.iter().cloned());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ const PAYLOAD: &[u8] = br#"{"ts":1763726880123,"v":{"kmh":88.5},"battery":{"soc"
 
 fn extract(criterion: &mut Criterion) {
     let [speed, soc, ts] = ["/v/kmh", "/battery/soc", "/ts"].map(|text| Pointer::parse(text).expect("a pointer"));
-    let extraction = Extraction::new([(&speed, None), (&soc, None)], Some((ts, Clock::default())), None);
+    let extraction = Extraction::new([(&speed, None), (&soc, None)], Some((ts, Clock::default()).into()), None);
     let (mut batch, mut into) = (Batch::new(), Extracted::default());
     let mut group = criterion.benchmark_group("60 bytes, two samples, time");
     group.bench_function("extract", |bencher| {

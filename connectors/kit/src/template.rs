@@ -1,22 +1,30 @@
-//! Texts with `{..}` in them: the key of a document, the path of a file.
+//! Texts with `{..}` in them: tag paths, keys, names of topics, paths of files. One language for all of them.
+//!
+//! A name in braces is a variable; `{{` and `}}` are braces that are meant as such. What a name means is decided once, when the template is
+//! parsed: an unknown one is an error, and rendering looks nothing up by name.
 
 use millrace_config::{Place, Problems};
 
 #[derive(Clone, PartialEq, Debug)]
-enum Piece {
-    Text(String),
-    Name(String),
+enum Piece<V> {
+    Text(Box<str>),
+    Variable(V),
 }
 
-/// A text with names in braces, to be filled in per record. `{{` is a brace.
+/// A text with variables in braces, to be filled in per record; `V` is what they mean where it is used.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Template {
-    pieces: Vec<Piece>,
+pub struct Template<V = String> {
+    pieces: Vec<Piece<V>>,
 }
 
-impl Template {
-    /// Errors: a brace that is not closed, or closes nothing, or a name that `is_known` refuses.
-    pub fn parse(text: &str, place: Place, problems: &mut Problems, is_known: impl Fn(&str) -> Result<(), String>) -> Option<Self> {
+impl<V> Template<V> {
+    /// Parses a template of the YAML; `variable` says what a name in braces means, or why it means nothing. What is wrong is a problem at `place`.
+    pub fn compile(text: &str, place: Place, problems: &mut Problems, variable: impl FnMut(&str) -> Result<V, String>) -> Option<Self> {
+        Self::read(text, variable).map_err(|error| problems.refused(place, &error)).ok()
+    }
+
+    /// Parses a template. Errors: a brace that is not closed, or closes nothing, or what `variable` says.
+    pub fn read(text: &str, mut variable: impl FnMut(&str) -> Result<V, String>) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -28,37 +36,41 @@ impl Template {
                 rest = &rest[at + 2..];
                 continue;
             }
-            let end = rest[at..].find('}').filter(|_| brace == "{");
-            let Some(end) = end else {
-                problems
-                    .error(place, format!("`{text}` has a `{brace}` without its other half"))
-                    .help("write `{{` or `}}` for a brace that is meant as such");
-                return None;
+            let Some(end) = rest[at..].find('}').filter(|_| brace == "{") else {
+                return Err(format!(
+                    "`{text}` has a `{brace}` without its other half; write `{{{{` or `}}}}` for a brace that is meant as such"
+                ));
             };
             let name = &rest[at + 1..at + end];
-            if let Err(what) = is_known(name) {
-                problems.error(place, format!("`{{{name}}}` in `{text}`: {what}"));
-                return None;
-            }
+            let variable = variable(name).map_err(|what| format!("`{{{name}}}` in `{text}`: {what}"))?;
             if !plain.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
             }
-            pieces.push(Piece::Name(name.to_owned()));
+            pieces.push(Piece::Variable(variable));
             rest = &rest[at + end + 1..];
         }
         plain.push_str(rest);
         if !plain.is_empty() {
-            pieces.push(Piece::Text(plain));
+            pieces.push(Piece::Text(plain.into()));
         }
-        Some(Self { pieces })
+        Ok(Self { pieces })
     }
 
-    /// The names in it, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| if let Piece::Name(name) = piece { Some(name.as_str()) } else { None })
+    /// The variables in it, in order.
+    pub fn variables(&self) -> impl Iterator<Item = &V> {
+        self.pieces.iter().filter_map(|piece| if let Piece::Variable(variable) = piece { Some(variable) } else { None })
     }
 
-    /// The text before the first name.
+    /// The whole text, where it has no variables.
+    pub fn constant(&self) -> Option<&str> {
+        match &self.pieces[..] {
+            [] => Some(""),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The text before the first variable.
     pub fn prefix(&self) -> &str {
         match self.pieces.first() {
             Some(Piece::Text(text)) => text,
@@ -66,15 +78,43 @@ impl Template {
         }
     }
 
-    /// Appends the text with every name filled in. Errors: what `fill` says.
-    pub fn render<E>(&self, out: &mut Vec<u8>, mut fill: impl FnMut(&str, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    /// Appends the text with every variable filled in. Errors: what `fill` says.
+    pub fn fill<E>(&self, out: &mut Vec<u8>, mut fill: impl FnMut(&V, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Name(name) => fill(name, out)?,
+                Piece::Variable(variable) => fill(variable, out)?,
             }
         }
         Ok(())
+    }
+}
+
+/// Variables that stay names, for whoever looks them up by name anyhow.
+impl Template<String> {
+    /// As [`Template::compile`]; `is_known` refuses what nothing is known by.
+    pub fn parse(text: &str, place: Place, problems: &mut Problems, is_known: impl Fn(&str) -> Result<(), String>) -> Option<Self> {
+        Self::compile(text, place, problems, |name| is_known(name).map(|()| name.to_owned()))
+    }
+
+    /// The names in it, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables().map(String::as_str)
+    }
+
+    /// As [`Template::fill`].
+    pub fn render<E>(&self, out: &mut Vec<u8>, mut fill: impl FnMut(&str, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        self.fill(out, |name, out| fill(name, out))
+    }
+}
+
+/// Appends a value as one level of a path: a `/` in it becomes `%2F`.
+pub fn push_level(out: &mut Vec<u8>, value: &[u8]) {
+    for (n, piece) in value.split(|byte| *byte == b'/').enumerate() {
+        if n > 0 {
+            out.extend_from_slice(b"%2F");
+        }
+        out.extend_from_slice(piece);
     }
 }
 
@@ -83,10 +123,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Template, String> {
-        let mut problems = Problems::new();
-        let known = |name: &str| if name == "b" { Ok(()) } else { Err("unknown".into()) };
-        let template = Template::parse(text, Place::default(), &mut problems, known);
-        template.ok_or_else(|| problems.iter().map(|p| p.message.clone()).collect())
+        Template::read(text, |name| if name == "b" { Ok(name.to_owned()) } else { Err("unknown".into()) })
     }
 
     #[test]
@@ -101,6 +138,7 @@ mod tests {
         assert_eq!(out, b"a<b>c{d}<b>");
         assert_eq!(template.prefix(), "a");
         assert_eq!(template.names().collect::<Vec<_>>(), ["b", "b"]);
+        assert_eq!(parse("{{a}}").unwrap().constant(), Some("{a}"));
     }
 
     #[test]
@@ -108,5 +146,12 @@ mod tests {
         assert!(parse("a{b").unwrap_err().contains("without its other half"));
         assert!(parse("a}b").unwrap_err().contains("without its other half"));
         assert_eq!(parse("{x}").unwrap_err(), "`{x}` in `{x}`: unknown");
+    }
+
+    #[test]
+    fn a_value_is_one_level() {
+        let mut out = Vec::new();
+        push_level(&mut out, b"a/b/");
+        assert_eq!(out, b"a%2Fb%2F");
     }
 }

@@ -4,12 +4,15 @@
 //! time: {at: /ts, unit: ms}                                                              1763726880123, "1763726880123", 1763726880123.5
 //! time: {at: timestamp}                                                                  2025-11-21T12:08:00.123Z, 2025-11-21 12:08:00
 //! time: {at: timestamp, format: "%d.%m.%Y %H:%M:%S", zone: Europe/Berlin}                21.11.2025 13:08:00
+//! time: {at: [Date, Time], format: "%d.%m.%Y %H:%M:%S"}                                  two columns, read with a space between them
+//! time: {at: t, unit: excel}                                                             45982.506 (days since 1899-12-30)
 //! ```
 //!
 //! Numbers are read digit by digit, so no time passes through a double. A time that carries no zone is taken in `zone` (default: UTC): in the hour that
 //! a change of the clocks repeats it is the first of the two and *uncertain*; in the hour that is left out it does not exist, an error.
-//! Any year is read; whether a time is believed is the engine's decision.
+//! Any year is read; whether a time is believed is the engine's decision, and [`Clock::doubt`] says why a very old one may be misread.
 
+use crate::extract::pointer::Places;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::{self, BrokenDownTime};
@@ -19,21 +22,42 @@ use millrace_schemas::Micros;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Where a record's time stands, and how it is written.
+/// Where a record's time stands, and how it is written. A record whose time cannot be read becomes a dead letter with the reason.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimeConfig {
-    /// Where it stands: the JSON Pointer, or the name of the column.
-    pub at: Spanned<String>,
-    /// Of a number: `s`, `ms` (default), `us` or `ns` since 1970.
+    /// Where it stands: the JSON Pointer, or the name of the column. Of several, as in `[Date, Time]`, the texts are read as one with a space
+    /// between them.
+    pub at: Places,
+    /// Of a number: `s`, `ms` (default), `us` or `ns` since 1970; `excel` or `ole`, days since 1899-12-30 in `zone`; `filetime`, 100 ns since 1601.
     #[serde(default)]
     pub unit: Option<TimeUnit>,
-    /// Of a text: as in `%d.%m.%Y %H:%M:%S`. Default: ISO 8601, as in `2025-11-21T12:08:00Z`.
+    /// Of a text: as in `%d.%m.%Y %H:%M:%S`. Default: ISO 8601, as in `2025-11-21T12:08:00Z`, or a number.
+    /// `%Y` year, `%y` its last two digits, `%m` month, `%b` its short and `%B` its full English name, `%d` day, `%j` day of the year; `%H` hour (0
+    /// to 23), `%I` hour (1 to 12) with `%p` AM or PM, `%M` minute, `%S` second, `%f` its fraction, `%.f` the same with its point where there is
+    /// one; `%z` offset (`+0100`), `%:z` (`+01:00`), `%Q` zone (`Europe/Berlin`), `%s` seconds since 1970, `%T` for `%H:%M:%S`, `%F` for `%Y-%m-%d`,
+    /// `%%` a percent sign.
     #[serde(default)]
     pub format: Option<Spanned<String>>,
-    /// The zone of a text that carries none, as in `Europe/Berlin`. Default: UTC.
+    /// The zone of a text that carries none, as in `Europe/Berlin`. Default: UTC. In the hour that the end of summer time repeats it is the first of
+    /// the two, and the values are uncertain; a time in the hour that is left out in spring does not exist: a dead letter.
     #[serde(default)]
     pub zone: Option<Spanned<String>>,
+    /// What a record without a time means, or one where it is null or empty: `dead`, a dead letter; or `read`: its values have the time when they
+    /// were read.
+    #[serde(default)]
+    pub missing: TimeMissing,
+}
+
+/// What a record without a time means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeMissing {
+    /// A dead letter.
+    #[default]
+    Dead,
+    /// Its values have the time when they were read.
+    Read,
 }
 
 /// The unit of a number that is a time.
@@ -45,7 +69,16 @@ pub enum TimeUnit {
     Ms,
     Us,
     Ns,
+    /// Days since 1899-12-30, local time in `zone`.
+    Excel,
+    /// As `excel`: the OLE automation date.
+    Ole,
+    /// Windows: 100 ns since 1601.
+    Filetime,
 }
+
+/// Before 1990 no device of today wrote its values: the claim is a clock that was never set, or a number of another unit.
+const EARLIEST: i64 = 631_152_000_000_000;
 
 /// A time that was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,15 +94,22 @@ pub struct Clock {
     unit: TimeUnit,
     format: Option<Box<str>>,
     zone: TimeZone,
+    /// A record without a time has the time when it was read.
+    pub missing_is_read: bool,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { unit: TimeUnit::default(), format: None, zone: TimeZone::UTC }
+        Self { unit: TimeUnit::default(), format: None, zone: TimeZone::UTC, missing_is_read: false }
     }
 }
 
 impl Clock {
+    /// Seconds since 1970; a record without has the time when it was read.
+    pub fn seconds_if_any() -> Self {
+        Self { unit: TimeUnit::S, missing_is_read: true, ..Self::default() }
+    }
+
     /// Checks a configuration, without I/O beyond the zone's data.
     pub fn compile(config: &TimeConfig, problems: &mut Problems) -> Option<Self> {
         let zone = match &config.zone {
@@ -81,18 +121,29 @@ impl Clock {
             Some(format) => match check(format) {
                 Ok(()) => Some(Some(format.as_str().into())),
                 Err(why) => {
-                    problems.error(format.place, format!("`{}` is no format of a date and time: {why}", format.as_str()));
+                    let help = match foreign(format) {
+                        Some(ours) => format!("write it as in `{ours}`"),
+                        None => "as in `%d.%m.%Y %H:%M:%S`".into(),
+                    };
+                    problems.error(format.place, format!("`{}` is not a format of a date and time: {why}", format.as_str())).help(help);
                     None
                 }
             },
         };
-        Some(Self { unit: config.unit.unwrap_or_default(), format: format?, zone: zone? })
+        let missing_is_read = config.missing == TimeMissing::Read;
+        Some(Self { unit: config.unit.unwrap_or_default(), format: format?, zone: zone?, missing_is_read })
     }
 
     /// Reads a number as it was written: `1763726880123`, `1763726880.123`, `1.763726880123e9`.
     ///
     /// Errors: one line for a person, with the number.
     pub fn number(&self, number: &str) -> Result<Stamp, String> {
+        if self.format.is_some() {
+            return self.text(number);
+        }
+        if let TimeUnit::Excel | TimeUnit::Ole = self.unit {
+            return self.serial(number).unwrap_or_else(|| Err(format!("`{}` is not a number of days since 1899-12-30", cut(number))));
+        }
         match self.micros(number) {
             Some(micros) => Ok(Stamp { time: Micros(micros), uncertain: false }),
             None => Err(format!("`{}` is no number of {} since 1970", cut(number), self.unit_name())),
@@ -113,6 +164,11 @@ impl Clock {
             let civil = parsed.to_datetime().map_err(|error| format!("`{}` is no time: {error}", cut(text)))?;
             return self.civil(civil, text);
         }
+        if let TimeUnit::Excel | TimeUnit::Ole = self.unit
+            && let Some(read) = self.serial(text)
+        {
+            return read;
+        }
         if let Some(micros) = self.micros(text) {
             return Ok(Stamp { time: Micros(micros), uncertain: false });
         }
@@ -123,6 +179,32 @@ impl Clock {
             Ok(civil) => self.civil(civil, text),
             Err(_) => Err(format!("`{}` is no time as in `2025-11-21T12:08:00Z`; give its `format`", cut(text))),
         }
+    }
+
+    /// Why a time that was read may be none: it is too old to be true.
+    pub fn doubt(&self, stamp: Stamp) -> Option<String> {
+        if stamp.time.0 >= EARLIEST {
+            return None;
+        }
+        let time = Timestamp::from_microsecond(stamp.time.0).map_or_else(|_| "before any calendar".into(), |time| time.to_string());
+        let other = match self.unit {
+            _ if self.format.is_some() => "is the device's clock set",
+            TimeUnit::Ms => "is it in seconds (`unit: s`) or a date of Excel (`unit: excel`), or was the device's clock never set",
+            TimeUnit::Us => "is it in milliseconds (`unit: ms`)",
+            TimeUnit::Ns => "is it in microseconds (`unit: us`)",
+            _ => "is the device's clock set, and `unit` right",
+        };
+        Some(format!("the time {time} is before 1990: {other}?"))
+    }
+
+    /// A date as spreadsheets count: days since 1899-12-30 in local time, to the microsecond.
+    fn serial(&self, number: &str) -> Option<Result<Stamp, String>> {
+        let text = number.trim().replace(',', ".");
+        let days: f64 = text.parse().ok().filter(|days: &f64| (0.0..3_000_000.0).contains(days))?;
+        // A double holds a day's part to about a microsecond: what is shown is what was meant, in milliseconds.
+        let millis = (days * 86_400_000.0).round() as i64;
+        let civil = DateTime::constant(1899, 12, 30, 0, 0, 0, 0).checked_add(jiff::SignedDuration::from_millis(millis)).ok()?;
+        Some(self.civil(civil, number))
     }
 
     fn civil(&self, civil: DateTime, text: &str) -> Result<Stamp, String> {
@@ -144,6 +226,8 @@ impl Clock {
             TimeUnit::Ms => 1_000_000,
             TimeUnit::Us => 1000,
             TimeUnit::Ns => 1,
+            TimeUnit::Filetime => 100,
+            TimeUnit::Excel | TimeUnit::Ole => return None,
         };
         let (negative, digits) = match number.strip_prefix('-') {
             Some(digits) => (true, digits),
@@ -161,7 +245,8 @@ impl Clock {
         let fraction = &fraction[..fraction.len().min(12)];
         let part = fraction.parse::<i128>().ok()? * nanos_per_unit / 10_i128.pow(fraction.len() as u32);
         let nanos = whole.parse::<i128>().ok()? * nanos_per_unit + part;
-        i64::try_from(if negative { -nanos } else { nanos }.div_euclid(1000)).ok()
+        let epoch = if self.unit == TimeUnit::Filetime { FILETIME_NANOS } else { 0 };
+        i64::try_from((if negative { -nanos } else { nanos } + epoch).div_euclid(1000)).ok()
     }
 
     fn unit_name(&self) -> &'static str {
@@ -170,8 +255,28 @@ impl Clock {
             TimeUnit::Ms => "milliseconds",
             TimeUnit::Us => "microseconds",
             TimeUnit::Ns => "nanoseconds",
+            TimeUnit::Filetime => "100 ns (filetime)",
+            TimeUnit::Excel | TimeUnit::Ole => "days",
         }
     }
+}
+
+/// 1601-01-01, where Windows begins to count.
+const FILETIME_NANOS: i128 = -11_644_473_600_000_000_000;
+
+/// What a format of Java or Go would be here.
+fn foreign(format: &str) -> Option<String> {
+    if format.contains('%') {
+        return None;
+    }
+    let java = [("yyyy", "%Y"), ("yy", "%y"), ("MM", "%m"), ("dd", "%d"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"), (".SSS", "%.f")];
+    let go = [("2006", "%Y"), ("01", "%m"), ("02", "%d"), ("15", "%H"), ("04", "%M"), ("05", "%S")];
+    for (table, known) in [(&java[..], "dd"), (&go[..], "2006")] {
+        if format.contains(known) {
+            return Some(table.iter().fold(format.to_owned(), |format, (theirs, ours)| format.replace(theirs, ours)));
+        }
+    }
+    None
 }
 
 /// A time zone by its name.
@@ -288,9 +393,39 @@ mod tests {
         assert_eq!(clock("{at: t, zone: Middle/Earth}").unwrap_err(), "`Middle/Earth` is no time zone");
         assert_eq!(
             clock("{at: t, format: \"%H:%M\"}").unwrap_err(),
-            "`%H:%M` is no format of a date and time: it lacks the date or the time of day"
+            "`%H:%M` is not a format of a date and time: it lacks the date or the time of day"
         );
-        assert!(clock("{at: t, format: \"%d.%m.%Y %\"}").unwrap_err().starts_with("`%d.%m.%Y %` is no format of a date and time: "));
+        assert!(clock("{at: t, format: \"%d.%m.%Y %\"}").unwrap_err().starts_with("`%d.%m.%Y %` is not a format of a date and time: "));
+    }
+
+    #[test]
+    fn spreadsheets_and_windows_count_their_own_way() {
+        let excel = clock("{at: t, unit: excel, zone: Europe/Berlin}").unwrap();
+        assert_eq!(excel.number("45982.5472222222"), certain(1_763_726_880_000_000));
+        assert_eq!(excel.text("45982,5472222222"), certain(1_763_726_880_000_000));
+        assert!(excel.number("-1").is_err());
+        let filetime = clock("{at: t, unit: filetime}").unwrap();
+        assert_eq!(filetime.number("134082004801234567"), certain(1_763_726_880_123_456));
+    }
+
+    #[test]
+    fn a_time_that_is_too_old_to_be_true_is_doubted() {
+        let millis = clock("{at: t}").unwrap();
+        let doubt = |number: &str| millis.doubt(millis.number(number).unwrap());
+        assert_eq!(doubt("1763726880123"), None);
+        assert!(doubt("1763726880").unwrap().contains("the time 1970-01-21T09:55:26.88Z is before 1990: is it in seconds (`unit: s`)"));
+        assert!(doubt("45982").is_some() && doubt("0").is_some());
+    }
+
+    #[test]
+    fn a_foreign_format_is_translated() {
+        let mut problems = Problems::new();
+        for (theirs, ours) in [("dd.MM.yyyy HH:mm:ss", "%d.%m.%Y %H:%M:%S"), ("2006-01-02T15:04:05", "%Y-%m-%dT%H:%M:%S")] {
+            let config: TimeConfig =
+                Node::from_yaml(&format!("{{at: t, format: '{theirs}'}}"), &mut problems).unwrap().parse(&mut problems).unwrap();
+            assert!(Clock::compile(&config, &mut problems).is_none());
+            assert_eq!(problems.iter().last().unwrap().help.as_deref(), Some(&*format!("write it as in `{ours}`")));
+        }
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 use crate::DEADLINE;
 use async_trait::async_trait;
 use millrace_contract::{
-    AckId, Answer, Clash, Command, CommandValue, Compiled, Loss, Outcome, Route, SourceHost, SourceIo, Status, TagDef,
+    AckId, Answer, Clash, Command, CommandValue, Compiled, Condition, Loss, Must, Outcome, Route, SourceHost, SourceIo, Status, TagDef,
 };
 use millrace_schemas::record::{Array, Doc, Reject, Row, headers};
 use millrace_schemas::{Batch, Kind, Micros, Origin, StatusCode, TagId, TimeSource, Value};
@@ -147,6 +147,7 @@ struct State {
     positions: BTreeMap<String, Vec<u8>>,
     recycled: Vec<Batch>,
     lost: BTreeMap<&'static str, u64>,
+    dropped: BTreeMap<&'static str, u64>,
     alive: BTreeMap<String, u64>,
     gone: Vec<String>,
     status: BTreeMap<String, Vec<Status>>,
@@ -295,6 +296,10 @@ impl TestHost {
         self.0.state.lock().lost.get(reason).copied().unwrap_or(0)
     }
 
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.0.state.lock().dropped.get(reason).copied().unwrap_or(0)
+    }
+
     /// How often something vouched for a part.
     pub fn alive(&self, part: &str) -> u64 {
         self.0.state.lock().alive.get(part).copied().unwrap_or(0)
@@ -315,10 +320,17 @@ impl TestHost {
 
     /// Sends a command to a tag; its outcome comes by the receiver.
     pub fn command(&self, tag: &str, value: CommandValue) -> oneshot::Receiver<Outcome> {
-        let tag = self.tag(tag).unwrap_or_else(|| panic!("no tag {tag} is declared"));
+        self.command_if(tag, value, &[])
+    }
+
+    /// As [`command`](Self::command), with what tags must be.
+    pub fn command_if(&self, tag: &str, value: CommandValue, must: &[(&str, Must)]) -> oneshot::Receiver<Outcome> {
+        let find = |tag: &str| self.tag(tag).unwrap_or_else(|| panic!("no tag {tag} is declared"));
+        let condition = |(tag, must): &(&str, Must)| Condition { tag: find(tag), name: (*tag).to_owned(), must: must.clone() };
+        let (tag, conditions) = (find(tag), must.iter().map(condition).collect());
         let (answer, outcome) = Answer::new();
         let expires = Micros(Micros::now().0 + DEADLINE.as_micros() as i64);
-        let command = Command { id: "test".into(), tag, value, expires, answer };
+        let command = Command { id: "test".into(), tag, value, expires, conditions, answer };
         self.0.commands.send(command).expect("the host holds the receiver");
         outcome
     }
@@ -449,7 +461,7 @@ impl SourceHost for TestHost {
             if let Some(&id) = s.by_path.get(&tag.path) {
                 let known = &mut s.tags[id.0 as usize];
                 if known.address != tag.address {
-                    return Err(Clash { path: tag.path, by: known.address.clone() });
+                    return Err(Clash::Taken { path: tag.path, by: known.address.clone() });
                 }
                 *known = tag;
                 return Ok(id);
@@ -486,6 +498,10 @@ impl SourceHost for TestHost {
 
     fn lost(&self, reason: Loss, count: u64) {
         self.change(|s| *s.lost.entry(reason.as_str()).or_default() += count);
+    }
+
+    fn dropped(&self, reason: Loss, count: u64) {
+        self.change(|s| *s.dropped.entry(reason.as_str()).or_default() += count);
     }
 
     fn alive(&self, part: &str) {

@@ -50,6 +50,8 @@ struct Shared {
     open: watch::Sender<u64>,
     to_client_bytes: AtomicU64,
     to_target_bytes: AtomicU64,
+    /// What clients sent, by connection; `None`: it is not kept.
+    sent: Mutex<Option<Vec<Vec<u8>>>>,
 }
 
 impl FaultProxy {
@@ -69,6 +71,7 @@ impl FaultProxy {
             open: watch::Sender::new(0),
             to_client_bytes: AtomicU64::new(0),
             to_target_bytes: AtomicU64::new(0),
+            sent: Mutex::new(None),
         });
         let accept = tokio::spawn(accept(listener, addr, line.subscribe(), shared.clone()));
         Self { addr, line, shared, accept }
@@ -155,6 +158,16 @@ impl FaultProxy {
             .expect("the proxy lives");
     }
 
+    /// Keeps all that clients send from now on, of connections that are made from now on.
+    pub fn capture(&self) {
+        self.shared.sent.lock().get_or_insert_default();
+    }
+
+    /// What clients sent since [`capture`](Self::capture): the bytes of each connection.
+    pub fn captured(&self) -> Vec<Vec<u8>> {
+        self.shared.sent.lock().clone().unwrap_or_default()
+    }
+
     pub fn to_client_bytes(&self) -> u64 {
         self.shared.to_client_bytes.load(Relaxed)
     }
@@ -212,8 +225,19 @@ async fn carry(mut client: TcpStream, mut line: watch::Receiver<Line>, shared: A
         let _ = target.set_nodelay(true);
         let (from_client, to_client) = client.split();
         let (from_target, to_target) = target.split();
-        let up = pump(from_client, to_target, line.clone(), &shared.to_target_bytes, 1);
-        let down = pump(from_target, to_client, line.clone(), &shared.to_client_bytes, 2);
+        let kept = shared.sent.lock().as_mut().map(|sent| {
+            sent.push(Vec::new());
+            sent.len() - 1
+        });
+        let keep = |bytes: &[u8]| {
+            shared.to_target_bytes.fetch_add(bytes.len() as u64, Relaxed);
+            if let (Some(index), Some(sent)) = (kept, shared.sent.lock().as_mut()) {
+                sent[index].extend_from_slice(bytes);
+            }
+        };
+        let count = |bytes: &[u8]| _ = shared.to_client_bytes.fetch_add(bytes.len() as u64, Relaxed);
+        let up = pump(from_client, to_target, line.clone(), keep, 1);
+        let down = pump(from_target, to_client, line.clone(), count, 2);
         let was_reset = tokio::select! {
             // Each way ends by itself: a half-closed connection still carries the other.
             _ = async { tokio::join!(up, down) } => false,
@@ -229,7 +253,7 @@ async fn carry(mut client: TcpStream, mut line: watch::Receiver<Line>, shared: A
     shared.open.send_modify(|n| *n -= 1);
 }
 
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut line: watch::Receiver<Line>, counted: &AtomicU64, seed: u64) {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut line: watch::Receiver<Line>, note: impl Fn(&[u8]), seed: u64) {
     let mut chunk = vec![0; 16 * 1024];
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
@@ -270,7 +294,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut line: watch::Re
             }
             _ => {}
         }
-        counted.fetch_add(bytes.len() as u64, Relaxed);
+        note(bytes);
         if to.write_all(bytes).await.is_err() {
             return;
         }
@@ -312,6 +336,20 @@ mod tests {
         assert_eq!((proxy.accepted(), proxy.to_target_bytes(), proxy.to_client_bytes()), (1, 5, 5));
         drop(stream);
         proxy.until_open(0).await;
+    }
+
+    #[tokio::test]
+    async fn what_clients_send_is_kept_by_connection_where_that_is_asked_for() {
+        let proxy = FaultProxy::to(echo().await).await;
+        let mut before = TcpStream::connect(proxy.addr()).await.unwrap();
+        soon("echo", round_trip(&mut before, b"before")).await.unwrap();
+        proxy.capture();
+        for text in [b"one", b"two"] {
+            let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+            soon("echo", round_trip(&mut stream, text)).await.unwrap();
+            soon("echo", round_trip(&mut stream, b"!")).await.unwrap();
+        }
+        assert_eq!(proxy.captured(), [b"one!".to_vec(), b"two!".to_vec()]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! A connector compiled from its YAML, as the runtime does it.
 
 use millrace_config::{Node, Place, Problems};
-use millrace_contract::{Compiled, Context, Entry, Plugin, TagOptions};
+use millrace_contract::{Cluster, Compiled, Context, Entry, Plugin, TagOptions};
 use std::sync::Arc;
 
 /// What stands around a connector named `name` of the site `test/site`: its `at` is `at/name`, its topic `telemetry`; a sink reads `topics`.
@@ -10,13 +10,17 @@ pub fn context(name: &str, topics: &[&str]) -> Context {
         name: name.into(),
         place: Place::default(),
         site: "test/site".into(),
+        levels: Vec::new(),
         at: format!("at/{name}"),
         topic: Some(Arc::from("telemetry")),
         options: TagOptions::default(),
         topics: topics.iter().map(ToString::to_string).collect(),
-        carries_samples: false,
+        carries: millrace_contract::Carries::default(),
+        schemas: Vec::new(),
         writes_allowed: true,
         data_dir: "millrace-data".into(),
+        sources: [name.to_owned()].into(),
+        cluster: Cluster::default(),
     }
 }
 

@@ -110,15 +110,32 @@ fn samples(records: &Records) -> Batch {
     batch
 }
 
-/// Runs the whole suite. `fixture` makes a new, empty target each time it is called.
-pub async fn sink<F: SinkFixture>(fixture: impl AsyncFn() -> F) {
-    compile_touches_nothing(&mut fixture().await);
-    what_is_flushed_is_there(&mut fixture().await).await;
-    a_flush_of_nothing_claims_nothing(&mut fixture().await).await;
-    a_dropped_instance_loses_nothing_flushed(&mut fixture().await).await;
-    a_revoked_partition_leaves_the_others(&mut fixture().await).await;
-    a_refused_record_is_named_and_passed(&mut fixture().await).await;
-    a_failed_target_is_written_by_the_next_instance(&mut fixture().await).await;
+/// One test for each check of the suite, in a module of the name given; `$fixture` makes a new, empty target each time.
+#[macro_export]
+macro_rules! sink_conforms {
+    ($suite:ident, $fixture:expr) => {
+        $crate::sink_conforms!(@checks $suite, $fixture, [
+            compile_touches_nothing
+            what_is_flushed_is_there
+            a_flush_of_nothing_claims_nothing
+            a_dropped_instance_loses_nothing_flushed
+            a_revoked_partition_leaves_the_others
+            a_refused_record_is_named_and_passed
+            a_failed_target_is_written_by_the_next_instance
+        ]);
+    };
+    (@checks $suite:ident, $fixture:expr, [$($check:ident)*]) => {
+        mod $suite {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $check() {
+                    let _turn = $crate::conformance::beside_others().await;
+                    $crate::conformance::sink::$check(&mut $fixture).await;
+                }
+            )*
+        }
+    };
 }
 
 /// The engine's side of a sink: what was committed, and where each partition stands.
@@ -131,7 +148,7 @@ struct Driver {
 
 impl Driver {
     async fn begin(compiled: &dyn Compiled, parts: &[i32], committed: &BTreeMap<i32, Offset>) -> Result<Self, Failure> {
-        let mut sink = compiled.sink().expect("conformance::sink needs a sink");
+        let mut sink = compiled.sink().expect("a sink conforms, not a source");
         let wanted: Vec<_> = parts.iter().map(|p| part(*p)).collect();
         let held = sink.assign(&wanted).await?;
         assert_eq!(held.len(), wanted.len(), "conformance: assign answers for each partition");
@@ -179,14 +196,14 @@ async fn assert_held(check: &str, fixture: &mut impl SinkFixture, driver: &Drive
     }
 }
 
-fn compile_touches_nothing(fixture: &mut impl SinkFixture) {
+pub async fn compile_touches_nothing(fixture: &mut impl SinkFixture) {
     let compiled = fixture.compile();
     assert!(fixture.untouched(), "conformance: compile_touches_nothing: compiling did I/O");
-    let sink = compiled.sink().expect("conformance::sink needs a sink");
+    let sink = compiled.sink().expect("a sink conforms, not a source");
     assert!(!sink.flush_every().is_zero(), "conformance: compile_touches_nothing: flush_every is zero");
 }
 
-async fn what_is_flushed_is_there(fixture: &mut impl SinkFixture) {
+pub async fn what_is_flushed_is_there(fixture: &mut impl SinkFixture) {
     let check = "what_is_flushed_is_there";
     let mut driver = Driver::begin(&*fixture.compile(), &[0, 1], &BTreeMap::new()).await.expect(check);
     for round in 0..5 {
@@ -200,7 +217,7 @@ async fn what_is_flushed_is_there(fixture: &mut impl SinkFixture) {
     assert_held(check, fixture, &driver, &[0, 1], true).await;
 }
 
-async fn a_flush_of_nothing_claims_nothing(fixture: &mut impl SinkFixture) {
+pub async fn a_flush_of_nothing_claims_nothing(fixture: &mut impl SinkFixture) {
     let check = "a_flush_of_nothing_claims_nothing";
     let mut driver = Driver::begin(&*fixture.compile(), &[0], &BTreeMap::new()).await.expect(check);
     driver.flush(Flush::Tick).await.expect(check);
@@ -211,7 +228,7 @@ async fn a_flush_of_nothing_claims_nothing(fixture: &mut impl SinkFixture) {
 }
 
 /// Killed between write and flush, five times: the next instance begins where the target or the group stands.
-async fn a_dropped_instance_loses_nothing_flushed(fixture: &mut impl SinkFixture) {
+pub async fn a_dropped_instance_loses_nothing_flushed(fixture: &mut impl SinkFixture) {
     let check = "a_dropped_instance_loses_nothing_flushed";
     let mut committed = BTreeMap::new();
     let mut target_knows = true;
@@ -238,7 +255,7 @@ async fn a_dropped_instance_loses_nothing_flushed(fixture: &mut impl SinkFixture
     assert_held(check, fixture, &driver, &[0], target_knows).await;
 }
 
-async fn a_revoked_partition_leaves_the_others(fixture: &mut impl SinkFixture) {
+pub async fn a_revoked_partition_leaves_the_others(fixture: &mut impl SinkFixture) {
     let check = "a_revoked_partition_leaves_the_others";
     let mut driver = Driver::begin(&*fixture.compile(), &[0, 1], &BTreeMap::new()).await.expect(check);
     driver.write(0, 0..20).await.expect(check);
@@ -253,7 +270,7 @@ async fn a_revoked_partition_leaves_the_others(fixture: &mut impl SinkFixture) {
     assert_held(check, fixture, &driver, &[0, 1], true).await;
 }
 
-async fn a_refused_record_is_named_and_passed(fixture: &mut impl SinkFixture) {
+pub async fn a_refused_record_is_named_and_passed(fixture: &mut impl SinkFixture) {
     let check = "a_refused_record_is_named_and_passed";
     let Some(poison) = fixture.refused() else { return };
     let mut driver = Driver::begin(&*fixture.compile(), &[0], &BTreeMap::new()).await.expect(check);
@@ -270,7 +287,7 @@ async fn a_refused_record_is_named_and_passed(fixture: &mut impl SinkFixture) {
     assert_eq!(fixture.read_back().await, [(0, 0), (0, 2)], "conformance: {check}");
 }
 
-async fn a_failed_target_is_written_by_the_next_instance(fixture: &mut impl SinkFixture) {
+pub async fn a_failed_target_is_written_by_the_next_instance(fixture: &mut impl SinkFixture) {
     let check = "a_failed_target_is_written_by_the_next_instance";
     let mut driver = Driver::begin(&*fixture.compile(), &[0], &BTreeMap::new()).await.expect(check);
     driver.write(0, 0..20).await.expect(check);

@@ -7,19 +7,18 @@
 //! #[global_allocator]
 //! static MEMORY: millrace_testkit::CountingAllocator = millrace_testkit::CountingAllocator;
 //!
-//! #[tokio::test(flavor = "multi_thread")]
-//! async fn the_source_conforms() {
-//!     millrace_testkit::conformance::source(&MyFixture).await;
-//! }
+//! millrace_testkit::source_conforms!(the_source, MyFixture);
 //! ```
 
 use crate::host::{Received, TestHost};
 use crate::proxy::FaultProxy;
 use crate::{memory, soon};
 use async_trait::async_trait;
-use millrace_contract::{Compiled, Failure, Guarantee, Source};
+use millrace_contract::{Compiled, Failure, Guarantee, Source, SourceIo};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -85,36 +84,66 @@ pub trait Device: Send {
     }
 }
 
-/// Runs the whole suite.
-pub async fn source(fixture: &dyn SourceFixture) {
-    compile_touches_nothing(fixture).await;
-    opens_and_closes_twice(fixture).await;
-    stops_within_its_bound(fixture).await;
-    survives_cancellation_in_mid_read(fixture).await;
-    cut_cable(fixture).await;
-    silent_cable(fixture).await;
-    unacknowledged_comes_back(fixture).await;
-    bad_beside_good(fixture).await;
-    memory_is_bounded_while_the_log_is_full(fixture).await;
+/// One test for each check of the suite, in a module of the name given; the fixture is made anew for each.
+#[macro_export]
+macro_rules! source_conforms {
+    ($suite:ident, $fixture:expr) => {
+        $crate::source_conforms!(@checks $suite, $fixture, [
+            compile_touches_nothing
+            opens_and_closes_twice
+            stops_within_its_bound
+            survives_cancellation_in_mid_read
+            cut_cable
+            silent_cable
+            unacknowledged_comes_back
+            bad_beside_good
+        ]);
+    };
+    (@checks $suite:ident, $fixture:expr, [$($check:ident)*]) => {
+        mod $suite {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $check() {
+                    let _turn = $crate::conformance::beside_others().await;
+                    $crate::conformance::source::$check(&$fixture).await;
+                }
+            )*
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn memory_is_bounded_while_the_log_is_full() {
+                let _turn = $crate::conformance::alone().await;
+                $crate::conformance::source::memory_is_bounded_while_the_log_is_full(&$fixture).await;
+            }
+        }
+    };
 }
 
 /// A connector under supervision, as the engine does it, only faster: back-off of milliseconds.
 struct Running {
     host: TestHost,
+    /// Of the session that runs.
+    io: Arc<Mutex<SourceIo>>,
     task: JoinHandle<(Box<dyn Source>, Vec<Failure>)>,
 }
 
 fn start(compiled: &dyn Compiled, host: &TestHost) -> Running {
-    let source = compiled.source().expect("conformance::source needs a source");
+    let source = compiled.source().expect("a source conforms, not a sink");
     resume(source, host)
 }
 
 fn resume(mut source: Box<dyn Source>, host: &TestHost) -> Running {
     let io_host = host.clone();
+    let io = Arc::new(Mutex::new(host.io()));
+    let current = io.clone();
     let task = tokio::spawn(async move {
         let mut failures = Vec::new();
         loop {
-            let wait = match source.session(io_host.io()).await {
+            let io = io_host.io();
+            *current.lock() = io.clone();
+            let ended = source.session(io.clone()).await;
+            io.end().await;
+            let wait = match ended {
                 Ok(()) | Err(Failure::Stopped) => return (source, failures),
                 Err(failure) => {
                     let wait = match &failure {
@@ -132,7 +161,7 @@ fn resume(mut source: Box<dyn Source>, host: &TestHost) -> Running {
             }
         }
     });
-    Running { host: host.clone(), task }
+    Running { host: host.clone(), io, task }
 }
 
 impl Running {
@@ -150,6 +179,8 @@ impl Running {
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
+        let io = self.io.lock().clone();
+        io.end().await;
     }
 }
 
@@ -189,7 +220,7 @@ async fn until_running(check: &str, host: &TestHost) {
 }
 
 /// Compiling reads no file and opens no connection, and says the same twice.
-async fn compile_touches_nothing(fixture: &dyn SourceFixture) {
+pub async fn compile_touches_nothing(fixture: &dyn SourceFixture) {
     let device = fixture.device().await;
     let first = device.compile();
     let connections = device.cable().map_or(0, FaultProxy::accepted);
@@ -199,7 +230,7 @@ async fn compile_touches_nothing(fixture: &dyn SourceFixture) {
 }
 
 /// Open, close, open the same source again, close; and a second instance after it.
-async fn opens_and_closes_twice(fixture: &dyn SourceFixture) {
+pub async fn opens_and_closes_twice(fixture: &dyn SourceFixture) {
     let check = "opens_and_closes_twice";
     let mut device = fixture.device().await;
     let compiled = device.compile();
@@ -222,7 +253,7 @@ async fn opens_and_closes_twice(fixture: &dyn SourceFixture) {
 }
 
 /// `stopping()` ends a session before it connects, while it idles, while the log is full and while nothing becomes durable.
-async fn stops_within_its_bound(fixture: &dyn SourceFixture) {
+pub async fn stops_within_its_bound(fixture: &dyn SourceFixture) {
     let mut device = fixture.device().await;
     let compiled = device.compile();
 
@@ -256,7 +287,7 @@ async fn stops_within_its_bound(fixture: &dyn SourceFixture) {
 }
 
 /// A session dropped at any point leaves nothing behind that harms the next one.
-async fn survives_cancellation_in_mid_read(fixture: &dyn SourceFixture) {
+pub async fn survives_cancellation_in_mid_read(fixture: &dyn SourceFixture) {
     let check = "survives_cancellation_in_mid_read";
     let mut device = fixture.device().await;
     let compiled = device.compile();
@@ -290,7 +321,7 @@ async fn survives_cancellation_in_mid_read(fixture: &dyn SourceFixture) {
 }
 
 /// The cable is cut in mid-stream: the session fails as `Reconnect` and a later one goes on.
-async fn cut_cable(fixture: &dyn SourceFixture) {
+pub async fn cut_cable(fixture: &dyn SourceFixture) {
     let check = "cut_cable";
     let mut device = fixture.device().await;
     if device.cable().is_none() {
@@ -332,14 +363,14 @@ async fn cut_cable(fixture: &dyn SourceFixture) {
 }
 
 /// A device that accepts and says nothing is given up on, not waited for for ever; afterwards the next session works.
-async fn silent_cable(fixture: &dyn SourceFixture) {
+pub async fn silent_cable(fixture: &dyn SourceFixture) {
     let check = "silent_cable";
     let mut device = fixture.device().await;
     let Some(cable) = device.cable() else { return };
     cable.half_open();
     let compiled = device.compile();
     let host = TestHost::of(&*compiled);
-    let mut source = compiled.source().expect("conformance::source needs a source");
+    let mut source = compiled.source().expect("a source conforms, not a sink");
     let ended = soon("conformance: silent_cable: a session with a silent device ends", source.session(host.io())).await;
     assert!(
         matches!(ended, Err(Failure::Reconnect(_) | Failure::RetryAfter(..))),
@@ -355,7 +386,7 @@ async fn silent_cable(fixture: &dyn SourceFixture) {
 }
 
 /// What was read and is not durable when the power goes comes again; what is durable does not, where exactly once is promised.
-async fn unacknowledged_comes_back(fixture: &dyn SourceFixture) {
+pub async fn unacknowledged_comes_back(fixture: &dyn SourceFixture) {
     let check = "unacknowledged_comes_back";
     let mut device = fixture.device().await;
     if !device.replays() {
@@ -389,7 +420,7 @@ async fn unacknowledged_comes_back(fixture: &dyn SourceFixture) {
 }
 
 /// What can't be read leaves a trace, and what stands beside it arrives.
-async fn bad_beside_good(fixture: &dyn SourceFixture) {
+pub async fn bad_beside_good(fixture: &dyn SourceFixture) {
     let check = "bad_beside_good";
     let mut device = fixture.device().await;
     let compiled = device.compile();
@@ -408,7 +439,7 @@ async fn bad_beside_good(fixture: &dyn SourceFixture) {
 }
 
 /// A device that says much meets a full log: the connector slows it or counts, but does not swallow it.
-async fn memory_is_bounded_while_the_log_is_full(fixture: &dyn SourceFixture) {
+pub async fn memory_is_bounded_while_the_log_is_full(fixture: &dyn SourceFixture) {
     let check = "memory_is_bounded_while_the_log_is_full";
     let mut device = fixture.device().await;
     let compiled = device.compile();
