@@ -70,7 +70,7 @@ pub struct Layout {
 #[derive(Debug)]
 enum Pending {
     Plain(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>, bool),
+    Gzip(Box<GzEncoder<Vec<u8>>>, bool),
 }
 
 #[derive(Debug)]
@@ -250,7 +250,11 @@ impl Archive {
     }
 
     fn pending(&self) -> Pending {
-        if self.layout.gzip { Pending::Gzip(GzEncoder::new(Vec::new(), Compression::default()), false) } else { Pending::Plain(Vec::new()) }
+        if self.layout.gzip {
+            Pending::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default())), false)
+        } else {
+            Pending::Plain(Vec::new())
+        }
     }
 
     fn create(&self, stem: &Path, window: i64) -> io::Result<Open> {
@@ -356,7 +360,7 @@ impl Open {
                 if whole && *has_data {
                     encoder.try_finish()?;
                     let fresh = GzEncoder::new(Vec::new(), Compression::default());
-                    let finished = std::mem::replace(encoder, fresh).finish()?;
+                    let finished = std::mem::replace(&mut **encoder, fresh).finish()?;
                     *has_data = false;
                     self.file.write_all(&finished)?;
                     self.writing.bytes += finished.len() as u64;

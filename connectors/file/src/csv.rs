@@ -2,13 +2,23 @@
 //!
 //! - A quote opens a field only at its start: `5" pipe,3` is two fields.
 //! - Inside quotes a doubled quote is one, and a newline belongs to the field.
-//! - A record ends at a newline outside quotes, `\n` or `\r\n`.
+//! - A record ends at a newline outside quotes, `\n` or `\r\n`; in a file that has no `\n`, at `\r`.
 
-/// Delimiter and quote, one byte each.
+/// Delimiter, quote and end of a line, one byte each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dialect {
     pub delimiter: u8,
     pub quote: u8,
+    /// `\n`, with or without `\r` in front; or `\r` alone, as old systems write it.
+    pub newline: u8,
+    /// Several delimiters in a row are one, as in tables aligned with blanks.
+    pub merge: bool,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self { delimiter: b',', quote: b'"', newline: b'\n', merge: false }
+    }
 }
 
 /// The fields of one record, unquoted, in memory that is used again.
@@ -80,6 +90,9 @@ impl Dialect {
         fields.clear();
         let mut at = 0;
         loop {
+            while self.merge && bytes.get(at) == Some(&self.delimiter) {
+                at += 1;
+            }
             if bytes.get(at) == Some(&self.quote) {
                 at += 1;
                 loop {
@@ -97,7 +110,7 @@ impl Dialect {
                     return Split::More { quoted: true };
                 }
             }
-            let found = memchr::memchr2(self.delimiter, b'\n', &bytes[at..]);
+            let found = memchr::memchr2(self.delimiter, self.newline, &bytes[at..]);
             let end = match found {
                 Some(len) => at + len,
                 None if last => bytes.len(),
@@ -108,7 +121,11 @@ impl Dialect {
             if is_record_end && end > at && bytes[end - 1] == b'\r' {
                 fields.bytes.pop();
             }
-            fields.end_field();
+            let is_blank = fields.bytes.len() == fields.ends.last().copied().unwrap_or(0);
+            let is_trailing = self.merge && is_record_end && is_blank && !fields.is_empty();
+            if !is_trailing {
+                fields.end_field();
+            }
             if is_record_end {
                 return Split::Record((end + 1).min(bytes.len()));
             }
@@ -139,7 +156,7 @@ impl Dialect {
 mod tests {
     use super::*;
 
-    const PLAIN: Dialect = Dialect { delimiter: b',', quote: b'"' };
+    const PLAIN: Dialect = Dialect { delimiter: b',', quote: b'"', newline: b'\n', merge: false };
 
     fn split(text: &str, last: bool) -> (Split, Vec<String>) {
         let mut fields = Fields::default();
@@ -168,6 +185,19 @@ mod tests {
         assert_eq!(record("\"a,b\",\"c\nd\",\"say \"\"hi\"\"\"\r\n"), ["a,b", "c\nd", "say \"hi\""]);
         assert_eq!(record("\"\",x\n"), ["", "x"]);
         assert_eq!(record("5\" pipe,3\n"), ["5\" pipe", "3"]);
+    }
+
+    #[test]
+    fn a_carriage_return_alone_and_merged_blanks_are_read_where_declared() {
+        let split = |dialect: Dialect, text: &str| {
+            let mut fields = Fields::default();
+            let split = dialect.split(text.as_bytes(), true, &mut fields);
+            (split, fields.iter().map(|f| String::from_utf8(f.to_vec()).unwrap()).collect::<Vec<_>>())
+        };
+        let old = Dialect { newline: b'\r', ..PLAIN };
+        assert_eq!(split(old, "a,b\rc,d\r"), (Split::Record(4), vec!["a".into(), "b".into()]));
+        let blanks = Dialect { delimiter: b' ', merge: true, ..PLAIN };
+        assert_eq!(split(blanks, "  a   b \r\n"), (Split::Record(10), vec!["a".into(), "b".into()]));
     }
 
     #[test]

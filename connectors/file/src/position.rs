@@ -8,14 +8,20 @@
 //!        0                                                                   offset
 //! ```
 
+use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const HEAD_BYTES: u64 = 1024;
 const TAIL_BYTES: u64 = 256;
+
+/// Whether a name says that the file is compressed.
+pub fn is_gzip(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
+}
 
 /// A file on a file system: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -55,6 +61,15 @@ pub struct Position {
     /// Read to the end, and nothing more is expected.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+    /// A declared column is not in it: it is neither deleted nor moved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// The last record had no newline: where it begins, and its line. If the file grows after all, it is read again from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<(u64, u64)>,
+    /// The size on disk where offsets count something else: compressed, or two bytes a character.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_size: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -70,9 +85,16 @@ impl Fingerprint {
         }
         let mut buffer = vec![0; bytes as usize];
         file.read_exact_at(&mut buffer, start)?;
+        Ok(Self::hash(&buffer))
+    }
+
+    fn hash(buffer: &[u8]) -> Self {
+        if buffer.is_empty() {
+            return Self::default();
+        }
         // FNV-1a: told apart are honest files, not forged ones.
         let hash = buffer.iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3));
-        Ok(Self { bytes, hash })
+        Self { bytes: buffer.len() as u64, hash }
     }
 }
 
@@ -110,9 +132,33 @@ impl Position {
         self.head.bytes
     }
 
+    /// Whether a compressed file holds what was read of this one before it was compressed.
+    pub fn matches_gzip(&self, file: &File) -> io::Result<bool> {
+        let mut decoder = MultiGzDecoder::new(file);
+        let mut head = vec![0; self.head.bytes as usize];
+        match decoder.read_exact(&mut head) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput) => return Ok(false),
+            other => other?,
+        }
+        if Fingerprint::hash(&head) != self.head {
+            return Ok(false);
+        }
+        let mut tail = vec![0; self.tail.bytes as usize];
+        if self.offset < self.head.bytes + self.tail.bytes {
+            let mut all = head;
+            io::Read::by_ref(&mut decoder).take(self.offset - self.head.bytes).read_to_end(&mut all)?;
+            return Ok(all.len() as u64 == self.offset && Fingerprint::hash(&all[all.len() - tail.len()..]) == self.tail);
+        }
+        let between = self.offset - self.head.bytes - self.tail.bytes;
+        if io::copy(&mut io::Read::by_ref(&mut decoder).take(between), &mut io::sink())? < between {
+            return Ok(false);
+        }
+        Ok(decoder.read_exact(&mut tail).is_ok() && Fingerprint::hash(&tail) == self.tail)
+    }
+
     /// Read to the end, and unchanged since.
     pub fn is_done(&self, path: &Path, metadata: &std::fs::Metadata) -> bool {
-        let has_its_size = crate::watch::is_gzip(path) || self.offset == metadata.size();
+        let has_its_size = is_gzip(path) || self.disk_size.unwrap_or(self.offset) == metadata.size();
         self.done && has_its_size && self.changed == metadata.mtime() && self.path == path
     }
 

@@ -1,124 +1,213 @@
 //! Samples out of a file's records: which columns or pointers are tags, and their rows in a batch.
+//!
+//! ```text
+//! samples: {torque: torque_nm}                    a column or a pointer is a tag: wide tables
+//! tag: "{TagName}", value: Value                  a record is a reading and names its tag: long tables, historians' exports
+//! each: /values, tag: "{/id}", value: /v          a record holds a list of readings
+//! ```
 
+use crate::content::stem;
 use crate::csv::Fields;
-use millrace_config::{Problems, Short, Shorthand, Spanned};
-use millrace_contract::{Context, Failure, SourceIo, TagDef, Tagged};
-use millrace_kit::extract::{CellType, Extracted, Extraction, Pointer, RowExtraction};
-use millrace_kit::time::{Clock, TimeConfig};
-use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use millrace_config::{Problems, Spanned};
+use millrace_contract::{Context, Failure, SourceIo, TagDef, TagOptions};
+use millrace_kit::extract::{
+    self, Each, Extracted, Extraction, FirstTypes, Item, Missing, Name, Notation, Nulls, Places, Pointer, Readings, RowExtraction, Rules,
+    SampleConfig, SamplesConfig, StatusAt, StatusConfig, StatusNotation, Taken, TimeAt, Wanted,
+};
+use millrace_kit::template::push_level;
+use millrace_kit::time::{Clock, Stamp, TimeConfig};
+use millrace_kit::{Leaves, Template};
+use millrace_schemas::{Batch, Flags, Micros, Origin, Reject, RouteId, Row, Span, StatusCode, TagId, TimeSource, Value};
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-
-/// One tag out of each record.
-#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileSample {
-    /// Where its value stands: the name of the column, or the JSON Pointer.
-    pub at: Spanned<String>,
-    /// The type of a column. Left out: a number where the field reads as one, else a text.
-    #[serde(default, rename = "as")]
-    pub cell_type: Option<CellType>,
-}
-
-impl Shorthand for FileSample {
-    const KEY: &'static str = "at";
-}
-
-/// Names of tags, and where their values stand.
-pub type SamplesConfig = BTreeMap<String, Spanned<Tagged<Short<FileSample>>>>;
-
-/// What a record without a sample's column or pointer means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Missing {
-    /// A sample without value, status BadNotFound, after `bad_after`.
-    #[default]
-    Bad,
-    /// Nothing.
-    Skip,
-}
 
 /// Older than this when it is read, a record is history: origin `backfill`.
 const LIVE_MICROS: i64 = 60_000_000;
 
+/// The keys that say which tags a record holds.
+pub struct Keys<'a> {
+    pub samples: Option<&'a Spanned<SamplesConfig>>,
+    pub each: Option<&'a Places>,
+    pub tag: Option<&'a Spanned<String>>,
+    pub value: Option<&'a Places>,
+    pub time: Option<&'a TimeConfig>,
+    pub status: Option<&'a StatusConfig>,
+    pub nulls: Option<&'a Nulls>,
+    pub missing: Missing,
+    pub notation: Notation,
+    pub is_csv: bool,
+}
+
+/// What stands in braces in the name of a reading's tag.
+#[derive(Clone, Debug)]
+enum Part {
+    /// `{file}`: the file's name up to its first dot.
+    File,
+    /// `{key}`, `{/id}`.
+    Name(Name),
+    /// `{TagName}`: a column.
+    Column(Box<str>),
+}
+
+/// One value of each record.
+#[derive(Clone, Debug)]
+struct Wants {
+    /// Below the reading's tag, or the whole name.
+    name: Box<str>,
+    places: Vec<String>,
+    rules: Rules,
+    options: Arc<TagOptions>,
+    topic: Arc<str>,
+}
+
 /// Checked samples of a source.
 #[derive(Clone, Debug)]
 pub struct Samples {
+    /// Known beforehand: those of `samples` without `tag`.
     tags: Vec<TagDef>,
-    cells: Vec<(String, Option<CellType>)>,
-    /// Of NDJSON.
-    extraction: Option<Arc<Extraction>>,
+    wants: Vec<Wants>,
+    /// The tag that each reading names.
+    reading: Option<Template<Part>>,
+    /// Of JSON.
+    json: Option<Json>,
     /// Of CSV.
-    time: Option<(String, Clock)>,
-    status: Option<String>,
-    missing: Missing,
+    time: Option<(Vec<String>, Clock)>,
+    status: Option<(String, StatusNotation)>,
+    pub missing: Missing,
+    clock: Option<Clock>,
+}
+
+#[derive(Clone, Debug)]
+enum Json {
+    One(Arc<Extraction>),
+    Each(Arc<Each>),
 }
 
 impl Samples {
-    /// Checks the configuration; `is_csv` says whether places are columns or pointers.
-    pub fn compile(
-        (samples, time, status, missing): (&SamplesConfig, Option<&TimeConfig>, Option<&Spanned<String>>, Missing),
-        is_csv: bool,
-        topic: &Arc<str>,
-        context: &Context,
-        problems: &mut Problems,
-    ) -> Option<Self> {
-        let clock = match time {
-            Some(time) => Some((time.at.clone(), Clock::compile(time, problems)?)),
+    /// Checks the configuration.
+    pub fn compile(keys: &Keys<'_>, topic: &Arc<str>, context: &Context, problems: &mut Problems) -> Option<Self> {
+        let clock = match keys.time {
+            Some(time) => Some(Clock::compile(time, problems)?),
             None => None,
         };
-        let mut pointer = |text: &Spanned<String>| match Pointer::parse(text) {
-            Ok(pointer) => Some(pointer),
-            Err(error) => {
-                problems.error(text.place, error);
-                None
+        let (reading, names) = match keys.tag {
+            None => (None, Vec::new()),
+            Some(tag) => {
+                let text = if context.at.is_empty() { tag.value.clone() } else { format!("{}/{}", context.at, tag.value) };
+                let reading = Template::compile(&text, tag.place, problems, |name| part(name, keys.is_csv))?;
+                let names = reading.variables().filter_map(|part| match part {
+                    Part::Name(Name::Pointer(pointer)) => Some(pointer.clone()),
+                    _ => None,
+                });
+                let names = names.collect();
+                (Some(reading), names)
             }
         };
-        let extraction = if is_csv {
-            None
-        } else {
-            let pointers: Vec<_> =
-                samples.values().filter_map(|sample| Some((pointer(&sample.own.at)?, sample.options.structure))).collect();
-            let time = match &clock {
-                Some((at, clock)) => Some((pointer(at)?, clock.clone())),
-                None => None,
-            };
-            let status = match status {
-                Some(status) => Some(pointer(status)?),
-                None => None,
-            };
-            let wanted = pointers.iter().map(|(pointer, structure)| (pointer, structure.or(context.options.structure)));
-            Some(Arc::new(Extraction::new(wanted, time, status)))
-        };
+        let mut wants = Vec::new();
         let mut tags = Vec::new();
-        let mut cells = Vec::new();
-        for (name, sample) in samples {
+        for (name, sample) in keys.samples.iter().flat_map(|samples| &samples.value) {
             if name.split('/').any(str::is_empty) {
                 problems.error(sample.place, format!("the name `{name}` has an empty level"));
             }
-            if let Some(of) = sample.own.cell_type.filter(|_| !is_csv) {
-                problems.error(sample.place, format!("`as: {of:?}` is for columns: JSON says its types itself"));
-            }
             let options = sample.options.over(&context.options);
-            tags.push(TagDef {
-                path: if context.at.is_empty() { name.clone() } else { format!("{}/{name}", context.at) },
-                address: sample.own.at.value.clone(),
-                kind: None,
-                topic: options.topic.as_deref().map_or_else(|| topic.clone(), Arc::from),
-                part: Arc::from(""),
-                options: Arc::new(options),
-            });
-            cells.push((sample.own.at.value.clone(), sample.own.cell_type));
+            wants.push(want(name, &sample.own, options, topic, keys));
         }
-        let time = clock.map(|(at, clock)| (at.value, clock));
-        Some(Self { tags, cells, extraction, time, status: status.map(|status| status.value.clone()), missing })
+        if let Some(value) = keys.value {
+            let own = SampleConfig { at: value.clone(), declared: None, nulls: None, map: None };
+            wants.push(want("", &own, context.options.clone(), topic, keys));
+        }
+        if reading.is_none() {
+            tags = wants.iter().map(|want| want.def(&context.at)).collect();
+        }
+        let pointers = |texts: &[String], problems: &mut Problems| {
+            let place = keys.samples.map(|samples| samples.place).or(keys.value.map(Places::first)).unwrap_or(context.place);
+            let pointers = texts.iter().map(|text| Pointer::compile(&Spanned { value: text.clone(), place }, problems));
+            pointers.collect::<Option<Vec<_>>>()
+        };
+        let json = if keys.is_csv {
+            None
+        } else {
+            let time = match (keys.time, &clock) {
+                (Some(time), Some(clock)) => Some(TimeAt { pointers: time.at.pointers(problems)?, clock: clock.clone() }),
+                _ => None,
+            };
+            let status = match keys.status {
+                Some(status) => Some(StatusAt { pointer: Pointer::compile(&status.at, problems)?, notation: status.notation() }),
+                None => None,
+            };
+            let mut wanted = Vec::new();
+            for want in &wants {
+                let pointers = pointers(&want.places, problems)?;
+                wanted.push(Wanted { pointers, structure: want.options.structure, rules: want.rules.clone() });
+            }
+            Some(if reading.is_some() {
+                let levels = match keys.each {
+                    Some(each) => each.pointers(problems)?,
+                    None => Vec::new(),
+                };
+                Json::Each(Arc::new(Each::new(levels, wanted, names, time, status)))
+            } else {
+                Json::One(Arc::new(Extraction::new(wanted, time, status)))
+            })
+        };
+        let columns = |places: &Places| places.0.iter().map(|place| place.value.clone()).collect::<Vec<_>>();
+        let time = keys.time.zip(clock.clone()).map(|(time, clock)| (columns(&time.at), clock));
+        let status = keys.status.map(|status| (status.at.value.clone(), status.notation()));
+        Some(Self { tags, wants, reading, json, time, status, missing: keys.missing, clock })
     }
 
     pub fn tags(&self) -> &[TagDef] {
         &self.tags
+    }
+
+    /// What a record holds, for a person.
+    pub fn describe(&self) -> String {
+        match &self.reading {
+            None => format!("{} tags out of each record", self.tags.len()),
+            Some(_) if matches!(self.json, Some(Json::Each(_))) => "readings out of each record, tags as they are named there".into(),
+            Some(_) => "a reading out of each record, its tag as it is named there".into(),
+        }
+    }
+}
+
+fn want(name: &str, own: &SampleConfig, options: TagOptions, topic: &Arc<str>, keys: &Keys<'_>) -> Wants {
+    Wants {
+        name: name.into(),
+        places: own.at.0.iter().map(|place| place.value.clone()).collect(),
+        rules: Rules::of(own, &options, keys.notation, keys.nulls),
+        topic: options.topic.as_deref().map_or_else(|| topic.clone(), Arc::from),
+        options: Arc::new(options),
+    }
+}
+
+impl Wants {
+    fn def(&self, at: &str) -> TagDef {
+        let path = match (at.is_empty(), self.name.is_empty()) {
+            (true, _) => self.name.to_string(),
+            (false, true) => at.to_owned(),
+            (false, false) => format!("{at}/{}", self.name),
+        };
+        TagDef {
+            path,
+            address: self.places.join(" or "),
+            kind: None,
+            topic: self.topic.clone(),
+            part: Arc::from(""),
+            options: self.options.clone(),
+        }
+    }
+}
+
+fn part(name: &str, is_csv: bool) -> Result<Part, String> {
+    match name {
+        "" => Err("empty; write a column, a JSON pointer such as `{/id}`, `{key}` or `{file}`".into()),
+        "file" => Ok(Part::File),
+        _ if is_csv => Ok(Part::Column(name.into())),
+        "key" => Ok(Part::Name(Name::Key)),
+        name if name.starts_with('/') => Pointer::parse(name).map(|pointer| Part::Name(Name::Pointer(pointer))),
+        name => Err(format!("unknown here; there are `{{/{name}}}` (a JSON pointer into the reading), `{{key}}` and `{{file}}`")),
     }
 }
 
@@ -127,8 +216,9 @@ impl Samples {
 pub struct Declared {
     io: SourceIo,
     ids: Vec<TagId>,
-    /// Leaves of structures, as they were met.
-    leaves: HashMap<(usize, String), Result<TagId, String>>,
+    /// Leaves of structures, and tags that readings name, as they were met.
+    leaves: Leaves,
+    types: FirstTypes,
     /// Samples whose column the last file lacked: said once.
     absent: HashSet<usize>,
 }
@@ -139,108 +229,282 @@ impl Declared {
         for tag in samples.into_iter().flat_map(Samples::tags) {
             ids.push(io.declare(tag.clone()).map_err(|clash| Failure::Blocked(format!("{clash}; give one of them another name")))?);
         }
-        Ok(Self { io: io.clone(), ids, leaves: HashMap::new(), absent: HashSet::new() })
-    }
-
-    fn leaf(&mut self, samples: &Samples, sample: usize, leaf: &str) -> Result<TagId, String> {
-        if let Some(known) = self.leaves.get(&(sample, leaf.to_owned())) {
-            return known.clone();
-        }
-        let of = &samples.tags[sample];
-        let tag = TagDef { path: format!("{}/{leaf}", of.path), address: format!("{}/{leaf}", of.address), ..of.clone() };
-        let declared = self.io.declare(tag).map_err(|clash| clash.to_string());
-        self.leaves.insert((sample, leaf.to_owned()), declared.clone());
-        declared
+        Ok(Self { io: io.clone(), ids, leaves: Leaves::default(), types: FirstTypes::default(), absent: HashSet::new() })
     }
 }
 
 /// Reads the samples of one file's records.
 pub struct Sampler {
     samples: Arc<Samples>,
-    how: How,
+    row: Option<Table>,
     extracted: Extracted,
+    readings: Readings,
+    stem: String,
+    /// What a person should look at; the first of its kind.
+    pub trouble: Option<String>,
 }
 
-enum How {
-    Json(Arc<Extraction>),
-    Row {
-        extraction: RowExtraction,
-        /// Which samples the file has columns for.
-        present: Vec<usize>,
-        /// Which it has none for.
-        absent: Vec<usize>,
-    },
+/// The columns of one table.
+struct Table {
+    extraction: RowExtraction,
+    /// Which samples the file has columns for.
+    present: Vec<usize>,
+    /// Which it has none for.
+    absent: Vec<usize>,
+    /// The columns in the name of a reading's tag, in their order.
+    names: Vec<usize>,
 }
 
 impl Sampler {
-    /// Errors: the file has no column for the time or the status.
-    pub fn new(samples: &Arc<Samples>, columns: &[String]) -> Result<Self, String> {
-        let how = match &samples.extraction {
-            Some(extraction) => How::Json(extraction.clone()),
-            None => {
-                let header: Vec<_> = columns.iter().map(String::as_str).collect();
-                let (present, absent): (Vec<_>, Vec<_>) =
-                    (0..samples.cells.len()).partition(|n| header.contains(&samples.cells[*n].0.as_str()));
-                let cells = present.iter().map(|n| (samples.cells[*n].0.as_str(), samples.cells[*n].1));
-                let time = samples.time.as_ref().map(|(at, clock)| (at.as_str(), clock.clone()));
-                How::Row { extraction: RowExtraction::new(&header, cells, time, samples.status.as_deref())?, present, absent }
-            }
-        };
-        Ok(Self { samples: samples.clone(), how, extracted: Extracted::default() })
+    /// Errors: the file has no column for the time, the status or the name of a tag, or for none of the samples.
+    pub fn new(samples: &Arc<Samples>, columns: &[String], path: &Path) -> Result<Self, String> {
+        let row = if samples.json.is_some() { None } else { Some(Table::of(samples, columns)?) };
+        let trouble = row.as_ref().filter(|row| !row.absent.is_empty() && samples.missing == Missing::Bad).map(|row| {
+            let header: Vec<_> = columns.iter().map(String::as_str).collect();
+            let absent: Vec<_> = row.absent.iter().map(|n| format!("`{}`", samples.wants[*n].places.join("` or `"))).collect();
+            let columns = extract::list(&header);
+            format!("{}: no column {}; there are {columns}; `missing: skip` if that is meant", path.display(), absent.join(", "))
+        });
+        let stem = stem(path);
+        Ok(Self { samples: samples.clone(), row, extracted: Extracted::default(), readings: Readings::default(), stem, trouble })
+    }
+
+    /// Something that is declared is not in the file at all: it is not to be deleted.
+    pub fn lacks_columns(&self) -> bool {
+        self.samples.missing == Missing::Bad && self.row.as_ref().is_some_and(|row| !row.absent.is_empty())
     }
 
     /// Appends the samples of a JSON record.
     pub fn json(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
-        if let How::Json(extraction) = &self.how {
-            extraction.read(payload, batch, &mut self.extracted)?;
+        match self.json_of(payload, declared, batch) {
+            Ok(()) => Ok(()),
+            Err(error) => match std::str::from_utf8(payload).ok().and_then(extract::mend) {
+                None => Err(error),
+                Some(documents) => documents.iter().try_for_each(|document| self.json_of(document.as_bytes(), declared, batch)),
+            },
         }
-        self.push(declared, batch)
+    }
+
+    fn json_of(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+        let samples = self.samples.clone();
+        match &samples.json {
+            Some(Json::One(extraction)) => {
+                extraction.read(payload, batch, &mut self.extracted)?;
+                self.push(declared, batch)
+            }
+            Some(Json::Each(each)) => {
+                let Self { readings, stem, trouble, .. } = self;
+                let mut take = |taken: Taken<'_>, batch: &mut Batch| {
+                    let (text, reason) = match taken {
+                        Ok(item) => match push_item(&samples, &item, stem, trouble, declared, batch) {
+                            Ok(()) => return,
+                            Err(reason) => ("", reason),
+                        },
+                        Err((text, reason)) => (text, reason),
+                    };
+                    let payload = batch.push_bytes(text.as_bytes());
+                    let reason = format!("cannot read a reading: {reason}");
+                    batch.rejects.push(Reject { route: RouteId(0), key: Span::EMPTY, headers: Span::EMPTY, payload, reason });
+                };
+                each.read(payload, batch, readings, &mut take)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Appends the samples of a CSV record, its fields readable text.
     pub fn row(&mut self, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
-        if let How::Row { extraction, present, absent } = &self.how {
-            let cell = |index| fields.get(index).and_then(|field| std::str::from_utf8(field).ok());
-            extraction.read(cell, batch, &mut self.extracted)?;
-            if !declared.absent.is_empty() {
-                declared.absent.retain(|sample| !present.contains(sample));
-            }
-            for &sample in absent {
-                if !declared.absent.insert(sample) {
-                    continue;
+        let Some(row) = &self.row else { return Ok(()) };
+        let cell = |index| fields.get(index).and_then(|field| std::str::from_utf8(field).ok());
+        row.extraction.read(cell, batch, &mut self.extracted)?;
+        if let Some(reading) = &self.samples.reading {
+            let mut names = row.names.iter();
+            let mut tag = Vec::new();
+            reading.fill(&mut tag, |part, out| {
+                match part {
+                    Part::File => push_level(out, self.stem.as_bytes()),
+                    _ => match names.next().and_then(|index| cell(*index)).map(str::trim).filter(|name| !name.is_empty()) {
+                        Some(name) => push_level(out, name.as_bytes()),
+                        None => return Err("the name of the tag is missing".to_owned()),
+                    },
                 }
-                tracing::warn!(path = %path.display(), column = self.samples.cells[sample].0, "the file has no such column; its tag is bad");
-                let time = self.extracted.time.map_or(batch.read_time, |stamp| stamp.time);
-                batch.rows.push(row(declared.ids[sample], time, Value::Null, StatusCode::BAD_NOT_FOUND, Origin::Status, false));
+                Ok(())
+            })?;
+            let tag = String::from_utf8(tag).map_err(|_| "the name of the tag is not UTF-8".to_owned())?;
+            let Self { samples, extracted, trouble, row, .. } = self;
+            let present = row.as_ref().map_or(&[][..], |row| &row.present);
+            let pushing = Pushing { samples, stamp: extracted.time, trouble };
+            return pushing.named(&tag, extracted, |sample| present[sample], declared, batch);
+        }
+        if !declared.absent.is_empty() {
+            declared.absent.retain(|sample| !row.present.contains(sample));
+        }
+        for &sample in &row.absent {
+            if self.samples.missing == Missing::Skip || !declared.absent.insert(sample) {
+                continue;
             }
+            let column = self.samples.wants[sample].places.join("` or `");
+            tracing::warn!(path = %path.display(), column, "the file has no such column; its tag is bad");
+            let time = self.extracted.time.map_or(batch.read_time, |stamp| stamp.time);
+            batch.rows.push(made(declared.ids[sample], time, Value::Null, StatusCode::BAD_NOT_FOUND, Origin::Status, false));
         }
         self.push(declared, batch)
     }
 
     fn push(&mut self, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
-        let stamp = self.extracted.time;
-        let time = stamp.map_or(batch.read_time, |stamp| stamp.time);
-        let is_history = batch.read_time.0.saturating_sub(time.0) > LIVE_MICROS;
-        let origin = if is_history { Origin::Backfill } else { Origin::Change };
-        for found in self.extracted.iter() {
-            if found.is_missing() && self.samples.missing == Missing::Skip {
-                continue;
-            }
-            let sample = match &self.how {
-                How::Json(_) => found.sample,
-                How::Row { present, .. } => present[found.sample],
-            };
+        let Self { samples, extracted, trouble, row, .. } = self;
+        let mut pushing = Pushing { samples, stamp: extracted.time, trouble };
+        pushing.note(extracted.note.as_deref());
+        for found in extracted.iter() {
+            let sample = row.as_ref().map_or(found.sample, |row| row.present[found.sample]);
             let tag = match found.leaf {
                 "" => declared.ids[sample],
-                leaf => declared.leaf(&self.samples, sample, leaf)?,
+                leaf => declared.leaves.below(&samples.tags[sample], leaf, &declared.io)?,
             };
-            batch.rows.push(row(tag, time, found.value, found.status, origin, stamp.is_some()));
+            pushing.value(tag, sample, found, &mut declared.types, batch);
         }
         Ok(())
     }
 }
 
-fn row(tag: TagId, time: Micros, value: Value, status: StatusCode, origin: Origin, is_device: bool) -> Row {
+impl Table {
+    fn of(samples: &Samples, columns: &[String]) -> Result<Self, String> {
+        let header: Vec<_> = columns.iter().map(String::as_str).collect();
+        let place = |n: &usize| samples.wants[*n].places.iter().find(|place| header.contains(&place.as_str()));
+        let (present, absent): (Vec<_>, Vec<_>) = (0..samples.wants.len()).partition(|n| place(n).is_some());
+        if present.is_empty() && !samples.wants.is_empty() {
+            let wanted: Vec<_> = samples.wants.iter().take(5).map(|want| want.places.join("` or `")).collect();
+            let there = extract::list(&header);
+            let hint = if columns.len() == 1 { "; is `csv.delimiter` right?" } else { "" };
+            return Err(format!("no column `{}`; there are {there}{hint}", wanted.join("`, `")));
+        }
+        let cells = present.iter().filter_map(|n| Some((place(n)?.as_str(), samples.wants[*n].rules.clone())));
+        let time = samples.time.as_ref().map(|(at, clock)| (at.iter().map(String::as_str).collect::<Vec<_>>(), clock.clone()));
+        let status = samples.status.as_ref().map(|(at, notation)| (at.as_str(), notation.clone()));
+        let time = time.as_ref().map(|(at, clock)| (&at[..], clock.clone()));
+        let extraction = RowExtraction::new(&header, cells, time, status)?;
+        let names = samples.reading.iter().flat_map(Template::variables).filter_map(|part| match part {
+            Part::Column(name) => Some(extract::column(&header, name)),
+            _ => None,
+        });
+        let names = names.collect::<Result<_, _>>()?;
+        Ok(Self { extraction, present, absent, names })
+    }
+}
+
+/// Appends a reading of a list.
+fn push_item(
+    samples: &Samples,
+    item: &Item<'_>,
+    stem: &str,
+    trouble: &mut Option<String>,
+    declared: &mut Declared,
+    batch: &mut Batch,
+) -> Result<(), String> {
+    let Some(reading) = &samples.reading else { return Ok(()) };
+    let mut tag = Vec::new();
+    let filled: Result<(), Infallible> = reading.fill(&mut tag, |part, out| {
+        match part {
+            Part::File => push_level(out, stem.as_bytes()),
+            Part::Name(name) => push_level(out, item.name(name).as_bytes()),
+            Part::Column(_) => {}
+        }
+        Ok(())
+    });
+    let Ok(()) = filled;
+    let tag = String::from_utf8(tag).map_err(|_| "the name of the tag is not UTF-8".to_owned())?;
+    let pushing = Pushing { samples, stamp: item.extracted.time, trouble };
+    pushing.found(&tag, item.values(), item.extracted.note.as_deref(), |sample| sample, declared, batch)
+}
+
+/// Values of one record on their way into the batch.
+struct Pushing<'a> {
+    samples: &'a Samples,
+    stamp: Option<Stamp>,
+    trouble: &'a mut Option<String>,
+}
+
+impl Pushing<'_> {
+    fn note(&mut self, note: Option<&str>) {
+        if let Some(note) = note
+            && self.trouble.is_none()
+        {
+            *self.trouble = Some(note.to_owned());
+        }
+    }
+
+    fn named(
+        self,
+        tag: &str,
+        extracted: &Extracted,
+        sample: impl Fn(usize) -> usize,
+        declared: &mut Declared,
+        batch: &mut Batch,
+    ) -> Result<(), String> {
+        self.found(tag, extracted.iter(), extracted.note.as_deref(), sample, declared, batch)
+    }
+
+    /// Appends the values of a reading whose tag is named in it.
+    fn found<'f>(
+        mut self,
+        tag: &str,
+        values: impl Iterator<Item = extract::Found<'f>>,
+        note: Option<&str>,
+        sample: impl Fn(usize) -> usize,
+        declared: &mut Declared,
+        batch: &mut Batch,
+    ) -> Result<(), String> {
+        self.note(note);
+        let mut path = String::with_capacity(tag.len() + 16);
+        for found in values {
+            let sample = sample(found.sample);
+            let want = &self.samples.wants[sample];
+            path.clear();
+            path.push_str(tag);
+            for level in [&*want.name, found.leaf].into_iter().filter(|level| !level.is_empty()) {
+                path.push('/');
+                path.push_str(level);
+            }
+            let def = || {
+                if path.split('/').any(str::is_empty) {
+                    return Err(format!("the tag path `{path}` has an empty level"));
+                }
+                Ok(TagDef { path: path.clone(), ..want.def(tag) })
+            };
+            let id = declared.leaves.tag(&path, &declared.io, def)?;
+            self.value(id, sample, found, &mut declared.types, batch);
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, tag: TagId, sample: usize, found: extract::Found<'_>, types: &mut FirstTypes, batch: &mut Batch) {
+        if found.is_missing() && self.samples.missing == Missing::Skip {
+            return;
+        }
+        let (mut value, mut status) = (found.value, found.status);
+        if let Some(why) = found.why {
+            self.note(Some(&format!("{}: {why}", self.samples.wants[sample].places.join(" or "))));
+        }
+        if self.samples.wants[sample].rules.declared.is_none()
+            && let Err(why) = types.hold(tag, value)
+        {
+            self.note(Some(&format!("{}: {why}", self.samples.wants[sample].places.join(" or "))));
+            status = StatusCode::BAD_TYPE_MISMATCH;
+            if let Value::Text(_) = value {
+                value = Value::Null;
+            }
+        }
+        let time = self.stamp.map_or(batch.read_time, |stamp| stamp.time);
+        let doubt = self.stamp.and_then(|stamp| self.samples.clock.as_ref()?.doubt(stamp));
+        // History is believed whatever its age; what can't be true is left to the engine's window.
+        let is_history = doubt.is_none() && batch.read_time.0.saturating_sub(time.0) > LIVE_MICROS;
+        self.note(doubt.as_deref());
+        let origin = if is_history { Origin::Backfill } else { Origin::Change };
+        batch.rows.push(made(tag, time, value, status, origin, self.stamp.is_some()));
+    }
+}
+
+fn made(tag: TagId, time: Micros, value: Value, status: StatusCode, origin: Origin, is_device: bool) -> Row {
     let time_source = if is_device { TimeSource::Device } else { TimeSource::Gateway };
     Row { time, server_time: Micros::NONE, value, tag, status, flags: Flags::new(origin, time_source) }
 }

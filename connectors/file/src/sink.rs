@@ -1,17 +1,17 @@
 //! The file sink: records of Kafka as lines of files, for archives, sticks and data diodes.
 
 use crate::archive::{Archive, Layout};
+use crate::config::one_byte;
 use crate::csv::Dialect;
 use crate::envelope;
-use crate::source::one_byte;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use millrace_config::{ByteSize, Period, Problems, Severity, Spanned};
 use millrace_contract::{
-    Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records, Refused, Role,
-    Sink,
+    Carries, Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records,
+    Refused, Role, Sink,
 };
 use millrace_kit::Template;
 use millrace_schemas::record::Array;
@@ -158,12 +158,12 @@ impl Writer {
         if config.flush_every.0.is_zero() {
             problems.error(config.flush_every.place, "`flush_every` must be more than 0");
         }
-        let csv = Dialect { delimiter: one_byte(&config.delimiter, "delimiter", b',', problems), quote: b'"' };
+        let csv = Dialect { delimiter: one_byte(&config.delimiter, "delimiter", b',', problems), quote: b'"', ..Dialect::default() };
         if csv.delimiter == csv.quote {
             problems.error(place, "`delimiter` is the quote");
         }
         let (template, format) = (template?, format?);
-        let lines = config.lines.unwrap_or(if context.carries_samples { Lines::Samples } else { Lines::Records });
+        let lines = config.lines.unwrap_or(if context.carries == Carries::Samples { Lines::Samples } else { Lines::Records });
         let mut header = Vec::new();
         if format == FileFormat::Csv {
             let columns: &[&str] = if lines == Lines::Samples { &SAMPLE_COLUMNS } else { &RECORD_COLUMNS };
@@ -497,7 +497,7 @@ impl Sink for FileSink {
             archive.flush(|stem, window| writer.is_current(stem, window, now)).map_err(|error| disk(writer, &error))?;
             let written = |part: &Partition| archive.written().get(&*part.topic)?.get(&part.partition).copied();
             let below = assigned.into_iter().filter_map(|part| written(&part).map(|next| (part, next))).collect();
-            Ok(Flushed { below, refused: Vec::new() })
+            Ok(Flushed { below, ..Flushed::default() })
         })
         .await
     }

@@ -1,144 +1,27 @@
-//! The file source: its configuration, and the session that reads what the watch found.
+//! The file source: the session that reads what the watch found.
 //!
 //! ```text
 //! look (every `every`) -> for each file: read records -> batch -> send, the file's position with it
 //!                          whole and durable: keep it, delete it, or move it
 //! ```
 
-use crate::content::{self, Encoding, FieldTypes, Origin};
-use crate::csv::{Dialect, Fields};
+use crate::config::{FileSourceConfig, Format, Setup, WhenDone};
 use crate::position::{FileId, Position};
-use crate::records::{Cut, Records};
-use crate::samples::{Declared, Missing, Sampler, Samples, SamplesConfig};
-use crate::watch::{Pattern, Scan, Task, Watch, Work};
+use crate::reading::{DEAD_IN_A_ROW, NotRead, Reading, decode_again};
+use crate::records::rows_of;
+use crate::samples::Declared;
+use crate::watch::{Scan, Task, Watch};
 use async_trait::async_trait;
-use millrace_config::{ByteSize, Period, Place, Problems, Severity, Spanned};
-use millrace_contract::{AckId, Compiled, Context, Failure, Guarantee, Model, Plan, Plugin, Role, Route, Source, SourceIo, Status};
-use millrace_kit::Template;
-use millrace_kit::time::TimeConfig;
-use millrace_schemas::{Batch, Doc, Micros, Reject, RouteId, Span};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use millrace_config::{Problems, Severity};
+use millrace_contract::{
+    AckId, Compiled, Context, Failure, Guarantee, Late, Loss, Model, Plan, Plugin, Role, Route, Source, SourceIo, Status,
+};
+use millrace_schemas::{Batch, Micros};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Reads files: every file of a watched folder once, or tailed files for ever.
-#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileSourceConfig {
-    /// The files: `/var/lib/stand/*.csv` watches a folder, `/var/log/press.ndjson` tails a file. `**` stands for folders of any depth.
-    /// Files that end in `.gz` are decompressed. Hidden files are passed over.
-    pub path: Spanned<String>,
-    /// Whether files end. Left out: `folder` for a path with wildcards, `tail` for one without.
-    #[serde(default)]
-    pub mode: Option<Spanned<Mode>>,
-    /// What the files hold. Left out: as the file's name says (`.csv`, `.ndjson`, `.jsonl`, `.json`).
-    #[serde(default)]
-    pub format: Option<Spanned<Format>>,
-    /// The characters of the files.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// How CSV is written.
-    #[serde(default)]
-    pub csv: Csv,
-    /// How often to look at the files.
-    #[serde(default = "every")]
-    pub every: Spanned<Period>,
-    /// A file of a folder that is unchanged for this long is whole: its last line counts without a newline, and it is done.
-    #[serde(default = "settle")]
-    pub settle: Period,
-    /// What happens to a file of a folder that is read and durable.
-    #[serde(default)]
-    pub when_done: WhenDone,
-    /// The folder for `when_done: move`, on the same file system.
-    #[serde(default)]
-    pub move_to: Option<Spanned<PathBuf>>,
-    /// The key of a document: a text with `{column}`, `{/json/pointer}` or `{file}` (the file's name up to its first dot).
-    #[serde(default)]
-    pub key: Option<Spanned<String>>,
-    /// Tags out of each record, instead of documents: the tag's name, and the column or the JSON Pointer of its value.
-    #[serde(default)]
-    pub samples: Option<Spanned<SamplesConfig>>,
-    /// Where a record's own time stands. Left out: the time when it is read.
-    #[serde(default)]
-    pub time: Option<TimeConfig>,
-    /// Where a record's status stands, the column or the JSON Pointer: `good`, `uncertain`, `bad`, or an OPC UA status code.
-    #[serde(default)]
-    pub status: Option<Spanned<String>>,
-    /// What a record that lacks a sample's column or pointer means.
-    #[serde(default)]
-    pub missing: Missing,
-    /// The longest record; a longer one becomes a dead letter with its first bytes.
-    #[serde(default = "max_record")]
-    pub max_record: ByteSize,
-}
-
-fn every() -> Spanned<Period> {
-    Spanned::from(Period::from_secs(1))
-}
-
-fn settle() -> Period {
-    Period::from_secs(5)
-}
-
-fn max_record() -> ByteSize {
-    ByteSize(16 * 1024 * 1024)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Each file is read once to its end.
-    Folder,
-    /// Each file is followed for ever, through rotation by renaming and by truncating.
-    Tail,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// One JSON value per line.
-    Ndjson,
-    /// Delimited fields, as RFC 4180 has them.
-    Csv,
-    /// What a file sink wrote: keys, headers, timestamps and values as they were in Kafka.
-    Envelope,
-}
-
-/// How a CSV is written.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Csv {
-    /// Between fields: one character of ASCII; `","` unless said.
-    pub delimiter: Option<Spanned<String>>,
-    /// Around fields that hold delimiters or newlines; `'"'` unless said.
-    pub quote: Option<Spanned<String>>,
-    /// Names of the columns, for files without a header row.
-    pub columns: Option<Spanned<Vec<String>>>,
-    /// Lines before the header row, to pass over.
-    pub skip_lines: u64,
-    /// The decimal sign of numbers; `"."` unless said.
-    pub decimal: Option<Spanned<String>>,
-    /// Whether fields of documents that look like numbers and booleans become such; otherwise each is a text. Samples always do.
-    pub infer: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenDone {
-    /// It stays; its position is remembered while it does.
-    #[default]
-    Keep,
-    /// It is deleted.
-    Delete,
-    /// It is moved to `move_to`.
-    Move,
-}
 
 /// The plugin `file`, as a source.
 pub struct FileSourcePlugin;
@@ -155,167 +38,6 @@ impl Plugin for FileSourcePlugin {
             return None;
         }
         Some(Box::new(Reader::new(Arc::new(setup?))))
-    }
-}
-
-/// A configuration that was checked.
-#[derive(Debug)]
-struct Setup {
-    pattern: Pattern,
-    path: String,
-    is_tail: bool,
-    format: Format,
-    encoding: Encoding,
-    dialect: Option<Dialect>,
-    columns: Option<Vec<String>>,
-    skip_lines: u64,
-    types: FieldTypes,
-    every: Duration,
-    settle: Duration,
-    when_done: WhenDone,
-    move_to: Option<PathBuf>,
-    key: Option<Template>,
-    max_record_bytes: usize,
-    samples: Option<Arc<Samples>>,
-    topic: Arc<str>,
-    /// The route's topic is `{topic}`: the envelope's own.
-    takes_topic: bool,
-}
-
-impl Setup {
-    fn check(config: &FileSourceConfig, context: &Context, problems: &mut Problems) -> Option<Self> {
-        let pattern = match Pattern::parse(&config.path) {
-            Ok(pattern) => Some(pattern),
-            Err(error) => {
-                problems.error(config.path.place, format!("`{}` is no pattern of files: {error}", *config.path));
-                None
-            }
-        };
-        let mode = config.mode.as_ref().map(|mode| **mode);
-        let is_wild = pattern.as_ref().is_some_and(Pattern::is_wild);
-        let is_tail = mode.map_or(!is_wild, |mode| mode == Mode::Tail);
-        let format = config.format.as_ref().map(|format| **format).or_else(|| format_of(&config.path));
-        if format.is_none() {
-            problems
-                .error(config.path.place, format!("the name of `{}` does not say what it holds", *config.path))
-                .help("add `format: ndjson`, `csv` or `envelope`");
-        }
-        if config.every.0.is_zero() {
-            problems.error(config.every.place, "`every` must be more than 0");
-        }
-        if is_tail && config.when_done != WhenDone::Keep {
-            problems
-                .error(config.path.place, "`when_done` is for folders: a tailed file is never done")
-                .help("add `mode: folder`, or leave `when_done` out");
-        }
-        if is_tail && config.path.ends_with(".gz") {
-            problems.error(config.path.place, "a compressed file cannot be tailed").help("add `mode: folder`");
-        }
-        match (&config.move_to, config.when_done) {
-            (None, WhenDone::Move) => {
-                problems.error(config.path.place, "`when_done: move` wants `move_to`, the folder to move to");
-            }
-            (Some(folder), WhenDone::Move)
-                if pattern.as_ref().is_some_and(|p| p.matches(&folder.join("x")) || p.matches(&folder.join("x.csv"))) =>
-            {
-                problems.error(folder.place, format!("files moved to {} would be read again: `path` matches there too", folder.display()));
-            }
-            (Some(folder), WhenDone::Keep | WhenDone::Delete) => {
-                problems.error(folder.place, "`move_to` is for `when_done: move`");
-            }
-            _ => {}
-        }
-        if format == Some(Format::Envelope) && config.key.is_some() {
-            problems.error(config.path.place, "`key` has no place here: an envelope brings its own keys");
-        }
-        let key = config.key.as_ref().and_then(|key| Template::parse(key, key.place, problems, content::is_known_name));
-        let csv = &config.csv;
-        let dialect = Dialect {
-            delimiter: one_byte(&csv.delimiter, "delimiter", b',', problems),
-            quote: one_byte(&csv.quote, "quote", b'"', problems),
-        };
-        if dialect.delimiter == dialect.quote {
-            problems.error(config.path.place, "`delimiter` and `quote` are the same character");
-        }
-        let topic = context.options.topic.as_deref().map(Arc::from).or_else(|| context.topic.clone());
-        if topic.is_none() {
-            problems
-                .error(context.place, format!("source `{}` has no topic", context.name))
-                .help("add `topic:`, the Kafka topic of its records");
-        }
-        let topic = topic.unwrap_or_else(|| Arc::from(""));
-        let takes_topic = &*topic == "{topic}";
-        if topic.contains(['{', '}']) && !(takes_topic && format == Some(Format::Envelope)) {
-            problems
-                .error(context.place, format!("topic `{topic}` is no name of a topic"))
-                .help("`{topic}` alone, with `format: envelope`, takes each record's own topic");
-        }
-        let samples = match &config.samples {
-            None => {
-                let alone = [config.time.as_ref().map(|time| time.at.place), config.status.as_ref().map(|status| status.place)];
-                for place in alone.into_iter().flatten() {
-                    problems.error(place, "`time` and `status` are for `samples`: a document is passed on as it is");
-                }
-                None
-            }
-            Some(samples) if samples.is_empty() => {
-                problems.error(samples.place, "`samples` is empty").help("name a tag and its column: `torque: torque_nm`");
-                None
-            }
-            Some(samples) => {
-                if let Some(key) = &config.key {
-                    problems.error(key.place, "`key` is for documents: the key of a sample is its tag");
-                }
-                if format == Some(Format::Envelope) {
-                    problems.error(samples.place, "`samples` has no place here: an envelope is passed on as it is");
-                }
-                let how = (&samples.value, config.time.as_ref(), config.status.as_ref(), config.missing);
-                Samples::compile(how, format == Some(Format::Csv), &topic, context, problems).map(Arc::new)
-            }
-        };
-        let decimal = one_byte(&csv.decimal, "decimal", b'.', problems);
-        Some(Self {
-            pattern: pattern?,
-            path: config.path.value.clone(),
-            is_tail,
-            format: format?,
-            encoding: config.encoding,
-            dialect: (format == Some(Format::Csv)).then_some(dialect),
-            columns: csv.columns.as_ref().map(|columns| columns.value.clone()),
-            skip_lines: csv.skip_lines,
-            types: FieldTypes { infer: csv.infer, decimal },
-            every: config.every.0,
-            settle: config.settle.0,
-            when_done: config.when_done,
-            move_to: config.move_to.as_ref().map(|folder| folder.value.clone()),
-            key,
-            max_record_bytes: usize::try_from(config.max_record.0).unwrap_or(usize::MAX).clamp(1, u32::MAX as usize / 4),
-            samples,
-            topic,
-            takes_topic,
-        })
-    }
-}
-
-pub(crate) fn one_byte(text: &Option<Spanned<String>>, key: &str, default: u8, problems: &mut Problems) -> u8 {
-    let Some(text) = text else { return default };
-    match text.as_bytes() {
-        [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r') => *byte,
-        _ => {
-            let place: Place = text.place;
-            problems.error(place, format!("`{key}` is one character of ASCII, not {:?}", text.value)).help("a tab is \"\\t\"");
-            default
-        }
-    }
-}
-
-/// What a file holds, as far as its name says.
-fn format_of(path: &str) -> Option<Format> {
-    let name = path.strip_suffix(".gz").unwrap_or(path);
-    match name.rsplit_once('.')?.1 {
-        "csv" | "CSV" => Some(Format::Csv),
-        "ndjson" | "jsonl" | "json" => Some(Format::Ndjson),
-        _ => None,
     }
 }
 
@@ -345,17 +67,26 @@ impl Compiled for Reader {
         Guarantee::ExactlyOnce("each file's position is kept with its data".into())
     }
 
+    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), String>> {
+        decode_again(&self.setup, late, io, batch)
+    }
+
+    fn longest(&self) -> Option<u64> {
+        Some(self.setup.max_record_bytes as u64)
+    }
+
     fn plan(&self) -> Plan {
         let setup = &self.setup;
         let format = match setup.format {
             Format::Ndjson => "ndjson",
+            Format::Json => "json",
             Format::Csv => "csv",
             Format::Envelope => "what a file sink wrote",
         };
         let how = if setup.is_tail { "tails the file through its rotations" } else { "reads each file once" };
         let mut lines = vec![format!("{how}: {format}, looks every {:?}", setup.every)];
         if let Some(samples) = &setup.samples {
-            lines.push(format!("{} tags out of each record", samples.tags().len()));
+            lines.push(samples.describe());
         }
         match (setup.when_done, &setup.move_to) {
             (WhenDone::Delete, _) => lines.push("deletes a file when it is durable".into()),
@@ -366,216 +97,11 @@ impl Compiled for Reader {
     }
 }
 
-/// Records and bytes of a batch, at most.
-const BATCH_RECORDS: usize = 4096;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Before the keys of positions that say how many rows of a file were counted and not understood.
+const COUNTED: &str = "rows/";
 
 struct FileSource {
     setup: Arc<Setup>,
-}
-
-/// One file being read.
-struct Reading {
-    setup: Arc<Setup>,
-    records: Records,
-    /// For fingerprints.
-    file: File,
-    is_whole: bool,
-    is_gzip: bool,
-    columns: Vec<String>,
-    sampler: Option<Sampler>,
-    /// A record's fields as text, used again.
-    readable: Fields,
-    /// A record as text, used again.
-    record: Vec<u8>,
-    position: Position,
-    /// Something in it that a person should look at.
-    trouble: Option<String>,
-    at_end: bool,
-}
-
-impl Reading {
-    /// `None`: its header is not whole yet.
-    fn open(setup: Arc<Setup>, work: Work) -> io::Result<Option<Self>> {
-        let Work { file, position, is_whole, is_gzip, .. } = work;
-        let mut start = (position.offset, position.line);
-        let records = |dialect, start| Records::open(file.try_clone()?, is_gzip, dialect, setup.max_record_bytes, is_whole, start);
-        let mut columns = setup.columns.clone().unwrap_or_default();
-        if setup.dialect.is_some() && (setup.skip_lines > 0 || setup.columns.is_none()) {
-            let mut top = records(None, (0, 0))?;
-            for _ in 0..setup.skip_lines {
-                if top.next_record()?.is_none() {
-                    return Ok(None);
-                }
-            }
-            let mut top = records(setup.dialect, (top.offset, top.line))?;
-            if setup.columns.is_none() {
-                if !matches!(top.next_record()?, Some(Cut::Record(_))) {
-                    return Ok(None);
-                }
-                columns = header(&top.fields, setup.encoding).map_err(io::Error::other)?;
-            }
-            if start.0 < top.offset {
-                start = (top.offset, top.line);
-            }
-        }
-        let records = records(setup.dialect, start)?;
-        let sampler = setup.samples.as_ref().map(|samples| Sampler::new(samples, &columns)).transpose().map_err(io::Error::other)?;
-        let (readable, record, trouble) = (Fields::default(), Vec::new(), None);
-        Ok(Some(Self { setup, records, file, is_whole, is_gzip, columns, sampler, readable, record, position, trouble, at_end: false }))
-    }
-
-    /// Fills the batch with what comes next. Returns whether the position moved.
-    fn fill(&mut self, declared: &mut Declared, batch: &mut Batch) -> bool {
-        while batch.len() < BATCH_RECORDS && batch.heap.len() < BATCH_BYTES {
-            let line = self.records.line + 1;
-            let mut reject = None;
-            match self.records.next_record() {
-                Ok(None) => {
-                    self.at_end = true;
-                    break;
-                }
-                Ok(Some(Cut::Record(record))) => {
-                    if record.is_empty() {
-                        continue;
-                    }
-                    let payload = batch.push_bytes(record);
-                    if let Err(reason) = self.push(payload, declared, batch) {
-                        reject = Some((payload, reason));
-                    }
-                }
-                Ok(Some(Cut::TooLong(shown))) => {
-                    let payload = batch.push_bytes(shown);
-                    let reason = format!("longer than {} bytes, these are its first; raise `max_record`", self.setup.max_record_bytes);
-                    reject = Some((payload, reason));
-                }
-                Ok(Some(Cut::OpenQuote(record))) => {
-                    let payload = batch.push_bytes(record);
-                    reject = Some((payload, "a quote is opened and never closed".into()));
-                }
-                Err(error) => {
-                    self.at_end = true;
-                    let what = format!("cannot read {} beyond line {}: {error}", self.position.path.display(), self.records.line);
-                    // Compressed files arrive in pieces: an end too soon is none while the file may grow.
-                    if self.is_whole || error.kind() != io::ErrorKind::UnexpectedEof {
-                        if self.is_gzip && self.is_whole {
-                            let payload = batch.push_bytes(b"");
-                            reject = Some((payload, format!("{what}; what follows is lost, fetch the file again")));
-                        }
-                        self.trouble = Some(what);
-                    }
-                }
-            }
-            if let Some((payload, reason)) = reject {
-                self.reject(line, payload, &reason, batch);
-            }
-            if self.at_end {
-                break;
-            }
-        }
-        self.moved()
-    }
-
-    /// Takes the position of what is read. Returns whether it is another.
-    fn moved(&mut self) -> bool {
-        let done = self.at_end && self.is_whole && !self.setup.is_tail;
-        if self.records.offset == self.position.offset && done == self.position.done {
-            return false;
-        }
-        self.position.offset = self.records.offset;
-        self.position.line = self.records.line;
-        self.position.done = done;
-        if let Ok(metadata) = self.file.metadata() {
-            self.position.changed = metadata.mtime();
-            let read = if self.is_gzip { metadata.size() } else { self.records.offset };
-            if let Err(error) = self.position.fingerprint(&self.file, read) {
-                self.trouble = Some(format!("cannot read {} again: {error}", self.position.path.display()));
-            }
-        }
-        true
-    }
-
-    /// One record into the batch. `payload` is the record as it came.
-    fn push(&mut self, payload: Span, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
-        let setup = &self.setup;
-        if let Some(sampler) = &mut self.sampler {
-            if setup.format == Format::Csv {
-                let fields = &self.records.fields;
-                if fields.is_blank() {
-                    return Ok(());
-                }
-                content::check_width(&self.columns, fields)?;
-                content::readable(fields, setup.encoding, setup.types.decimal, &mut self.readable)?;
-                return sampler.row(&self.readable, &self.position.path, declared, batch);
-            }
-            self.record.clear();
-            self.record.extend_from_slice(setup.encoding.decode(batch.bytes_of(payload))?.trim().as_bytes());
-            return if self.record.is_empty() { Ok(()) } else { sampler.json(&self.record, declared, batch) };
-        }
-        match setup.format {
-            Format::Envelope => {
-                let line = batch.bytes_of(payload).to_vec();
-                content::push_envelope(&line, setup.takes_topic, batch)
-            }
-            Format::Ndjson => {
-                let text = setup.encoding.decode(batch.bytes_of(payload))?;
-                let trimmed = text.trim();
-                if trimmed.is_empty() {
-                    return Ok(());
-                }
-                content::check_json(trimmed)?;
-                let json = if let std::borrow::Cow::Borrowed(_) = text {
-                    let skipped = (text.len() - text.trim_start().len()) as u32;
-                    Span { start: payload.start + skipped, len: trimmed.len() as u32 }
-                } else {
-                    let decoded = trimmed.to_owned();
-                    batch.push_bytes(decoded.as_bytes())
-                };
-                self.push_document(json, batch)
-            }
-            Format::Csv => {
-                if self.records.fields.is_blank() {
-                    return Ok(());
-                }
-                let start = batch.heap.len();
-                content::write_object(&self.columns, &self.records.fields, setup.encoding, setup.types, &mut batch.heap)?;
-                let json = batch.span_from(start);
-                self.push_document(json, batch)
-            }
-        }
-    }
-
-    fn push_document(&self, json: Span, batch: &mut Batch) -> Result<(), String> {
-        let key = match &self.setup.key {
-            None => Span::EMPTY,
-            Some(template) => {
-                let mut key = Vec::new();
-                content::write_key(template, batch.bytes_of(json), &Origin { path: &self.position.path }, &mut key)?;
-                batch.push_bytes(&key)
-            }
-        };
-        let time = batch.read_time;
-        batch.docs.push(Doc { route: RouteId(0), time, key, headers: Span::EMPTY, payload: Some(json), topic: Span::EMPTY });
-        Ok(())
-    }
-
-    fn reject(&self, line: u64, payload: Span, reason: &str, batch: &mut Batch) {
-        let path = self.position.path.to_string_lossy();
-        let number = line.to_string();
-        let headers = batch.push_headers([("millrace.file", Some(path.as_bytes())), ("millrace.line", Some(number.as_bytes()))]);
-        let reason = format!("cannot read line {line} of {path}: {reason}");
-        batch.rejects.push(Reject { route: RouteId(0), key: Span::EMPTY, headers, payload, reason });
-    }
-}
-
-/// The names of the columns: an empty one is called after its number.
-fn header(fields: &Fields, encoding: Encoding) -> Result<Vec<String>, String> {
-    let name = |(index, field): (usize, &[u8])| {
-        let name = encoding.decode(field).map_err(|error| format!("its header row: {error}"))?;
-        let name = name.trim();
-        Ok(if name.is_empty() { format!("column_{}", index + 1) } else { name.to_owned() })
-    };
-    fields.iter().enumerate().map(name).collect()
 }
 
 /// A file that is whole and read, to be finished when it is durable.
@@ -595,6 +121,16 @@ impl Source for FileSource {
         let mut watch = Watch::new(setup.pattern.clone(), setup.is_tail, setup.settle, positions);
         let finishes = setup.when_done != WhenDone::Keep;
         let mut finished: BTreeMap<FileId, Finished> = BTreeMap::new();
+        // Rows of files that cannot be understood, counted once.
+        let counted = io
+            .positions(COUNTED)
+            .into_iter()
+            .filter_map(|(key, value)| Some((FileId::from_key(&key[COUNTED.len()..])?, std::str::from_utf8(&value).ok()?.parse().ok()?)));
+        let mut counted: BTreeMap<FileId, u64> = counted.collect();
+        // Read, but not wholly understood: they stay where they are, and the status says so as long as they do.
+        let mut kept: BTreeMap<FileId, (PathBuf, String)> = BTreeMap::new();
+        // All records of the last file that had any became dead letters.
+        let mut all_dead: Option<String> = None;
         let mut said = None;
         let mut spare: Option<Batch> = None;
         let stopping = io.stopping();
@@ -606,12 +142,16 @@ impl Source for FileSource {
                 (watch, scan)
             })
             .await?;
-            let mut trouble = scan.trouble;
+            // Of files that are understood now, or gone, nothing is counted any more.
+            let listed: BTreeSet<FileId> = scan.tasks.iter().map(Task::id).collect();
+            let mut understood: BTreeSet<FileId> =
+                if scan.trouble.is_some() { BTreeSet::new() } else { counted.keys().filter(|id| !listed.contains(id)).copied().collect() };
+            let mut troubles: Vec<String> = scan.trouble.into_iter().collect();
+            if scan.lost > 0 {
+                io.lost(Loss::Other("file_rotated_away"), scan.lost);
+            }
             for task in scan.tasks {
-                let id = match &task {
-                    Task::Read { id, .. } | Task::Finish { id, .. } => *id,
-                    Task::Rest(work) => work.id,
-                };
+                let id = task.id();
                 if let Task::Finish { path, .. } = task {
                     finished.entry(id).or_insert(Finished { ack: AckId(0), id, path });
                     continue;
@@ -626,12 +166,26 @@ impl Source for FileSource {
                     .await?
                 };
                 let mut reading = match opened {
-                    Ok(Some(reading)) => reading,
+                    Ok(Some(reading)) => {
+                        understood.insert(id);
+                        reading
+                    }
                     // Not whole yet, or another file by now: the next look sees.
                     Ok(None) => continue,
-                    Err(error) => {
+                    Err(unread) => {
                         watch.try_again(id);
-                        trouble = Some(error);
+                        troubles.push(unread.why);
+                        if let Some(rows) = unread.rows {
+                            let counted = counted.entry(id).or_default();
+                            let more = rows.saturating_sub(*counted);
+                            *counted += more;
+                            if more > 0 {
+                                io.dropped(Loss::Other("file_not_understood"), more);
+                                // The counts go with the position that says which rows they are of.
+                                let batch = io.batch().await;
+                                io.send(batch, &[(&format!("{COUNTED}{}", id.key()), counted.to_string().as_bytes())]).await;
+                            }
+                        }
                         continue;
                     }
                 };
@@ -655,29 +209,49 @@ impl Source for FileSource {
                         spare = Some(batch);
                         continue;
                     }
+                    if let Some(what) = reading.trouble.as_ref().filter(|_| reading.position.kept) {
+                        kept.insert(id, (reading.position.path.clone(), what.clone()));
+                    }
                     let ack = io.send(batch, &[(&id.key(), &reading.position.encode())]).await;
                     watch.read_up_to(id, reading.position.clone());
-                    if reading.position.done && finishes {
+                    if reading.position.done && finishes && !reading.position.kept {
                         finished.insert(id, Finished { ack, id, path: reading.position.path.clone() });
                     }
                 }
-                if reading.trouble.is_some() {
-                    trouble = reading.trouble;
+                if reading.read > 0 {
+                    let is_all = reading.dead == reading.read && reading.read >= DEAD_IN_A_ROW;
+                    all_dead = reading.trouble.clone().filter(|_| is_all);
+                }
+                if let Some(trouble) = reading.trouble {
+                    if !reading.position.kept {
+                        troubles.push(trouble);
+                    }
                     if !reading.position.done {
                         watch.try_again(id);
                     }
                 }
             }
+            for id in understood.into_iter().filter(|id| counted.remove(id).is_some()).collect::<Vec<_>>() {
+                forget(&io, &format!("{COUNTED}{}", id.key())).await;
+            }
             for id in scan.forgotten {
                 watch.forget(id);
+                let key = id.key();
                 tokio::select! {
                     biased;
                     () = &mut stopping => return Ok(()),
-                    () = forget(&io, id) => {}
+                    () = forget(&io, &key) => {}
                 }
             }
 
-            let status = trouble.map_or(Status::Running, Status::Degraded);
+            kept.retain(|_, (path, _)| path.exists());
+            troubles.extend(all_dead.iter().filter(|what| !troubles.contains(what)).cloned().collect::<Vec<_>>());
+            troubles.extend(kept.values().map(|(_, what)| what.clone()));
+            let status = match troubles.len() {
+                0 => Status::Running,
+                1..=3 => Status::Degraded(troubles.join("; ")),
+                count => Status::Degraded(format!("{} (and {} more)", troubles[..3].join("; "), count - 3)),
+            };
             if said.as_ref() != Some(&status) {
                 io.status("", status.clone());
                 said = Some(status);
@@ -707,10 +281,11 @@ impl Source for FileSource {
                         continue;
                     }
                     watch.forget(file.id);
+                    let key = file.id.key();
                     tokio::select! {
                         biased;
                         () = &mut stopping => return Ok(()),
-                        () = forget(&io, file.id) => {}
+                        () = forget(&io, &key) => {}
                     }
                 }
             }
@@ -718,22 +293,45 @@ impl Source for FileSource {
     }
 }
 
-fn open(watch: &mut Watch, setup: Arc<Setup>, task: Task) -> Result<Option<Reading>, String> {
+/// Why a file is not read, and how many rows there are in it, where it cannot be understood.
+struct Unread {
+    why: String,
+    rows: Option<u64>,
+}
+
+fn open(watch: &mut Watch, setup: Arc<Setup>, task: Task) -> Result<Option<Reading>, Unread> {
     let (path, work) = match task {
-        Task::Read { id, path, is_whole } => {
-            let work = watch.open(id, &path, is_whole);
+        Task::Read { id, path, is_whole, is_final } => {
+            let work = watch.open(id, &path, (is_whole, is_final));
             (path, work)
         }
         Task::Rest(work) => (work.position.path.clone(), Ok(Some(work))),
         Task::Finish { .. } => return Ok(None),
     };
-    let opened = work.and_then(|work| work.map_or(Ok(None), |work| Reading::open(setup, work)));
-    opened.map_err(|error| format!("cannot read {}: {error}", path.display()))
+    let unread = |error: &NotRead, rows| Unread { why: format!("cannot read {}: {error}", path.display()), rows };
+    let work = match work {
+        Ok(Some(work)) => work,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(unread(&error.into(), None)),
+    };
+    let again = (work.file.try_clone(), work.is_gzip);
+    Reading::open(setup.clone(), work).map_err(|error| match (&error, again) {
+        (NotRead::Understood(_), (Ok(file), is_gzip)) => unread(&error, rows(&setup, &file, is_gzip).ok()),
+        _ => unread(&error, None),
+    })
 }
 
-async fn forget(io: &SourceIo, id: FileId) {
+/// How many rows there are in a file that cannot be understood.
+fn rows(setup: &Setup, file: &File, is_gzip: bool) -> io::Result<u64> {
+    let lines = rows_of(file, is_gzip, setup.encoding, setup.max_record_bytes)?;
+    let has_header = setup.format == Format::Csv && setup.columns.is_none();
+    Ok(lines.saturating_sub(setup.skip_lines + u64::from(has_header)))
+}
+
+/// Removes a position.
+async fn forget(io: &SourceIo, key: &str) {
     let batch = io.batch().await;
-    io.send(batch, &[(&id.key(), &[])]).await;
+    io.send(batch, &[(key, &[])]).await;
 }
 
 /// Deletes or moves a file that is safe in the log. Inner error: why it could not be.

@@ -5,11 +5,12 @@
 //! tail     a file is followed for ever; on rotation the old one is read to its end first, then the new one from its start:
 //!            renamed     another inode stands at the path; the old one is still open here, or is found among its siblings
 //!            truncated   the same inode shows other bytes; the rest is in the copy, found among its siblings by its fingerprints
+//!            between     what was rotated since has the rotated file's name with other digits: press.1, press-2026-11-28.ndjson.gz
 //! ```
 //!
-//! Siblings are files of the same folder whose names begin with the tailed file's name. Looking is polling: stat, no notification.
+//! Siblings are the files of the same folder, whatever their names, compressed ones too. Looking is polling: stat, no notification.
 
-use crate::position::{FileId, Position};
+use crate::position::{FileId, Position, is_gzip};
 use globset::{GlobBuilder, GlobMatcher};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -22,6 +23,10 @@ use std::time::{Duration, Instant};
 /// Positions of files that are no longer there are kept, because a folder may be unmounted for a while; the oldest beyond this go.
 const MAX_FORGOTTEN: usize = 10_000;
 const MAX_DEPTH: usize = 32;
+/// A last line without a newline waits so many times `settle`.
+const LAST_LINE: u32 = 6;
+/// So much must have been read of a file that it is known again by its bytes under any name: a header row alone is every day's.
+const TELLING_BYTES: u64 = 64;
 
 /// A path with wildcards: where to begin, and what matches.
 #[derive(Clone, Debug)]
@@ -123,6 +128,8 @@ pub struct Work {
     pub position: Position,
     /// Nothing will be appended to it.
     pub is_whole: bool,
+    /// Not even the rest of a last line without a newline.
+    pub is_final: bool,
     pub is_gzip: bool,
 }
 
@@ -133,6 +140,7 @@ pub enum Task {
         id: FileId,
         path: PathBuf,
         is_whole: bool,
+        is_final: bool,
     },
     /// Rotated away, perhaps deleted: only this handle has it.
     Rest(Work),
@@ -143,6 +151,15 @@ pub enum Task {
     },
 }
 
+impl Task {
+    pub fn id(&self) -> FileId {
+        match self {
+            Self::Read { id, .. } | Self::Finish { id, .. } => *id,
+            Self::Rest(work) => work.id,
+        }
+    }
+}
+
 /// What a look at the files found.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -151,6 +168,8 @@ pub struct Scan {
     pub forgotten: Vec<FileId>,
     /// What hinders, for the connector's status.
     pub trouble: Option<String>,
+    /// Files that were rotated away and not found again.
+    pub lost: u64,
 }
 
 #[derive(Debug)]
@@ -218,10 +237,11 @@ impl Watch {
             };
             self.looks.insert(id, (look, since));
             let is_whole = now.duration_since(since) >= self.settle;
+            let is_final = now.duration_since(since) >= self.settle * LAST_LINE;
             let is_done = self.positions.get(&id).is_some_and(|position| position.is_done(path, metadata));
             if !is_done && (is_new || is_whole) {
-                scan.tasks.push(Task::Read { id, path: path.clone(), is_whole });
-            } else if is_done && finishes {
+                scan.tasks.push(Task::Read { id, path: path.clone(), is_whole, is_final });
+            } else if is_done && finishes && self.positions.get(&id).is_none_or(|position| !position.kept) {
                 scan.tasks.push(Task::Finish { id, path: path.clone() });
             }
         }
@@ -251,7 +271,14 @@ impl Watch {
                 && self.looks.get(id).is_none_or(|(look, _)| *look != Look::of(&metadata))
             {
                 self.looks.insert(*id, (Look::of(&metadata), Instant::now()));
-                scan.tasks.push(Task::Rest(Work { id: *id, file, position: position.clone(), is_whole: false, is_gzip: false }));
+                scan.tasks.push(Task::Rest(Work {
+                    id: *id,
+                    file,
+                    position: position.clone(),
+                    is_whole: false,
+                    is_final: false,
+                    is_gzip: false,
+                }));
             }
         }
         self.forget_oldest(&there, scan);
@@ -293,7 +320,7 @@ impl Watch {
         }
         self.looks.insert(id, (look, Instant::now()));
         self.held.insert(path.into(), (id, file));
-        scan.tasks.push(Task::Read { id, path: path.into(), is_whole: false });
+        scan.tasks.push(Task::Read { id, path: path.into(), is_whole: false, is_final: false });
         Ok(())
     }
 
@@ -302,34 +329,47 @@ impl Watch {
         let (old_id, position) = old;
         let siblings = siblings(path)?;
         let shows_it = |file: &File| position.matches(file, position.offset).unwrap_or(false);
+        let holds_it = |sibling: &Sibling| {
+            File::open(&sibling.path)
+                .is_ok_and(|file| if is_gzip(&sibling.path) { position.matches_gzip(&file).unwrap_or(false) } else { shows_it(&file) })
+        };
         let by_inode = siblings.iter().find(|sibling| sibling.id == old_id && sibling.id != now);
         let found = by_inode.or_else(|| {
-            let is_copy = |sibling: &&Sibling| {
-                position.offset > 0 && sibling.id != now && File::open(&sibling.path).is_ok_and(|file| shows_it(&file))
+            // The longer the name goes on as the tailed file's does, the likelier it is its copy.
+            let may_be = |sibling: &&Sibling, is_own: bool| {
+                let is_young = sibling.changed.0 >= position.changed || is_own;
+                let is_telling = is_own && position.offset > 0 || position.offset >= TELLING_BYTES;
+                sibling.is_own == is_own && sibling.id != now && is_young && is_telling && holds_it(sibling)
             };
-            siblings.iter().find(is_copy)
+            siblings.iter().find(|sibling| may_be(sibling, true)).or_else(|| siblings.iter().find(|sibling| may_be(sibling, false)))
         });
         // The held handle is the file itself; a sibling is found by its inode, or as a copy by what it shows.
         let rest = match (held, found) {
-            (Some(file), _) if shows_it(&file) => Some(file),
-            (_, Some(sibling)) => File::open(&sibling.path).ok().filter(shows_it),
+            (Some(file), _) if shows_it(&file) => Some((file, false)),
+            (_, Some(sibling)) if holds_it(sibling) => File::open(&sibling.path).ok().map(|file| (file, is_gzip(&sibling.path))),
             _ => None,
         };
         match rest {
-            Some(file) => {
-                scan.tasks.push(Task::Rest(Work { id: old_id, file, position: position.clone(), is_whole: true, is_gzip: false }));
+            Some((file, is_gzip)) => {
+                let work = Work { id: old_id, file, position: position.clone(), is_whole: true, is_final: true, is_gzip };
+                scan.tasks.push(Task::Rest(work));
                 if let Some(old) = found {
-                    let is_between = |other: &&Sibling| other.changed >= old.changed && other.id != old.id && other.id != now;
+                    let is_between = |other: &&Sibling| {
+                        let is_of_same_kind = other.is_own || pattern(&other.path) == pattern(&old.path);
+                        is_of_same_kind && other.changed >= old.changed && other.id != old.id && other.id != now
+                    };
                     for sibling in siblings.iter().filter(is_between) {
-                        if !self.positions.contains_key(&sibling.id) && !is_gzip(&sibling.path) {
-                            scan.tasks.push(Task::Read { id: sibling.id, path: sibling.path.clone(), is_whole: true });
+                        if !self.positions.contains_key(&sibling.id) {
+                            let path = sibling.path.clone();
+                            scan.tasks.push(Task::Read { id: sibling.id, path, is_whole: true, is_final: true });
                         }
                     }
                 }
             }
             None => {
-                // Nothing says whether anything was left in it, so nothing can be counted.
-                tracing::warn!(path = %path.display(), line = position.line, "the file was rotated away and is not found; what it held beyond this line was not read");
+                // Nothing says how much was left in it: the file is counted as one.
+                scan.lost += 1;
+                tracing::error!(path = %path.display(), line = position.line, "the file was rotated away and is not found in its folder; what it held beyond this line is lost");
             }
         }
         if old_id != now {
@@ -339,14 +379,17 @@ impl Watch {
     }
 
     /// Opens a file to be read. `None`: it is another one by now, the next look finds it.
-    pub fn open(&mut self, id: FileId, path: &Path, is_whole: bool) -> io::Result<Option<Work>> {
+    pub fn open(&mut self, id: FileId, path: &Path, (is_whole, is_final): (bool, bool)) -> io::Result<Option<Work>> {
         let file = File::open(path)?;
         if FileId::of(&file.metadata()?) != id {
             return Ok(None);
         }
         let is_gzip = is_gzip(path);
         // A compressed file does not grow by lines: its head alone tells it apart.
-        let shows = |position: &Position| position.matches(&file, if is_gzip { position.head_bytes() } else { position.offset });
+        let shows = |position: &Position| {
+            let is_translated = is_gzip || position.disk_size.is_some();
+            position.matches(&file, if is_translated { position.head_bytes() } else { position.offset })
+        };
         let mut known = match self.positions.get(&id) {
             Some(position) if shows(position)? => Some(position.clone()),
             _ => None,
@@ -364,7 +407,7 @@ impl Watch {
         let mut position = known.unwrap_or_else(|| Position::at_start(path.into()));
         position.path = path.into();
         position.done = false;
-        Ok(Some(Work { id, file, position, is_whole, is_gzip }))
+        Ok(Some(Work { id, file, position, is_whole, is_final, is_gzip }))
     }
 
     /// Keeps positions of files that are gone for a while, but not for ever.
@@ -381,8 +424,18 @@ impl Watch {
     }
 }
 
-pub fn is_gzip(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "gz")
+/// A name without what differs between rotations: its digits, and `.gz`.
+fn pattern(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut pattern = String::new();
+    for char in name.strip_suffix(".gz").unwrap_or(&name).chars() {
+        match char {
+            '0'..='9' if pattern.ends_with('0') => {}
+            '0'..='9' => pattern.push('0'),
+            char => pattern.push(char),
+        }
+    }
+    pattern
 }
 
 /// A file beside a tailed one that may once have been it.
@@ -390,21 +443,25 @@ struct Sibling {
     path: PathBuf,
     id: FileId,
     changed: (i64, i64),
+    /// Its name goes on after the tailed file's.
+    is_own: bool,
 }
 
-/// Files of the same folder whose names go on after this one's, the oldest first.
+/// Files of the same folder, hidden ones apart, the oldest first.
 fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)?.filter_map(Result::ok) {
         let other = entry.file_name();
-        if other.as_encoded_bytes().len() > name.len()
-            && other.as_encoded_bytes().starts_with(name)
+        let other = other.as_encoded_bytes();
+        if other != name
+            && !other.starts_with(b".")
             && let Ok(metadata) = entry.metadata()
             && metadata.is_file()
         {
-            found.push(Sibling { path: entry.path(), id: FileId::of(&metadata), changed: (metadata.mtime(), metadata.mtime_nsec()) });
+            let changed = (metadata.mtime(), metadata.mtime_nsec());
+            found.push(Sibling { path: entry.path(), id: FileId::of(&metadata), changed, is_own: other.starts_with(name) });
         }
     }
     found.sort_by_key(|sibling| sibling.changed);

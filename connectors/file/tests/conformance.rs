@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use millrace_contract::Compiled;
 use millrace_file::{FileSinkPlugin, FileSourcePlugin};
 use millrace_testkit::conformance::sink::{TOPIC, numbered};
-use millrace_testkit::conformance::{self, Device, SinkFixture, SourceFixture};
+use millrace_testkit::conformance::{Device, SinkFixture, SourceFixture};
 use millrace_testkit::{Received, yaml};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -77,14 +77,14 @@ impl Device for TailedFile {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_file_source_and_sink_conform() {
-    conformance::source(&Tailed).await;
-    conformance::sink(async || Archive::new("{topic}.ndjson", "lines: records")).await;
-    conformance::sink(async || Archive::new("{topic}-{date}.ndjson.gz", "lines: records, rotate: {every: 1s, size: 1KiB}")).await;
-    conformance::sink(async || Archive::new("{topic}/{partition}.csv", "lines: records, rotate: {size: 1KiB}")).await;
-    conformance::sink(async || Archive::new("{topic}.csv", "lines: samples")).await;
-}
+millrace_testkit::source_conforms!(the_file_source, Tailed);
+millrace_testkit::sink_conforms!(a_file_per_topic, Archive::new("{topic}.ndjson", "lines: records"));
+millrace_testkit::sink_conforms!(
+    a_compressed_file_per_day_and_size,
+    Archive::new("{topic}-{date}.ndjson.gz", "lines: records, rotate: {every: 1s, size: 1KiB}")
+);
+millrace_testkit::sink_conforms!(a_table_per_partition, Archive::new("{topic}/{partition}.csv", "lines: records, rotate: {size: 1KiB}"));
+millrace_testkit::sink_conforms!(a_table_of_samples, Archive::new("{topic}.csv", "lines: samples"));
 
 /// A folder that the sink writes to.
 struct Archive {

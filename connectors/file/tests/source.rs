@@ -2,8 +2,9 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use millrace_contract::{Compiled, Failure, Status};
+use millrace_contract::{Compiled, Context, Failure, Late, Status};
 use millrace_file::FileSourcePlugin;
+use millrace_schemas::{Batch, RouteId};
 use millrace_testkit::{Owned, TestHost, soon, yaml};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -248,7 +249,7 @@ async fn bad_lines_become_rejects_and_the_others_arrive() {
     assert_eq!(stand.until_documents(2).await, ["1", "2"]);
     let rejects = stand.host.rejects();
     let path = stand.path("out.ndjson").display().to_string();
-    for (reject, line, what) in [(&rejects[0], 2, "not JSON"), (&rejects[1], 4, "no UTF-8"), (&rejects[2], 5, "longer than 100 bytes")] {
+    for (reject, line, what) in [(&rejects[0], 2, "not JSON"), (&rejects[1], 4, "not UTF-8"), (&rejects[2], 5, "longer than 100 bytes")] {
         assert!(
             reject.reason.starts_with(&format!("cannot read line {line} of {path}: ")) && reject.reason.contains(what),
             "{}",
@@ -393,4 +394,172 @@ async fn a_file_without_its_time_column_is_left_unread_and_says_why() {
     let says = |host: &TestHost| matches!(host.status(""), Some(Status::Degraded(why)) if why.contains("a.csv: no column `when`; there are torque, time"));
     stand.host.until("the status names the file and its columns", says).await;
     stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_which_no_column_is_known_is_neither_read_nor_deleted() {
+    let mut stand = Stand::new("*.csv", "settle: 10ms, when_done: delete, samples: {v: v, w: w}");
+    stand.write("a.csv", format!("t;v\n{}", "1;2\n".repeat(1000)));
+    stand.write("b.csv", "v,x\n1,2\n");
+    stand.write("c.csv", "v,w\n3,4\n");
+    stand.start();
+    stand.host.until("the file that has all columns is deleted", |_| !stand.path("c.csv").exists()).await;
+    let says = |part: &str| stand.host.statuses("").iter().any(|status| matches!(status, Status::Degraded(why) if why.contains(part)));
+    stand
+        .host
+        .until("the status names the columns that are there", |_| {
+            says("a.csv: no column `v`, `w`; there are t;v; is `csv.delimiter` right?")
+        })
+        .await;
+    stand.host.until("every row of it counts", |host| host.dropped("file_not_understood") > 0).await;
+    stand.host.until("and the column that is not", |_| says("b.csv: no column `w`; there are v, x")).await;
+    let samples: Vec<_> = stand.host.samples().into_iter().map(|sample| (sample.tag, sample.value)).collect();
+    assert_eq!(samples.iter().filter(|(_, value)| *value == Owned::Int(1)).count(), 1, "{samples:?}");
+    stand.stop().await;
+    stand.start();
+    stand.write("d.csv", "v,w\n5,6\n");
+    stand.host.until("the next file is read", |host| host.samples().iter().any(|sample| sample.value == Owned::Int(6))).await;
+    assert!(stand.path("a.csv").exists() && stand.path("b.csv").exists(), "neither is deleted, after a restart either");
+    assert_eq!(stand.host.dropped("file_not_understood"), 1000, "each row once, over all looks and a restart");
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn an_envelope_chooses_only_the_topics_that_it_may() {
+    let line = |topic: &str| format!("{{\"topic\":\"{topic}\",\"partition\":0,\"offset\":0,\"timestamp\":0,\"value\":1}}\n");
+    let lines: String = ["millrace.cursors", "__consumer_offsets", "a topic", "machine-1", "orders"].map(line).concat();
+    for (allow, documents, last) in [("", 2, None), (", allow_topics: ['machine-*']", 1, Some("orders"))] {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context { topic: Some("{topic}".into()), ..yaml::context("stand", &[]) };
+        let keys = format!("{{path: '{}/*.ndjson', every: 5ms, settle: 5ms, format: envelope{allow}}}", folder.path().display());
+        let compiled = yaml::compile::<FileSourcePlugin>(&keys, &context).unwrap();
+        let mut stand = Stand { host: TestHost::of(&*compiled), compiled, folder, session: None };
+        stand.write("a.ndjson", &lines);
+        stand.start();
+        let reasons = stand.until_rejects(5 - documents).await;
+        assert!(reasons[0].contains("`millrace.cursors` is Kafka's or Millrace's own"), "{reasons:?}");
+        assert!(reasons[1].contains("`__consumer_offsets` is Kafka's or Millrace's own"), "{reasons:?}");
+        assert!(reasons[2].contains("` ` is not allowed in it"), "{reasons:?}");
+        assert_eq!(reasons.get(3).map(|why| why.contains("`orders` is not in `allow_topics`")), last.map(|_| true));
+        stand.until_documents(documents).await;
+        assert_eq!(stand.host.documents()[0].topic, "machine-1");
+        stand.stop().await;
+    }
+    let unused = compile("{path: '/x/*.ndjson', format: envelope, allow_topics: [a]}").err().unwrap_or_default();
+    assert!(unused.contains("`allow_topics` has no use here"), "{unused}");
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_read_leaves_the_file_and_says_so() {
+    for (content, rest, part) in [
+        ("", "", "it is empty: there is no header row"),
+        ("n,\"Temp,v\n1,2,3\n", "", "its header row opens a quote"),
+        ("a,b\n1,2\n", "csv: {skip_lines: 5}, ", "it has 2 lines, and `skip_lines` passes over 5"),
+        (&format!("{}\n1\n", "x".repeat(300)), "max_record: 100, ", "longer than `max_record`"),
+    ] {
+        let mut stand = Stand::new("*.csv", &format!("{rest}settle: 5ms, when_done: delete"));
+        stand.write("a.csv", content);
+        stand.start();
+        let says = |host: &TestHost| matches!(host.status(""), Some(Status::Degraded(why)) if why.contains(part));
+        stand.host.until(part, says).await;
+        assert!(stand.path("a.csv").exists());
+        stand.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_rotated_to_another_name_while_the_source_was_down_is_found_compressed_too() {
+    for gzip in [false, true] {
+        let mut stand = Stand::new("log.ndjson", "");
+        stand.write("log.ndjson", numbers(1000..1050));
+        stand.start();
+        stand.until_documents(50).await;
+        stand.stop().await;
+        let rotate = |from: &str, to: &str| {
+            if !gzip {
+                return fs::rename(stand.path(from), stand.path(to)).unwrap();
+            }
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&fs::read(stand.path(from)).unwrap()).unwrap();
+            fs::write(stand.path(&format!("{to}.gz")), encoder.finish().unwrap()).unwrap();
+            fs::remove_file(stand.path(from)).unwrap();
+        };
+        stand.append("log.ndjson", &numbers(1050..1060));
+        rotate("log.ndjson", "log-2026-11-27.ndjson");
+        stand.append("log.ndjson", &numbers(1060..1070));
+        rotate("log.ndjson", "log-2026-11-28.ndjson");
+        stand.append("log.ndjson", &numbers(1070..1080));
+        stand.write("other.ndjson", numbers(7000..7100));
+        stand.start();
+        assert_numbers(&stand.until_documents(80).await, 1000..1080);
+        assert_eq!(stand.host.lost("file_rotated_away"), 0);
+        stand.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_file_that_is_not_found_again_is_counted_as_lost() {
+    let mut stand = Stand::new("log.ndjson", "");
+    stand.write("log.ndjson", numbers(0..50));
+    stand.start();
+    stand.until_documents(50).await;
+    stand.stop().await;
+    fs::remove_file(stand.path("log.ndjson")).unwrap();
+    stand.write("log.ndjson", numbers(90..91));
+    stand.start();
+    stand.until_documents(51).await;
+    assert_eq!(stand.host.lost("file_rotated_away"), 1);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_last_line_without_a_newline_is_read_again_when_the_file_grows() {
+    let mut stand = Stand::new("*.csv", "settle: 5ms, samples: {v: v}, csv: {delimiter: \";\", decimal: \",\"}");
+    stand.write("a.csv", "v\n1,5\n1,12");
+    stand.start();
+    stand.host.until("the last line is taken", |host| host.samples().len() == 2).await;
+    stand.append("a.csv", "34\n2,5\n");
+    stand.host.until("and again, whole", |host| host.samples().len() == 4).await;
+    let values: Vec<_> = stand.host.samples().into_iter().map(|sample| sample.value).collect();
+    assert_eq!(values, [1.5, 1.12, 1.1234, 2.5].map(Owned::Double));
+    stand.write("b.csv", "v\n7,5");
+    stand.host.until("another file", |host| host.samples().len() == 5).await;
+    stand.append("b.csv", "\n8,5\n");
+    stand.host.until("goes on behind its newline", |host| host.samples().len() == 6).await;
+    assert_eq!(stand.host.samples()[5].value, Owned::Double(8.5));
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_dead_letters_only_degrades_the_source_until_a_good_record_comes() {
+    let mut stand = Stand::new("out.ndjson", "");
+    stand.write("out.ndjson", "oops\n".repeat(20));
+    stand.start();
+    stand.until_rejects(20).await;
+    let says = |host: &TestHost| matches!(host.status(""), Some(Status::Degraded(why)) if why.contains("every record of") && why.contains("became a dead letter"));
+    stand.host.until("the status says so", says).await;
+    stand.append("out.ndjson", "1\n");
+    stand.host.until("it runs again", |host| host.status("") == Some(Status::Running)).await;
+    stand.stop().await;
+}
+
+#[test]
+fn the_row_of_a_dead_letter_is_decoded_again_by_the_columns_of_its_file() {
+    let compiled =
+        compile("{path: '/in/*.csv', samples: {torque: {at: torque, as: double}}, time: {at: when, format: '%d.%m.%Y %H:%M'}}").unwrap();
+    let host = TestHost::of(&*compiled);
+    let again = |columns: Option<&str>| {
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let headers: Vec<_> =
+            columns.map(|columns| header("millrace.columns", columns)).into_iter().chain([header("millrace.file", "/in/a.csv")]).collect();
+        let mut batch = Batch::new();
+        let late = Late { route: RouteId(0), payload: b"7.5,21.11.2025 12:00", headers: &headers };
+        let done = compiled.decode_again(&late, &host.io(), &mut batch);
+        (done.expect("a row of a file"), batch)
+    };
+    let (done, batch) = again(Some(r#"["torque","when"]"#));
+    assert_eq!((done, batch.rows.len()), (Ok(()), 1));
+    assert_eq!((Owned::of(batch.rows[0].value, &batch.heap), batch.rows[0].time.0), (Owned::Double(7.5), 1_763_726_400_000_000));
+    let (done, batch) = again(None);
+    assert!(done.is_err_and(|why| why.contains("columns of its file are not known")) && batch.rows.is_empty());
 }

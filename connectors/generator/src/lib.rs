@@ -16,7 +16,7 @@ use millrace_contract::{Compiled, Context, Guarantee, Model, Plan, Plugin, Role,
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shape::{Recipe, Shape};
-use source::{Generator, Job};
+use source::{CompiledSource, Generator};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ impl GeneratorConfig {
         {
             problems.error(context.place, format!("documents of {} bytes are too large: at most {MAX_DOCUMENT_BYTES}", documents.size.0));
         }
-        if context.topic.is_none() && context.options.topic.is_none() {
+        if context.topic_of(&context.options).is_none() {
             problems
                 .error(context.place, format!("source `{}` has no topic", context.name))
                 .help("add `topic:`, the Kafka topic of its records");
@@ -158,17 +158,17 @@ const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A compiled generator.
 struct Load {
-    job: Arc<Job>,
+    job: Arc<CompiledSource>,
     model: Model,
     plan: Plan,
 }
 
 impl Load {
     fn new(config: GeneratorConfig, context: &Context) -> Self {
-        let topic = context.options.topic.as_deref().map(Arc::from).or_else(|| context.topic.clone()).unwrap_or_else(|| Arc::from(""));
+        let topic = context.topic_of(&context.options).unwrap_or_else(|| Arc::from(""));
         let options = Arc::new(context.options.clone());
         let tag = |name: String, kind: &str, options: &Arc<_>| TagDef {
-            path: if context.at.is_empty() { name.clone() } else { format!("{}/{name}", context.at) },
+            path: context.tag_path(&name),
             address: name,
             kind: Some(kind.to_owned()),
             topic: topic.clone(),
@@ -217,7 +217,7 @@ impl Load {
             out_of_window: share(config.faults.out_of_window),
             duplicates: share(config.faults.duplicates),
         };
-        let job = Job {
+        let job = CompiledSource {
             tags: model.tags.clone(),
             recipe,
             per_s,

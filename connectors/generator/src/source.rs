@@ -3,7 +3,8 @@
 use crate::pace::Pace;
 use crate::shape::Recipe;
 use async_trait::async_trait;
-use millrace_contract::{AckId, Command, CommandValue, Failure, Outcome, Source, SourceIo, Status, TagDef};
+use millrace_contract::{AckId, Command, CommandValue, Failure, Outcome, Source, SourceIo, Status, TagDef, TagOptions};
+use millrace_kit::fit::{Fitted, Machine, fit};
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a generator does.
 #[derive(Debug)]
-pub struct Job {
+pub struct CompiledSource {
     pub tags: Vec<TagDef>,
     pub recipe: Recipe,
     pub per_s: Option<f64>,
@@ -39,7 +40,7 @@ pub struct Job {
 }
 
 pub struct Generator {
-    job: Arc<Job>,
+    job: Arc<CompiledSource>,
 }
 
 /// What happens next in a session.
@@ -51,7 +52,7 @@ enum Next {
 }
 
 impl Generator {
-    pub fn new(job: Arc<Job>) -> Self {
+    pub fn new(job: Arc<CompiledSource>) -> Self {
         Self { job }
     }
 
@@ -77,11 +78,9 @@ impl Generator {
             command.answer.send(Outcome::Expired);
             return;
         }
-        let number = match &command.value {
-            CommandValue::Int(n) => *n as f64,
-            CommandValue::UInt(n) => *n as f64,
-            CommandValue::Double(x) => *x,
-            CommandValue::Bool(_) | CommandValue::Text(_) => {
+        let number = match fit(&command.value, Machine::F64, &TagOptions::default()) {
+            Ok(Fitted::F64(number)) if !matches!(command.value, CommandValue::Bool(_)) => number,
+            _ => {
                 command.answer.send(Outcome::Refused(format!("`setpoint` takes a number, not {:?}", command.value)));
                 return;
             }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use millrace_contract::Compiled;
 use millrace_generator::GeneratorPlugin;
-use millrace_testkit::conformance::{self, Device, SourceFixture};
+use millrace_testkit::conformance::{Device, SourceFixture};
 use millrace_testkit::{Received, yaml};
 use std::ops::Range;
 
@@ -44,7 +44,4 @@ impl Device for Counter {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_generator_conforms() {
-    conformance::source(&Counter).await;
-}
+millrace_testkit::source_conforms!(the_generator, Counter);

@@ -8,22 +8,21 @@ use crate::payload::excerpt;
 use crate::session::{Inbound, Opening, Session, Step};
 use crate::transport::Endpoint;
 use millrace_config::Secret;
-use millrace_contract::{Browse, Failure};
+use millrace_contract::found::{Entry, Shape};
+use millrace_contract::plugin::Looking;
+use millrace_contract::{Browse, Failure, Findings};
 use millrace_kit::{Login, Tls};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Watches a broker and describes what it says.
-pub fn browse(browse: Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
+pub fn browse(browse: Browse) -> Looking {
     Box::pin(watch(browse))
 }
 
-async fn watch(browse: Browse) -> Result<String, String> {
+async fn watch(browse: Browse) -> Result<Findings, String> {
     let (url, filter) = split_filter(&browse.url);
     let endpoint = Endpoint::parse(url)?;
     let filter = crate::topic::Filter::parse(filter)?;
@@ -72,7 +71,7 @@ async fn watch(browse: Browse) -> Result<String, String> {
         }
     }
     session.close(0, None).await;
-    Ok(render(&seen, url, &browse, opening.version))
+    Ok(findings(&seen, url, &browse, opening.version))
 }
 
 /// The endpoint and the filter of a URL: only ws and wss have a path of their own.
@@ -226,58 +225,57 @@ fn group<'a>(topics: Vec<(&'a str, &'a Topic)>) -> Group<'a> {
     Group { filter: filter.join("/"), topics }
 }
 
-fn render(seen: &Seen, url: &str, browse: &Browse, version: Version) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "# {} messages of {} topics in {:?}", seen.messages, seen.topics.len(), browse.watch);
+fn findings(seen: &Seen, url: &str, browse: &Browse, version: Version) -> Findings {
+    let mut found = Findings { name: "broker", ..Findings::default() };
+    found.notes.push(format!("{} messages of {} topics in {:?}", seen.messages, seen.topics.len(), browse.watch));
     if seen.is_more {
-        let _ = writeln!(
-            out,
-            "# there are more topics: only the first {} are here, raise the limit or give a filter: {url}/some/#",
-            seen.limit
-        );
+        let limit = seen.limit;
+        found.notes.push(format!("there are more topics: only the first {limit} are here, raise the limit or give a filter: {url}/some/#"));
     }
     if seen.topics.is_empty() {
-        let _ = writeln!(out, "# nothing was said: watch longer, or look whether the broker lets this user read");
-        return out;
+        found.notes.push("nothing was said: watch longer, or look whether the broker lets this user read".into());
+        return found;
     }
-    let _ = writeln!(out, "broker:\n  type: mqtt\n  endpoint: {}", quoted(url));
+    let source = &mut found.source;
+    source.push(Entry::value("endpoint", url));
     if version == Version::V4 {
-        let _ = writeln!(out, "  version: 4");
+        source.push(Entry::value("version", 4));
     }
     if let Some(user) = &browse.user {
-        let _ = writeln!(out, "  login: {{user: {}, password: \"${{env:MQTT_PASSWORD}}\"}}", quoted(user));
+        let login = vec![Entry::value("user", user.as_str()), Entry::value("password", "${env:MQTT_PASSWORD}")];
+        source.push(Entry::new("login", Shape::Inline(login)));
     }
     if let Some(ca) = &browse.ca {
-        let _ = writeln!(out, "  tls: {{ca: {}}}", quoted(ca));
+        source.push(Entry::new("tls", Shape::Inline(vec![Entry::value("ca", ca.as_str())])));
     }
-    let _ = writeln!(out, "  topic: telemetry\n  subscribe:");
-    for group in groups(seen) {
-        render_group(&group, browse.watch, &mut out);
-    }
-    render_sparkplug(seen, &mut out);
-    out
+    source.push(Entry::word("topic", "telemetry"));
+    let mut subscribe: Vec<_> = groups(seen).iter().map(|group| subscription(group, browse.watch)).collect();
+    subscribe.extend(sparkplug(seen));
+    source.push(Entry::new("subscribe", Shape::List(subscribe)));
+    found
 }
 
-fn render_group(group: &Group<'_>, watched: Duration, out: &mut String) {
+fn subscription(group: &Group<'_>, watched: Duration) -> (Option<String>, Vec<Entry>) {
     let (name, topic) = group.topics[0];
     let messages: u64 = group.topics.iter().map(|(_, topic)| topic.messages).sum();
     let rate = messages as f64 / watched.as_secs_f64().max(0.001);
-    let _ = writeln!(out, "    # {} topics, {rate:.1} messages/s, as {}: {}", group.topics.len(), one_line(name), one_line(&topic.example));
-    let filter = quoted(&group.filter);
-    let _ = match &topic.kind {
-        Kind::Number => writeln!(out, "    - {{filter: {filter}, payload: number, tag: \"{{topic}}\"}}"),
-        Kind::Text => writeln!(out, "    - {{filter: {filter}, payload: text, tag: \"{{topic}}\"}}"),
-        Kind::Document => writeln!(out, "    - {{filter: {filter}, payload: json, topic: documents, key: \"{{topic}}\"}}"),
-        Kind::Bytes => writeln!(out, "    - {{filter: {filter}, payload: bytes, topic: documents, key: \"{{topic}}\"}}"),
-        Kind::Json(_) => {
-            render_samples(group, &filter, out);
-            Ok(())
-        }
-        Kind::Sparkplug => Ok(()),
-    };
+    let remark = format!("{} topics, {rate:.1} messages/s, as {name}: {}", group.topics.len(), topic.example);
+    let mut keys = vec![Entry::value("filter", group.filter.as_str())];
+    let plain = |payload: &str, last: &[Entry]| [&[Entry::word("payload", payload)], last].concat();
+    let (tag, key) = (Entry::value("tag", "{topic}"), Entry::value("key", "{topic}"));
+    let documents = [Entry::word("topic", "documents"), key];
+    keys.extend(match &topic.kind {
+        Kind::Number => plain("number", &[tag]),
+        Kind::Text => plain("text", &[tag]),
+        Kind::Document => plain("json", &documents),
+        Kind::Bytes => plain("bytes", &documents),
+        Kind::Json(_) => samples(group),
+        Kind::Sparkplug => plain("sparkplug", &[]),
+    });
+    (Some(remark), keys)
 }
 
-fn render_samples(group: &Group<'_>, filter: &str, out: &mut String) {
+fn samples(group: &Group<'_>) -> Vec<Entry> {
     let mut fields = BTreeMap::new();
     for (_, topic) in &group.topics {
         if let Kind::Json(leaves) = &topic.kind {
@@ -288,19 +286,19 @@ fn render_samples(group: &Group<'_>, filter: &str, out: &mut String) {
             }
         }
     }
-    let _ = writeln!(out, "    - filter: {filter}\n      payload: json\n      at: \"{{topic}}\"");
+    let mut keys = vec![Entry::word("payload", "json"), Entry::value("at", "{topic}")];
     if let Some((pointer, unit)) = fields.iter().find_map(|(pointer, example)| Some((*pointer, time_unit(pointer, example)?))) {
-        let _ = match unit {
-            "" => writeln!(out, "      time: {{at: {}}}", quoted(pointer)),
-            unit => writeln!(out, "      time: {{at: {}, unit: {unit}}}", quoted(pointer)),
-        };
+        let mut time = vec![Entry::value("at", pointer)];
+        if !unit.is_empty() {
+            time.push(Entry::word("unit", unit));
+        }
+        keys.push(Entry::new("time", Shape::Inline(time)));
         fields.remove(pointer);
     }
-    let _ = writeln!(out, "      samples:");
-    for (pointer, example) in fields {
-        let name = pointer[1..].replace("~1", "%2F").replace("~0", "~");
-        let _ = writeln!(out, "        {}: {}   # {}", quoted(&name), quoted(pointer), one_line(example));
-    }
+    let sample =
+        |(pointer, example): (&str, &str)| Entry::value(pointer[1..].replace("~1", "%2F").replace("~0", "~"), pointer).remark(example);
+    keys.push(Entry::new("samples", Shape::Keys(fields.into_iter().map(sample).collect())));
+    keys
 }
 
 /// Whether a field is a time: by its name and its value. Of a text the unit is empty.
@@ -321,7 +319,7 @@ fn time_unit(pointer: &str, example: &str) -> Option<&'static str> {
     }
 }
 
-fn render_sparkplug(seen: &Seen, out: &mut String) {
+fn sparkplug(seen: &Seen) -> impl Iterator<Item = (Option<String>, Vec<Entry>)> {
     let mut sources: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (name, _) in seen.topics.iter().filter(|(_, topic)| topic.kind == Kind::Sparkplug) {
         let levels: Vec<_> = name.split('/').collect();
@@ -332,20 +330,11 @@ fn render_sparkplug(seen: &Seen, out: &mut String) {
             sources.entry(group).or_default().insert(rest.join("/"));
         }
     }
-    for (group, nodes) in sources {
-        let shown: Vec<_> = nodes.iter().take(20).map(|node| one_line(node)).collect();
-        let _ = writeln!(out, "    # Sparkplug group of {} nodes and devices: {}", nodes.len(), shown.join(", "));
-        let _ = writeln!(out, "    - {{filter: {}, payload: sparkplug}}", quoted(&format!("spBv1.0/{group}/#")));
-    }
-}
-
-/// A text as YAML that is the same text, whatever is in it.
-fn quoted(text: &str) -> String {
-    Json::String(text.to_owned()).to_string()
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    sources.into_iter().map(|(group, nodes)| {
+        let shown: Vec<_> = nodes.iter().take(20).map(String::as_str).collect();
+        let remark = format!("Sparkplug group of {} nodes and devices: {}", nodes.len(), shown.join(", "));
+        (Some(remark), vec![Entry::value("filter", format!("spBv1.0/{group}/#")), Entry::word("payload", "sparkplug")])
+    })
 }
 
 #[cfg(test)]
@@ -370,7 +359,7 @@ mod tests {
             limit: seen.limit,
             ..Browse::default()
         };
-        render(seen, "mqtt://broker", &browse, Version::V5)
+        findings(seen, "mqtt://broker", &browse, Version::V5).yaml("mqtt")
     }
 
     #[test]
@@ -386,27 +375,28 @@ mod tests {
             ("list", "[1,2]"),
         ]));
         let expected = r##"# 8 messages of 8 topics in 10s
-broker:
-  type: mqtt
-  endpoint: "mqtt://broker"
-  topic: telemetry
-  subscribe:
-    # 2 topics, 0.2 messages/s, as f/a/value: 1
-    - {filter: "f/+/value", payload: number, tag: "{topic}"}
-    # 1 topics, 0.1 messages/s, as car/7/t: {"ts":1750000000123,"v":{"kmh":81.5},"a/b":1}
-    - filter: "car/7/t"
-      payload: json
-      at: "{topic}"
-      time: {at: "/ts", unit: ms}
-      samples:
-        "a%2Fb": "/a~1b"   # 1
-        "v/kmh": "/v/kmh"   # 81.5
-    # 1 topics, 0.1 messages/s, as list: [1,2]
-    - {filter: "list", payload: json, topic: documents, key: "{topic}"}
-    # 2 topics, 0.2 messages/s, as f/a/state: on
-    - {filter: "f/+/state", payload: text, tag: "{topic}"}
-    # Sparkplug group of 2 nodes and devices: edge, edge/dev
-    - {filter: "spBv1.0/pack/#", payload: sparkplug}
+sources:
+  broker:
+    type: mqtt
+    endpoint: "mqtt://broker"
+    topic: telemetry
+    subscribe:
+      # 2 topics, 0.2 messages/s, as f/a/value: 1
+      - {filter: "f/+/value", payload: number, tag: "{topic}"}
+      # 1 topics, 0.1 messages/s, as car/7/t: {"ts":1750000000123,"v":{"kmh":81.5},"a/b":1}
+      - filter: "car/7/t"
+        payload: json
+        at: "{topic}"
+        time: {at: "/ts", unit: ms}
+        samples:
+          "a%2Fb": "/a~1b"   # 1
+          v/kmh: "/v/kmh"   # 81.5
+      # 1 topics, 0.1 messages/s, as list: [1,2]
+      - {filter: "list", payload: json, topic: documents, key: "{topic}"}
+      # 2 topics, 0.2 messages/s, as f/a/state: on
+      - {filter: "f/+/state", payload: text, tag: "{topic}"}
+      # Sparkplug group of 2 nodes and devices: edge, edge/dev
+      - {filter: "spBv1.0/pack/#", payload: sparkplug}
 "##;
         assert_eq!(text, expected);
     }

@@ -1,24 +1,21 @@
-//! From a message to rows, documents and rejects: which subscriptions want it, and what each makes of it.
+//! A subscription, and what it makes of one message: tag paths, Kafka topics and keys, documents, dead letters.
 //!
-//! ```text
-//! topic ──> what was found out about it the first time (tags declared, keys and Kafka topics rendered) ──> batch
-//! ```
-//!
-//! What is known of a topic takes about a hundred bytes beside its name. Topics with tags are remembered up to `max_tags`, then new ones are
-//! refused with a reason; topics of documents are forgotten when there are too many, and found out again.
+//! A level of a topic that is empty (`/a`, `a//b`) is left out of a tag's path.
 
+use crate::command::Rule;
 use crate::packet::{self, Property, Publish, Qos};
-use crate::payload::{self, Check, Decode, Document, Missing, Sample, Samples, Single};
-use crate::sparkplug::{self, Host, Outgoing};
-use crate::topic::{Filter, Template, Variable, push_level};
-use millrace_contract::{SourceIo, Status, TagDef, TagOptions};
-use millrace_kit::extract::Extracted;
-use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, RouteId, Row, Span, StatusCode, TagId, TimeSource, Value};
-use std::collections::HashMap;
+use crate::payload::{Check, Decode, Document, Packing};
+use crate::topic::{Filter, TOPIC};
+use millrace_contract::{Late, SourceIo};
+use millrace_kit::extract::{Extracted, Item, Name, mend};
+use millrace_kit::records::Variable;
+use millrace_kit::template::push_level;
+use millrace_kit::topics::check_name;
+use millrace_kit::{AllowedTopics, Template};
+use millrace_schemas::{Batch, Doc, Origin, Reject, RouteId, Span, Value};
 use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// One subscription, compiled.
 #[derive(Clone, Debug)]
@@ -31,340 +28,46 @@ pub struct Route {
     pub subscription_id: u32,
     /// The Kafka topic of documents and of single values.
     pub topic: Template<Variable>,
+    /// What is between the bytes of a message and its payload.
+    pub packing: Packing,
+    /// Which names of Kafka topics a message may choose.
+    pub allowed: Arc<AllowedTopics>,
     pub decode: Decode,
+    /// How its tags are commanded, where that is said.
+    pub command: Option<Arc<Rule>>,
 }
 
-/// How many topics of documents are remembered.
-const DOCUMENT_TOPICS: usize = 100_000;
-/// The longest name of a Kafka topic.
-const KAFKA_TOPIC: usize = 249;
-const NONE: u32 = u32::MAX;
-
-/// Everything that decodes messages of one connection.
-pub struct Intake {
-    routes: Arc<[Route]>,
-    /// Topics with at least one tag, and those with documents only; both lead to the first of their targets.
-    tagged: Topics,
-    untagged: Topics,
-    /// Tags of structures' leaves, by path.
-    leaves: HashMap<Box<str>, TagId>,
-    max_tags: usize,
-    /// How many tags were declared here.
-    declared: usize,
-    pub host: Option<Host>,
-    /// What Sparkplug wants published.
-    pub outgoing: Vec<Outgoing>,
-    /// Scratch space of one message.
-    extracted: Extracted,
-    text: Vec<u8>,
-}
+/// User properties of a message that take more are no properties: it becomes a dead letter.
+const PROPERTIES_BYTES: usize = 64 * 1024;
 
 #[derive(Default)]
-struct Topics {
-    known: HashMap<Box<str>, u32>,
-    targets: Vec<Target>,
-    tags: Vec<TagId>,
-    reasons: Vec<String>,
-}
-
-/// What one route makes of one topic.
-struct Target {
-    route: u16,
-    /// The next route that wants the topic, or `NONE`.
-    next: u32,
-    found: Found,
-}
-
-enum Found {
-    /// Its tags begin here, in the order of the route's samples.
-    Tags(u32),
-    /// The Kafka topic and the key, as far as they depend on the topic alone.
-    Document(Option<Box<Rendered>>),
-    Sparkplug,
-    /// Nothing can be made of messages of this topic: the index of the reason.
-    Refused(u32),
-}
-
-#[derive(Default)]
-struct Rendered {
-    topic: Box<[u8]>,
-    key: Box<[u8]>,
+pub(crate) struct Rendered {
+    pub topic: Box<[u8]>,
+    pub key: Box<[u8]>,
 }
 
 /// Why a route can't make anything of a message: the reason of its dead letter.
-type Unfit = String;
-
-/// A tag that no message had a value for yet.
-const UNDECLARED: TagId = TagId(u32::MAX);
+pub(crate) type Unfit = String;
 
 /// A message and what is needed beside it.
-struct Taking<'a> {
-    route: &'a Route,
-    publish: &'a Publish<'a>,
-    io: &'a SourceIo,
-}
-
-impl Intake {
-    pub fn new(routes: Arc<[Route]>, max_tags: usize, host: Option<Host>) -> Self {
-        Self {
-            routes,
-            tagged: Topics::default(),
-            untagged: Topics::default(),
-            leaves: HashMap::new(),
-            max_tags,
-            declared: 0,
-            host,
-            outgoing: Vec::new(),
-            extracted: Extracted::default(),
-            text: Vec::new(),
-        }
-    }
-
-    /// Whether the batch filled so far must be sent before this message is taken.
-    pub fn ends_batch(&self, publish: &Publish<'_>) -> bool {
-        self.host.as_ref().is_some_and(|host| host.ends_batch(publish.topic))
-    }
-
-    /// Takes a message in. `oversized`: the packet's length where the payload is only its beginning.
-    ///
-    /// Shape: returns how many routes wanted it; a message nobody wants any more (its filter went from the config) leaves no record.
-    pub fn take(&mut self, publish: &Publish<'_>, oversized: Option<usize>, batch: &mut Batch, io: &SourceIo) -> usize {
-        let (is_tagged, first) = match (self.tagged.known.get(publish.topic), self.untagged.known.get(publish.topic)) {
-            (Some(first), _) => (true, *first),
-            (None, Some(first)) => (false, *first),
-            (None, None) => self.find_out(publish.topic),
-        };
-        let routes = self.routes.clone();
-        let mut taken = 0;
-        let mut at = first;
-        while at != NONE {
-            let Target { route, next, .. } = self.topics(is_tagged).targets[at as usize];
-            let route = &routes[route as usize];
-            // A broker that sends a copy for each subscription marks it; one that sends a single copy marks it with all of them.
-            let alone = at == first && next == NONE;
-            if alone || is_marked(publish, route.subscription_id) {
-                let taking = Taking { route, publish, io };
-                if let Err(reason) = self.take_for(&taking, oversized, is_tagged, at, batch) {
-                    reject(&taking, batch, reason);
-                }
-                taken += 1;
-            }
-            at = next;
-        }
-        // The host's own STATE is a subscription, but no route.
-        if let (0, Some(host)) = (taken, &mut self.host)
-            && host.filters().iter().any(|filter| filter == publish.topic)
-        {
-            let Publish { topic, payload, retain, dup, .. } = *publish;
-            let message = sparkplug::Message { topic, payload, retain, dup };
-            self.outgoing.extend(host.on_message(message, Instant::now(), batch, io));
-        }
-        taken
-    }
-
-    fn topics(&mut self, is_tagged: bool) -> &mut Topics {
-        if is_tagged { &mut self.tagged } else { &mut self.untagged }
-    }
-
-    /// Finds out which routes want a topic, and what each knows of it from the topic alone.
-    fn find_out(&mut self, topic: &str) -> (bool, u32) {
-        let routes = self.routes.clone();
-        let wanting: Vec<_> =
-            routes.iter().enumerate().filter_map(|(index, route)| Some((index, route, route.filter.captures(topic)?))).collect();
-        let has_tags = |route: &Route| matches!(route.decode, Decode::Samples(_) | Decode::Value(_));
-        let is_tagged = wanting.iter().any(|(_, route, _)| has_tags(route));
-        let refused = is_tagged && self.declared >= self.max_tags;
-        let max_tags = self.max_tags;
-        let is_remembered_as_tagged = is_tagged && !refused;
-        if !is_remembered_as_tagged && self.untagged.known.len() >= DOCUMENT_TOPICS {
-            self.untagged = Topics::default();
-        }
-        let topics = self.topics(is_remembered_as_tagged);
-        let mut first = NONE;
-        for (index, route, captures) in wanting.into_iter().rev() {
-            let found = match &route.decode {
-                Decode::Sparkplug => Found::Sparkplug,
-                _ if refused && has_tags(route) => {
-                    topics.refuse(format!("{max_tags} tags are discovered, and topic {topic} would be another; raise `max_tags`"))
-                }
-                Decode::Document(document) => match rendered(route, document, topic, &captures) {
-                    Ok(rendered) => Found::Document(rendered.map(Box::new)),
-                    Err(reason) => topics.refuse(reason),
-                },
-                Decode::Samples(samples) => topics.reserve_tags(samples.items.len()),
-                Decode::Value(_) => topics.reserve_tags(1),
-            };
-            topics.targets.push(Target { route: index as u16, next: first, found });
-            first = topics.targets.len() as u32 - 1;
-        }
-        topics.known.insert(topic.into(), first);
-        (is_remembered_as_tagged, first)
-    }
-
-    fn take_for(
-        &mut self,
-        taking: &Taking<'_>,
-        oversized: Option<usize>,
-        is_tagged: bool,
-        at: u32,
-        batch: &mut Batch,
-    ) -> Result<(), Unfit> {
-        if let Some(len) = oversized {
-            return Err(format!(
-                "the message has {len} bytes, more than `max_packet`; its first {} are here",
-                taking.publish.payload.len()
-            ));
-        }
-        let topics = if is_tagged { &self.tagged } else { &self.untagged };
-        let tags = match &topics.targets[at as usize].found {
-            Found::Refused(reason) => return Err(topics.reasons[*reason as usize].clone()),
-            Found::Document(rendered) => {
-                let Decode::Document(document) = &taking.route.decode else { return Ok(()) };
-                return take_document(taking, document, rendered.as_deref(), &mut self.extracted, &mut self.text, batch);
-            }
-            Found::Sparkplug => {
-                if let Some(host) = &mut self.host {
-                    let Publish { topic, payload, retain, dup, .. } = *taking.publish;
-                    let message = sparkplug::Message { topic, payload, retain, dup };
-                    self.outgoing.extend(host.on_message(message, Instant::now(), batch, taking.io));
-                }
-                return Ok(());
-            }
-            Found::Tags(start) => *start as usize,
-        };
-        match &taking.route.decode {
-            Decode::Value(single) => self.take_value(taking, single, tags, batch),
-            Decode::Samples(samples) => self.take_samples(taking, samples, tags, batch),
-            _ => Ok(()),
-        }
-    }
-
-    fn take_value(&mut self, taking: &Taking<'_>, single: &Single, index: usize, batch: &mut Batch) -> Result<(), Unfit> {
-        let value = payload::scalar(single.kind, taking.publish.payload, batch)?;
-        let mut tag = self.tagged.tags[index];
-        if tag == UNDECLARED {
-            let path = path(&single.path, None, taking)?;
-            tag = self.declare(taking, path, taking.publish.topic.into(), &taking.route.topic, &single.options)?;
-            self.tagged.tags[index] = tag;
-        }
-        batch.rows.push(Row {
-            time: batch.read_time,
-            server_time: Micros::NONE,
-            value,
-            tag,
-            status: StatusCode::GOOD,
-            flags: Flags::new(origin(taking.publish), TimeSource::Gateway),
-        });
-        Ok(())
-    }
-
-    fn take_samples(&mut self, taking: &Taking<'_>, samples: &Samples, start: usize, batch: &mut Batch) -> Result<(), Unfit> {
-        samples.extraction.read(taking.publish.payload, batch, &mut self.extracted)?;
-        let extracted = std::mem::take(&mut self.extracted);
-        let (time, time_source) = match extracted.time {
-            Some(stamp) => (stamp.time, TimeSource::Device),
-            None => (batch.read_time, TimeSource::Gateway),
-        };
-        let flags = Flags::new(origin(taking.publish), time_source);
-        let mut unfit = None;
-        for found in extracted.iter() {
-            if found.is_missing() && samples.missing == Missing::Skip {
-                continue;
-            }
-            let item = &samples.items[found.sample];
-            let tag = match found.leaf {
-                "" => self.sample_tag(taking, samples, item, start + found.sample),
-                leaf => self.leaf_tag(taking, samples, item, leaf),
-            };
-            match tag {
-                Ok(tag) => batch.rows.push(Row { time, server_time: Micros::NONE, value: found.value, tag, status: found.status, flags }),
-                Err(reason) => drop(unfit.get_or_insert(reason)),
-            }
-        }
-        self.extracted = extracted;
-        unfit.map_or(Ok(()), Err)
-    }
-
-    fn sample_tag(&mut self, taking: &Taking<'_>, samples: &Samples, item: &Sample, index: usize) -> Result<TagId, Unfit> {
-        let known = self.tagged.tags[index];
-        if known != UNDECLARED {
-            return Ok(known);
-        }
-        let path = path(&samples.at, Some(&item.name), taking)?;
-        let address = format!("{}#{}", taking.publish.topic, item.pointer.as_str());
-        let tag = self.declare(taking, path, address, &item.topic, &item.options)?;
-        self.tagged.tags[index] = tag;
-        Ok(tag)
-    }
-
-    /// The tag of a structure's leaf, `leaf` being its path below the sample.
-    fn leaf_tag(&mut self, taking: &Taking<'_>, samples: &Samples, item: &Sample, leaf: &str) -> Result<TagId, Unfit> {
-        let mut path = path(&samples.at, Some(&item.name), taking)?;
-        if !path.is_empty() {
-            path.push('/');
-        }
-        path.push_str(leaf);
-        if let Some(tag) = self.leaves.get(&*path) {
-            return Ok(*tag);
-        }
-        let address = format!("{}#{}/{leaf}", taking.publish.topic, item.pointer.as_str());
-        let tag = self.declare(taking, path.clone(), address, &item.topic, &item.options)?;
-        self.leaves.insert(path.into(), tag);
-        Ok(tag)
-    }
-
-    fn declare(
-        &mut self,
-        taking: &Taking<'_>,
-        path: String,
-        address: String,
-        topic: &Template<Variable>,
-        options: &Arc<TagOptions>,
-    ) -> Result<TagId, Unfit> {
-        if self.declared >= self.max_tags {
-            return Err(format!("{} tags are discovered, and {path} would be another; raise `max_tags`", self.max_tags));
-        }
-        if path.is_empty() || path.split('/').any(str::is_empty) {
-            return Err(format!("the tag path `{path}` has an empty level; change `at` or `tag` of filter `{}`", taking.route.filter));
-        }
-        let captures = taking.captures();
-        let topic = kafka_topic(topic, taking.publish.topic, &captures)?;
-        let tag = TagDef { path, address, kind: None, topic: topic.into(), part: Arc::from(""), options: options.clone() };
-        let id = taking.io.declare(tag).map_err(|clash| {
-            let reason = format!("{clash}; topic {} comes to the same path, change `at` or `tag`", taking.publish.topic);
-            taking.io.status(taking.route.filter.as_str(), Status::Degraded(reason.clone()));
-            reason
-        })?;
-        self.declared += 1;
-        Ok(id)
-    }
-}
-
-impl Topics {
-    fn refuse(&mut self, reason: String) -> Found {
-        self.reasons.push(reason);
-        Found::Refused(self.reasons.len() as u32 - 1)
-    }
-
-    fn reserve_tags(&mut self, count: usize) -> Found {
-        let start = self.tags.len() as u32;
-        self.tags.resize(self.tags.len() + count, UNDECLARED);
-        Found::Tags(start)
-    }
+pub(crate) struct Taking<'a> {
+    pub route: &'a Route,
+    pub publish: &'a Publish<'a>,
+    pub io: &'a SourceIo,
 }
 
 impl Taking<'_> {
-    fn captures(&self) -> Vec<&str> {
+    pub fn captures(&self) -> Vec<&str> {
         self.route.filter.captures(self.publish.topic).unwrap_or_default()
     }
 }
 
-fn origin(publish: &Publish<'_>) -> Origin {
+pub(crate) fn origin(publish: &Publish<'_>) -> Origin {
     if publish.retain { Origin::Initial } else { Origin::Change }
 }
 
 /// Whether the broker says that a message is for this subscription, or says nothing.
-fn is_marked(publish: &Publish<'_>, subscription_id: u32) -> bool {
+pub(crate) fn is_marked(publish: &Publish<'_>, subscription_id: u32) -> bool {
     let mut marks = publish.properties().filter_map(|property| match property {
         Property::Var(packet::SUBSCRIPTION_ID, id) => Some(id),
         _ => None,
@@ -375,16 +78,35 @@ fn is_marked(publish: &Publish<'_>, subscription_id: u32) -> bool {
     }
 }
 
-/// A tag's path: a template, and a name below it.
-fn path(template: &Template<Variable>, name: Option<&str>, taking: &Taking<'_>) -> Result<String, Unfit> {
+/// Why a message that was not kept whole is refused.
+pub(crate) fn oversize(len: usize, publish: &Publish<'_>) -> Unfit {
+    format!("the message has {len} bytes, more than `max_packet`; its first {} are here", publish.payload.len())
+}
+
+/// Takes a payload as it is, else as what small devices mean by it, document by document.
+pub(crate) fn mended(payload: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), Unfit>) -> Result<(), Unfit> {
+    let Err(reason) = take(payload) else { return Ok(()) };
+    match std::str::from_utf8(payload).ok().and_then(mend) {
+        None => Err(reason),
+        Some(documents) => documents.iter().try_for_each(|document| take(document.as_bytes())),
+    }
+}
+
+/// A tag's path: a template, and a name below it. Empty levels of a topic are left out.
+pub(crate) fn path(
+    template: &Template<Variable>,
+    name: Option<&str>,
+    taking: &Taking<'_>,
+    item: Option<&Item<'_>>,
+) -> Result<String, Unfit> {
     let captures = taking.captures();
     let mut out = Vec::new();
     template
-        .render(&mut out, |variable, out| {
+        .fill(&mut out, |variable, out| {
             match variable {
-                Variable::Topic => out.extend_from_slice(taking.publish.topic.as_bytes()),
-                Variable::Capture(n) => push_level(out, captures[*n].as_bytes()),
-                Variable::Pointer(_) => {}
+                Variable::Given(TOPIC) => out.extend_from_slice(taking.publish.topic.as_bytes()),
+                Variable::Given(n) => push_level(out, captures[n - 1].as_bytes()),
+                Variable::Name(name) => push_level(out, item.map_or("", |item| item.name(name)).as_bytes()),
             }
             Ok::<_, Infallible>(())
         })
@@ -395,46 +117,40 @@ fn path(template: &Template<Variable>, name: Option<&str>, taking: &Taking<'_>) 
         }
         out.extend_from_slice(name.as_bytes());
     }
-    String::from_utf8(out).map_err(|_| "the tag path is no UTF-8".into())
+    let path = String::from_utf8(out).map_err(|_| "the tag path is not UTF-8".to_owned())?;
+    if path.split('/').any(str::is_empty) {
+        return Ok(path.split('/').filter(|level| !level.is_empty()).collect::<Vec<_>>().join("/"));
+    }
+    Ok(path)
 }
 
 /// The name of the Kafka topic: a `/` becomes `.`.
-fn kafka_topic(template: &Template<Variable>, topic: &str, captures: &[&str]) -> Result<String, Unfit> {
+pub(crate) fn kafka_topic(template: &Template<Variable>, route: &Route, topic: &str, captures: &[&str]) -> Result<String, Unfit> {
     let mut out = Vec::new();
     template
-        .render(&mut out, |variable, out| {
+        .fill(&mut out, |variable, out| {
             let value = match variable {
-                Variable::Topic => topic,
-                Variable::Capture(n) => captures[*n],
-                Variable::Pointer(_) => "",
+                Variable::Given(TOPIC) => topic,
+                Variable::Given(n) => captures[n - 1],
+                Variable::Name(_) => "",
             };
             out.extend(value.bytes().map(|byte| if byte == b'/' { b'.' } else { byte }));
             Ok::<_, Infallible>(())
         })
         .unwrap_or_else(|never| match never {});
     let name = String::from_utf8(out).unwrap_or_default();
-    check_kafka_topic(&name).map(|()| name)
-}
-
-/// Whether Kafka takes this name of a topic. Errors: why not.
-pub fn check_kafka_topic(name: &str) -> Result<(), String> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name == "." || name == ".." {
-        Err(format!("`{name}` is no name of a Kafka topic"))
-    } else if let Some(c) = name.chars().find(|c| !c.is_ascii() || !is_allowed(*c as u8)) {
-        Err(format!("`{}` is no name of a Kafka topic: `{c}` is not allowed in it", payload::excerpt(name.as_bytes())))
-    } else if name.len() > KAFKA_TOPIC {
-        Err(format!("`{}` is no name of a Kafka topic: longer than {KAFKA_TOPIC} characters", payload::excerpt(name.as_bytes())))
-    } else {
-        Ok(())
+    match template.constant() {
+        Some(_) => check_name(&name)?,
+        None => route.allowed.check(&name)?,
     }
+    Ok(name)
 }
 
 /// What of a document's Kafka topic and key depends on the MQTT topic; `None` where neither does.
-fn rendered(route: &Route, document: &Document, topic: &str, captures: &[&str]) -> Result<Option<Rendered>, Unfit> {
+pub(crate) fn rendered(route: &Route, document: &Document, topic: &str, captures: &[&str]) -> Result<Option<Rendered>, Unfit> {
     let kafka = match route.topic.constant() {
         Some(_) => String::new(),
-        None => kafka_topic(&route.topic, topic, captures)?,
+        None => kafka_topic(&route.topic, route, topic, captures)?,
     };
     let mut key = Vec::new();
     if let Some(template) = document.key.as_ref().filter(|template| !document.key_in_payload && template.constant().is_none()) {
@@ -445,7 +161,7 @@ fn rendered(route: &Route, document: &Document, topic: &str, captures: &[&str]) 
 }
 
 /// Appends a key. `pointers` are what the key's JSON pointers found, in their order, with the heap their texts lie in.
-fn render_key(
+pub(crate) fn render_key(
     template: &Template<Variable>,
     topic: &str,
     captures: &[&str],
@@ -453,11 +169,12 @@ fn render_key(
     out: &mut Vec<u8>,
 ) -> Result<(), Unfit> {
     let mut found = pointers.iter().flat_map(|(extracted, _)| extracted.iter());
-    template.render(out, |variable, out| {
+    template.fill(out, |variable, out| {
         match variable {
-            Variable::Topic => out.extend_from_slice(topic.as_bytes()),
-            Variable::Capture(n) => out.extend_from_slice(captures[*n].as_bytes()),
-            Variable::Pointer(pointer) => match (found.next().map(|found| found.value), pointers) {
+            Variable::Given(TOPIC) => out.extend_from_slice(topic.as_bytes()),
+            Variable::Given(n) => out.extend_from_slice(captures[n - 1].as_bytes()),
+            Variable::Name(Name::Key) => {}
+            Variable::Name(Name::Pointer(pointer)) => match (found.next().map(|found| found.value), pointers) {
                 (Some(Value::Text(span)), Some((_, heap))) => out.extend_from_slice(span.of(heap)),
                 (Some(Value::Int(int)), _) => drop(write!(out, "{int}")),
                 (Some(Value::UInt(uint)), _) => drop(write!(out, "{uint}")),
@@ -471,7 +188,7 @@ fn render_key(
     })
 }
 
-fn take_document(
+pub(crate) fn take_document(
     taking: &Taking<'_>,
     document: &Document,
     rendered: Option<&Rendered>,
@@ -484,13 +201,23 @@ fn take_document(
     // An empty payload is how MQTT clears a retained message: with a key it deletes here, too.
     let is_tombstone =
         publish.payload.is_empty() && matches!(document.check, Check::Json(_)) && document.key.is_some() && !document.key_in_payload;
+    if publish.property_bytes().len() > PROPERTIES_BYTES {
+        return Err(format!("the properties take {} bytes, more than {PROPERTIES_BYTES}", publish.property_bytes().len()));
+    }
     match &document.check {
         Check::Json(extraction) if !is_tombstone => {
-            extraction.read(publish.payload, batch, extracted)?;
+            if let Err(reason) = extraction.read(publish.payload, batch, extracted) {
+                let documents = std::str::from_utf8(publish.payload).ok().and_then(mend).ok_or(reason)?;
+                return documents.iter().try_for_each(|text| {
+                    extraction.read(text.as_bytes(), batch, extracted)?;
+                    let part = publish.with_payload(text.as_bytes());
+                    take_document(&Taking { publish: &part, ..*taking }, document, rendered, extracted, key, batch)
+                });
+            }
             time = extracted.time.map_or(time, |stamp| stamp.time);
         }
         Check::Text if std::str::from_utf8(publish.payload).is_err() => {
-            return Err("the payload is no UTF-8 text; declare `payload: bytes`".into());
+            return Err("the payload is not UTF-8 text; declare its `encoding`, or `payload: bytes`".into());
         }
         Check::Json(_) | Check::Text | Check::Nothing => {}
     }
@@ -503,30 +230,38 @@ fn take_document(
         (Some(_), Some(rendered)) => key.extend_from_slice(&rendered.key),
         _ => {}
     }
+    if key.len() > PROPERTIES_BYTES {
+        return Err(format!("the key has {} bytes, more than {PROPERTIES_BYTES}", key.len()));
+    }
     let key = batch.push_bytes(key);
     let topic = match rendered {
         Some(rendered) if !rendered.topic.is_empty() => batch.push_bytes(&rendered.topic),
         _ => Span::EMPTY,
     };
-    let headers = push_headers(publish, batch);
+    let headers = push_headers(publish, false, batch);
     let payload = (!is_tombstone).then(|| batch.push_bytes(publish.payload));
     batch.docs.push(Doc { route: route.id, time, key, headers, payload, topic });
     Ok(())
 }
 
-/// The topic, the flags and the properties of a message as headers: its user properties under their own names.
-fn push_headers(publish: &Publish<'_>, batch: &mut Batch) -> Span {
+/// The topic, the flags and the properties of a message as headers. Its user properties go under their own names, but those that are Millrace's,
+/// Kafka Connect's or this connector's: they go under `mqtt.user.NAME`, so that no device can speak for either.
+pub(crate) fn push_headers(publish: &Publish<'_>, is_partly: bool, batch: &mut Batch) -> Span {
     let start = batch.heap.len();
     batch.push_header("mqtt.topic", Some(publish.topic.as_bytes()));
+    if is_partly {
+        batch.push_header(Late::PARTLY, Some(b"true"));
+    }
     if publish.retain {
         batch.push_header("mqtt.retain", Some(b"true"));
     }
     if publish.dup {
         batch.push_header("mqtt.dup", Some(b"true"));
     }
-    if publish.has_properties() {
+    if publish.has_properties() && publish.property_bytes().len() <= PROPERTIES_BYTES {
         for property in publish.properties() {
             match property {
+                Property::User(key, value) if is_ours(key) => batch.push_header(&format!("mqtt.user.{key}"), Some(value.as_bytes())),
                 Property::User(key, value) => batch.push_header(key, Some(value.as_bytes())),
                 Property::Text(packet::CONTENT_TYPE, text) => batch.push_header("content-type", Some(text.as_bytes())),
                 Property::Text(packet::RESPONSE_TOPIC, text) => batch.push_header("mqtt.response-topic", Some(text.as_bytes())),
@@ -544,8 +279,15 @@ fn push_headers(publish: &Publish<'_>, batch: &mut Batch) -> Span {
     batch.span_from(start)
 }
 
-fn reject(taking: &Taking<'_>, batch: &mut Batch, reason: Unfit) {
-    let headers = push_headers(taking.publish, batch);
+/// Whether a header of this name says something that a device may not say.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let starts = |with: &str| name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    starts("millrace.") || starts("__connect.") || starts("mqtt.") || starts("__")
+}
+
+/// Makes a message a dead letter. `is_partly`: some of its values are in the batch.
+pub(crate) fn reject(taking: &Taking<'_>, batch: &mut Batch, reason: Unfit, is_partly: bool) {
+    let headers = push_headers(taking.publish, is_partly, batch);
     let payload = batch.push_bytes(taking.publish.payload);
     let reason = format!("{reason} (topic {}, filter {})", taking.publish.topic, taking.route.filter);
     batch.rejects.push(Reject { route: taking.route.id, key: Span::EMPTY, headers, payload, reason });

@@ -10,7 +10,7 @@
 //!
 //! Between the engine's calls a task of the sink's own keeps the connection alive; dropping the sink ends it.
 
-use crate::config::{Broker, BrokerKeys};
+use crate::broker::{Broker, BrokerKeys};
 use crate::packet::{self, Ack, AckKind, Message, Packet, Qos, Version, code_name};
 use crate::payload::excerpt;
 use crate::session::{Inbound, Opening, Session, Step};
@@ -100,7 +100,7 @@ impl Variable {
             "partition" => Ok(Self::Partition),
             _ => match name.strip_prefix("header:") {
                 Some(header) if !header.is_empty() => Ok(Self::Header(header.into())),
-                _ => Err(format!("`{{{name}}}` is unknown here; there are `{{topic}}`, `{{key}}`, `{{partition}}` and `{{header:NAME}}`")),
+                _ => Err("unknown here; there are `{topic}`, `{key}`, `{partition}` and `{header:NAME}`".into()),
             },
         }
     }
@@ -177,7 +177,7 @@ impl Plugin for MqttSink {
 }
 
 fn template(text: &Spanned<String>, problems: &mut Problems) -> Option<Template<Variable>> {
-    match Template::parse(text, Variable::parse) {
+    match Template::read(text, Variable::parse) {
         Ok(template) => Some(template),
         Err(error) => {
             problems.error(text.place, error);
@@ -336,7 +336,7 @@ impl Publisher {
         let publishing = &self.publishing;
         let value = |variable: &Variable, out: &mut Vec<u8>| value(variable, records, record, out);
         let mut topic = Vec::new();
-        publishing.topic.render(&mut topic, value)?;
+        publishing.topic.fill(&mut topic, value)?;
         let topic =
             String::from_utf8(topic).map_err(|_| "the topic would be no UTF-8 text: the key or a header holds other bytes".to_owned())?;
         check_topic(&topic).map_err(|error| format!("the topic {error}"))?;
@@ -349,7 +349,7 @@ impl Publisher {
         let mut text = Vec::new();
         for (name, template) in &publishing.properties {
             text.clear();
-            if template.render(&mut text, value).is_ok()
+            if template.fill(&mut text, value).is_ok()
                 && let Ok(text) = std::str::from_utf8(&text)
             {
                 packet::push_user_property(properties, name, text);
@@ -434,7 +434,7 @@ impl Sink for Publisher {
                 return Err(Failure::Reconnect(format!("{endpoint} did not acknowledge {count} messages within {ACKS_WITHIN:?}")));
             }
         }
-        let flushed = Flushed { below: self.written.drain().collect(), refused: std::mem::take(&mut link.refused) };
+        let flushed = Flushed { below: self.written.drain().collect(), refused: std::mem::take(&mut link.refused), ..Flushed::default() };
         drop(link);
         if why == Flush::Stop {
             self.link = None;

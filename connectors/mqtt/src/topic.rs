@@ -2,6 +2,7 @@
 //!
 //! Source: MQTT 5.0, section 4.7 (topic names and filters).
 
+pub use millrace_kit::template::{Template, push_level};
 use std::fmt;
 
 /// A topic filter: levels divided by `/`, `+` for one level, `#` for the rest.
@@ -122,108 +123,14 @@ impl fmt::Display for Filter {
     }
 }
 
-/// A text with variables in braces; `V` is what the variables mean where it is used.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Template<V> {
-    parts: Vec<Part<V>>,
-}
+/// What the templates of a subscription are given beside the payload, by their numbers: `{topic}`, the whole topic, is [`TOPIC`]; what the wildcards
+/// matched, `{1}`, `{2}`.., have their own.
+pub const TOPIC: usize = 0;
 
-#[derive(Clone, Debug, PartialEq)]
-enum Part<V> {
-    Text(Box<str>),
-    Variable(V),
-}
-
-impl<V> Template<V> {
-    /// Reads a template; `variable` says what a name in braces means, or why it means nothing.
-    pub fn parse(text: &str, mut variable: impl FnMut(&str) -> Result<V, String>) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(open) = rest.find(['{', '}']) {
-            if rest.as_bytes()[open] == b'}' {
-                return Err(format!("`}}` without `{{` in `{text}`"));
-            }
-            let close = rest[open..].find('}').ok_or_else(|| format!("`{{` is never closed in `{text}`"))? + open;
-            if open > 0 {
-                parts.push(Part::Text(rest[..open].into()));
-            }
-            parts.push(Part::Variable(variable(&rest[open + 1..close])?));
-            rest = &rest[close + 1..];
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.into()));
-        }
-        Ok(Self { parts })
-    }
-
-    /// The variables it uses, in order.
-    pub fn variables(&self) -> impl Iterator<Item = &V> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Variable(variable) => Some(variable),
-            Part::Text(_) => None,
-        })
-    }
-
-    /// The whole text, where it has no variables.
-    pub fn constant(&self) -> Option<&str> {
-        match &self.parts[..] {
-            [] => Some(""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
-        }
-    }
-
-    /// Appends the text; `value` appends that of a variable, or says why it has none.
-    pub fn render<E>(&self, out: &mut Vec<u8>, mut value: impl FnMut(&V, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Variable(variable) => value(variable, out)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Appends a value as one level: a `/` in it becomes `%2F`.
-pub fn push_level(out: &mut Vec<u8>, value: &[u8]) {
-    let mut rest = value;
-    while let Some(slash) = memchr::memchr(b'/', rest) {
-        out.extend_from_slice(&rest[..slash]);
-        out.extend_from_slice(b"%2F");
-        rest = &rest[slash + 1..];
-    }
-    out.extend_from_slice(rest);
-}
-
-/// What stands in braces in the templates of a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Variable {
-    /// `{topic}`: the whole MQTT topic, with its levels.
-    Topic,
-    /// `{1}`, `{2}`: what the wildcards matched, counted from 1.
-    Capture(usize),
-    /// `{/order/id}`: a JSON Pointer into the payload.
-    Pointer(Box<str>),
-}
-
-impl Variable {
-    /// Reads a variable of a subscription with this filter.
-    pub fn parse(name: &str, filter: &Filter) -> Result<Self, String> {
-        if name == "topic" {
-            return Ok(Self::Topic);
-        }
-        if name.starts_with('/') {
-            return Ok(Self::Pointer(name.into()));
-        }
-        match (name.parse::<usize>(), filter.wildcards()) {
-            (Ok(n), count) if (1..=count).contains(&n) => Ok(Self::Capture(n - 1)),
-            (Ok(n), 0) => Err(format!("`{{{n}}}`: the filter `{filter}` has no wildcard")),
-            (Ok(n), count) => Err(format!("`{{{n}}}`: the filter `{filter}` has {count} wildcards, `{{1}}` to `{{{count}}}`")),
-            (Err(_), _) => {
-                Err(format!("`{{{name}}}` is unknown here; there are `{{topic}}`, `{{1}}`, `{{2}}`.. and JSON pointers like `{{/id}}`"))
-            }
-        }
+impl Filter {
+    /// The names of what its templates are given, in the order of their numbers.
+    pub fn given(&self) -> Vec<String> {
+        std::iter::once("topic".to_owned()).chain((1..=self.wildcards()).map(|n| n.to_string())).collect()
     }
 }
 
@@ -297,45 +204,9 @@ mod tests {
         }
     }
 
-    fn rendered(filter: &str, template: &str, topic: &str) -> Result<String, String> {
-        let filter = Filter::parse(filter)?;
-        let template = Template::parse(template, |name| Variable::parse(name, &filter))?;
-        let captures = filter.captures(topic).ok_or("no match")?;
-        let mut out = Vec::new();
-        template.render(&mut out, |variable, out| match variable {
-            Variable::Topic => {
-                out.extend_from_slice(topic.as_bytes());
-                Ok(())
-            }
-            Variable::Capture(n) => {
-                push_level(out, captures[*n].as_bytes());
-                Ok(())
-            }
-            Variable::Pointer(pointer) => Err(format!("pointer {pointer}")),
-        })?;
-        Ok(String::from_utf8(out).unwrap())
-    }
-
     #[test]
-    fn templates_put_captures_in_and_keep_levels_only_of_the_topic() {
-        assert_eq!(rendered("f/+/+/v", "{1}/{2}", "f/a/b/v").unwrap(), "a/b");
-        assert_eq!(rendered("f/#", "x/{1}", "f/a/b").unwrap(), "x/a%2Fb");
-        assert_eq!(rendered("f/#", "x/{topic}", "f/a/b").unwrap(), "x/f/a/b");
-        assert_eq!(rendered("f/#", "plain", "f/a").unwrap(), "plain");
-    }
-
-    #[test]
-    fn a_wrong_template_says_what_is_wrong() {
-        for (filter, template, part) in [
-            ("a/+", "{2}", "has 1 wildcards"),
-            ("a/b", "{1}", "has no wildcard"),
-            ("a/+", "{0}", "`{0}`"),
-            ("a/+", "{name}", "unknown here"),
-            ("a/+", "{1", "never closed"),
-            ("a/+", "1}", "without"),
-        ] {
-            let error = rendered(filter, template, "a/b").unwrap_err();
-            assert!(error.contains(part), "{template}: {error}");
-        }
+    fn a_filter_gives_its_topic_and_what_its_wildcards_match() {
+        assert_eq!(Filter::parse("a/+/b/#").unwrap().given(), ["topic", "1", "2"]);
+        assert_eq!(Filter::parse("a/b").unwrap().given(), ["topic"]);
     }
 }

@@ -30,12 +30,12 @@ async fn what_a_broker_says_is_printed_as_a_source_that_compiles() {
     }
     client.publish("raw", &[0xFF, 0], 1, true).await;
     let browse = MqttSource::browse().expect("mqtt can be browsed");
-    let text = soon("browse", browse(request(mosquitto.endpoint()))).await.unwrap();
+    let text = soon("browse", browse(request(mosquitto.endpoint()))).await.unwrap().yaml("mqtt");
     for part in [
         "filter: \"hall/+/value\", payload: number",
         "filter: \"car/+/t\"",
         "time: {at: \"/ts\", unit: ms}",
-        "\"v/rpm\": \"/v/rpm\"",
+        "v/rpm: \"/v/rpm\"",
         "filter: \"spBv1.0/g/#\", payload: sparkplug",
         "filter: \"raw\", payload: bytes",
     ] {
@@ -43,7 +43,8 @@ async fn what_a_broker_says_is_printed_as_a_source_that_compiles() {
     }
     let mut problems = Problems::new();
     let node = Node::from_yaml(&text, &mut problems).unwrap_or_else(|| panic!("{text}\n{}", problems.render()));
-    let (common, own) = node.get("broker").expect("a source named broker").take(&["type", "topic"]);
+    let (common, own) =
+        node.get("sources").and_then(|sources| sources.get("broker")).expect("a source named broker").take(&["type", "topic"]);
     assert_eq!(common.get("type").and_then(Node::as_str), Some("mqtt"));
     let context = Context { topic: Some("telemetry".into()), options: TagOptions::default(), ..context() };
     let compiled = (Entry::of::<MqttSource>().compile)(&own, &context, &mut problems);
@@ -57,7 +58,7 @@ async fn a_filter_behind_the_url_narrows_what_is_seen() {
     client.publish("a/1", b"1", 1, true).await;
     client.publish("b/1", b"1", 1, true).await;
     let browse = MqttSource::browse().expect("mqtt can be browsed");
-    let text = soon("browse", browse(request(format!("{}/a/#", mosquitto.endpoint())))).await.unwrap();
+    let text = soon("browse", browse(request(format!("{}/a/#", mosquitto.endpoint())))).await.unwrap().yaml("mqtt");
     assert!(text.contains("filter: \"a/1\"") && !text.contains("b/1"), "{text}");
 }
 

@@ -1,4 +1,4 @@
-//! The suite that every source runs, against a real mosquitto. One after the other: memory is counted for the whole process.
+//! The suite that every source runs, against a real mosquitto.
 
 mod common;
 
@@ -6,16 +6,13 @@ use async_trait::async_trait;
 use common::{Client, Mosquitto, Run, compile};
 use millrace_contract::Compiled;
 use millrace_mqtt::MqttSource;
-use millrace_testkit::conformance::{self, Device, SourceFixture};
+use millrace_testkit::conformance::{Device, SourceFixture};
 use millrace_testkit::{CountingAllocator, FaultProxy, Received, TestHost};
 use std::ops::Range;
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 #[global_allocator]
 static MEMORY: CountingAllocator = CountingAllocator;
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 struct Fixture {
     version: u8,
@@ -98,26 +95,7 @@ impl Drop for Broker {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms_with_mqtt_5_and_qos_1() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { version: 5, qos: 1 }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms_with_mqtt_311_and_qos_1() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { version: 4, qos: 1 }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms_with_qos_2_exactly_once() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { version: 5, qos: 2 }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms_with_mqtt_311_and_qos_2_exactly_once() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { version: 4, qos: 2 }).await;
-}
+millrace_testkit::source_conforms!(mqtt_5_and_qos_1, Fixture { version: 5, qos: 1 });
+millrace_testkit::source_conforms!(mqtt_311_and_qos_1, Fixture { version: 4, qos: 1 });
+millrace_testkit::source_conforms!(mqtt_5_and_qos_2_exactly_once, Fixture { version: 5, qos: 2 });
+millrace_testkit::source_conforms!(mqtt_311_and_qos_2_exactly_once, Fixture { version: 4, qos: 2 });

@@ -69,15 +69,9 @@ impl SinkFixture for Fixture {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_sink_conforms_with_qos_1() {
-    conformance::sink(async || Fixture::new(1).await).await;
-}
+millrace_testkit::sink_conforms!(qos_1, Fixture::new(1).await);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_sink_conforms_with_qos_2() {
-    conformance::sink(async || Fixture::new(2).await).await;
-}
+millrace_testkit::sink_conforms!(qos_2, Fixture::new(2).await);
 
 /// Records of one topic: key, value, header `shift`.
 fn records(list: &[(Option<&str>, Option<&str>, Option<&str>)]) -> Records {
@@ -209,7 +203,7 @@ fn problems(keys: &str, context: &Context) -> String {
 fn wrong_configurations_say_what_is_wrong() {
     let context = yaml::context("apps", &["machine-state"]);
     for (keys, part) in [
-        ("{endpoint: 'mqtt://b', publish: {topic: 'a/{nothing}'}}", "`{nothing}` is unknown here"),
+        ("{endpoint: 'mqtt://b', publish: {topic: 'a/{nothing}'}}", "`{nothing}` in `a/{nothing}`: unknown here"),
         ("{endpoint: 'mqtt://b', publish: {topic: 'a/+'}}", "wildcard"),
         ("{endpoint: 'mqtt://b', publish: {topic: ''}}", "is empty"),
         ("{endpoint: 'mqtt://b', publish: {topic: a, qos: 3}}", "there is no QoS 3"),

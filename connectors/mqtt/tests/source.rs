@@ -4,12 +4,12 @@ mod common;
 
 use common::{Client, Mosquitto, Run, compile, context, scripted, start};
 use millrace_config::{Node, Problems, Secret};
-use millrace_contract::{Failure, Guarantee, Plugin, Status};
+use millrace_contract::{Failure, Guarantee, Late, Plugin, Status};
 use millrace_kit::Login;
 use millrace_mqtt::MqttSource;
 use millrace_mqtt::config::SourceConfig;
 use millrace_mqtt::packet::{push_correlation_data, push_text_property, push_user_property};
-use millrace_schemas::{Origin, StatusCode, TimeSource};
+use millrace_schemas::{Batch, Origin, RouteId, StatusCode, TimeSource};
 use millrace_testkit::{Owned, TestHost, soon};
 
 // ---- what it makes of messages
@@ -551,4 +551,74 @@ async fn the_plan_says_what_will_be_done() {
             "subscribe b at QoS 0: documents to docs"
         ]
     );
+}
+
+#[tokio::test]
+async fn payloads_are_unpacked_and_read_in_their_encoding() {
+    let mosquitto = Mosquitto::start().await;
+    let keys = "subscribe: [{filter: 'gz', compression: gzip, samples: {a: /v}, at: gz, topic: t},
+        {filter: 'deflate/+', compression: deflate, samples: {a: /v}, at: '{1}', topic: t},
+        {filter: 'wide', encoding: utf-16le, payload: text, tag: wide, topic: t}, {filter: 'latin', encoding: windows-1252, payload: text, tag: latin, topic: t}]";
+    let run = Run::of(&mosquitto, keys).await;
+    let mut client = mosquitto.client("device").await;
+    let json = br#"{"v": 7}"#;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    for encoder in [&mut gzip as &mut dyn std::io::Write, &mut zlib, &mut bare] {
+        encoder.write_all(json).unwrap();
+    }
+    let wide: Vec<u8> = "Größe".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (topic, payload) in [
+        ("gz", gzip.finish().unwrap()),
+        ("deflate/zlib", zlib.finish().unwrap()),
+        ("deflate/bare", bare.finish().unwrap()),
+        ("wide", wide),
+        ("latin", b"Gr\xf6\xdfe".to_vec()),
+        ("gz", json.to_vec()),
+    ] {
+        client.publish(topic, &payload, 1, false).await;
+    }
+    run.host.until("everything came", |host| host.count() == 6).await;
+    let mut values: Vec<_> = run.host.samples().into_iter().map(|sample| (sample.tag, sample.value)).collect();
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    let text = || Owned::Text("Größe".into());
+    let expected = [("bare/a", Owned::Int(7)), ("gz/a", Owned::Int(7)), ("latin", text()), ("wide", text()), ("zlib/a", Owned::Int(7))];
+    assert_eq!(values, expected.map(|(tag, value)| (tag.to_owned(), value)));
+    let rejects = run.host.rejects();
+    assert!(rejects[0].reason.contains("the payload cannot be decompressed") && rejects[0].payload == json, "{rejects:?}");
+    run.stop().await;
+}
+
+#[test]
+fn a_dead_letter_is_decoded_again_by_its_own_route() {
+    let compiled = compile::<MqttSource>(
+        "{endpoint: 'mqtt://b', subscribe: [{filter: 'valve/+', payload: text, tag: '{1}/open', topic: t},
+          {filter: 'm/+', compression: gzip, samples: {p: /p}, at: '{1}', topic: t}, {filter: 'spBv1.0/#', payload: sparkplug, topic: t},
+          {filter: 'doc/+', key: '{1}', topic: docs}]}",
+    );
+    let host = TestHost::of(&*compiled);
+    let again = |route, topic: &str, payload: &[u8]| {
+        let headers = [("mqtt.topic".to_owned(), Some(topic.as_bytes().to_vec()))];
+        let mut batch = Batch::new();
+        let late = Late { route: RouteId(route), payload, headers: &headers };
+        let done = compiled.decode_again(&late, &host.io(), &mut batch);
+        (done.expect("a message of MQTT"), batch)
+    };
+    let (done, batch) = again(0, "valve/7", b"ON");
+    assert_eq!((done, batch.rows.len()), (Ok(()), 1));
+    assert_eq!(Owned::of(batch.rows[0].value, &batch.heap), Owned::Text("ON".into()));
+    assert_eq!(Some(batch.rows[0].tag), host.tag("7/open"));
+    let (done, batch) = again(3, "doc/5", b"{\"a\": 1}");
+    assert_eq!((done, batch.docs.len(), batch.bytes_of(batch.docs[0].key)), (Ok(()), 1, &b"5"[..]));
+    for (route, topic, why) in [
+        (1, "m/1", "the payload cannot be decompressed"),
+        (1, "elsewhere", "no filter of today brings the topic elsewhere"),
+        (2, "spBv1.0/g/NDATA/n", "means nothing without its node's birth"),
+    ] {
+        let (done, batch) = again(route, topic, b"{\"p\": 1}");
+        assert!(done.as_ref().is_err_and(|said| said.contains(why)) && batch.is_empty(), "{topic}: {done:?}");
+    }
+    let foreign = Late { route: RouteId(0), payload: b"ON", headers: &[] };
+    assert_eq!(compiled.decode_again(&foreign, &host.io(), &mut Batch::new()), None);
 }

@@ -6,26 +6,26 @@
 use crate::address::{Address, Start};
 use crate::inspect::{apart, decoded, open, shown};
 use crate::session::{Session, attribute_of, children_of, value_of};
-use millrace_contract::Browse;
+use millrace_contract::found::{Entry, Shape};
+use millrace_contract::plugin::Looking;
+use millrace_contract::{Browse, Findings, FoundTag};
 use opcua::types::{
     AttributeId, DataTypeId, DataValue, EUInformation, Identifier, NodeClass, NodeId, Range, ReferenceDescription, ReferenceTypeId, Variant,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write;
-use std::future::Future;
-use std::pin::Pin;
 
 const DEPTH: usize = 10;
 const MOST_NODES: usize = 200_000;
+/// A bit of a variable's access level.
+const CURRENT_WRITE: u8 = 2;
 
 /// Looks at a server and describes what it has.
-pub fn browse(request: Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
+pub fn browse(request: Browse) -> Looking {
     apart(|| async move {
         let session = open(&request).await?;
         let found = look(&session, &request).await;
         session.close(true).await;
-        let found = found?;
-        Ok(if request.csv { table(&found) } else { yaml(&found, &request) })
+        Ok(findings(&found?, &request))
     })
 }
 
@@ -40,6 +40,8 @@ struct Found {
     unit: Option<String>,
     range: Option<(f64, f64)>,
     description: Option<String>,
+    /// What the server lets this user do.
+    writable: Option<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -134,15 +136,16 @@ async fn describe(
     variables: &mut [Found],
     properties: &[(usize, &'static str, NodeId)],
 ) -> Result<(), crate::session::Refused> {
-    let mut wanted = Vec::with_capacity(variables.len() * 3 + properties.len());
-    for attribute in [AttributeId::Value, AttributeId::DataType, AttributeId::Description] {
+    let mut wanted = Vec::with_capacity(variables.len() * 4 + properties.len());
+    for attribute in [AttributeId::Value, AttributeId::DataType, AttributeId::Description, AttributeId::UserAccessLevel] {
         wanted.extend(variables.iter().map(|one| attribute_of(one.node.clone(), attribute)));
     }
     wanted.extend(properties.iter().map(|(.., node)| value_of(node.clone())));
     let answers = session.read(&wanted).await?;
     let (values, rest) = answers.split_at(variables.len());
     let (types, rest) = rest.split_at(variables.len());
-    let (descriptions, properties_read) = rest.split_at(variables.len());
+    let (descriptions, rest) = rest.split_at(variables.len());
+    let (levels, properties_read) = rest.split_at(variables.len());
     let type_id = |value: &DataValue| match &value.value {
         Some(Variant::NodeId(id)) => Some((**id).clone()),
         _ => None,
@@ -156,6 +159,10 @@ async fn describe(
         one.kind = match type_id(&types[index]) {
             Some(id) => builtin(&id).or_else(|| names.get(&id).cloned()).unwrap_or_else(|| id.to_string()),
             None => "of no known type".into(),
+        };
+        one.writable = match &levels[index].value {
+            Some(Variant::Byte(level)) => Some(level & CURRENT_WRITE != 0),
+            _ => None,
         };
         one.description = match &descriptions[index].value {
             // Many servers describe a node by its own name.
@@ -223,86 +230,55 @@ fn names(variables: &[Found]) -> Vec<String> {
     variables.iter().map(name).collect()
 }
 
-/// JSON's quoted texts are YAML's.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
-}
-
-fn key(text: &str) -> String {
-    let is_plain =
-        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "_/.-".contains(c));
-    if is_plain && !["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str()) {
-        text.to_owned()
-    } else {
-        quoted(text)
-    }
-}
-
-fn number(value: f64) -> String {
-    if value.is_finite() { value.to_string() } else { String::new() }
-}
-
-fn yaml(seen: &Seen, request: &Browse) -> String {
+fn findings(seen: &Seen, request: &Browse) -> Findings {
     let prefixes = prefixes(seen);
-    let mut out = String::from("sources:\n  server:\n    type: opcua\n");
-    let _ = writeln!(out, "    endpoint: {}", quoted(&request.url));
+    let uri = |index: u16| seen.namespaces.get(usize::from(index)).map_or("", String::as_str);
+    let mut source = vec![Entry::value("endpoint", request.url.as_str())];
     if !prefixes.is_empty() {
-        let uri = |index: &u16| seen.namespaces.get(usize::from(*index)).map_or("", String::as_str);
-        let declared: Vec<String> = prefixes.iter().map(|(index, prefix)| format!("{prefix}: {}", quoted(uri(index)))).collect();
-        let _ = writeln!(out, "    namespaces: {{{}}}", declared.join(", "));
+        let declared = prefixes.iter().map(|(index, prefix)| Entry::value(prefix.as_str(), uri(*index))).collect();
+        source.push(Entry::new("namespaces", Shape::Inline(declared)));
     }
     if let Some(security) = &request.security {
         let (policy, mode) = security.split_once('/').unwrap_or((security, "SignAndEncrypt"));
-        let _ = writeln!(out, "    security: {{policy: {policy}, mode: {mode}}}");
+        source.push(Entry::new("security", Shape::Inline(vec![Entry::word("policy", policy), Entry::word("mode", mode)])));
     }
     if let Some(user) = &request.user {
-        let _ = writeln!(out, "    login: {{user: {}, password: \"${{env:OPCUA_PASSWORD}}\"}}", quoted(user));
+        let login = vec![Entry::value("user", user.as_str()), Entry::value("password", "${env:OPCUA_PASSWORD}")];
+        source.push(Entry::new("login", Shape::Inline(login)));
     }
-    out += "    topic: telemetry\n    groups:\n      - every: 1s\n        tags:\n";
-    if seen.variables.is_empty() {
-        out += "          # nothing found\n";
-    }
-    let mut above: &[String] = &[];
-    for (one, name) in seen.variables.iter().zip(names(&seen.variables)) {
-        let parent = &one.path[..one.path.len() - 1];
-        if parent != above {
-            let _ = writeln!(out, "          # {}", parent.join(" / ").replace(char::is_control, " "));
-            above = parent;
-        }
-        let mut line = format!("{{node: {}", quoted(&address(&one.node, &prefixes)));
-        if let Some(unit) = &one.unit {
-            let _ = write!(line, ", unit: {}", quoted(unit));
-        }
-        if let Some((low, high)) = one.range.filter(|(low, high)| low.is_finite() && high.is_finite()) {
-            let _ = write!(line, ", min: {low}, max: {high}");
-        }
-        if let Some(description) = &one.description {
-            let _ = write!(line, ", description: {}", quoted(description));
-        }
-        let _ = writeln!(out, "          {}: {line}}}   # {} {}", key(&name), one.kind, one.value.replace(char::is_control, " "));
-    }
-    if seen.is_more {
-        let _ = writeln!(out, "# more than {} variables: begin further down with --below, or raise --limit", seen.variables.len());
-    }
-    out
+    source.push(Entry::word("topic", "telemetry"));
+    let tags = seen.variables.iter().zip(names(&seen.variables)).map(|(one, name)| tag(one, name, &prefixes, uri)).collect();
+    let more = || format!("more than {} variables: begin further down with --below, or raise --limit", seen.variables.len());
+    Findings { name: "server", source, tags: Some(tags), address: "node", more: seen.is_more.then(more), ..Findings::default() }
 }
 
-/// The columns of `tags_from`; nodes by the URIs of their namespaces, so that no prefix need be declared.
-fn table(seen: &Seen) -> String {
-    let cell =
-        |text: &str| if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() };
-    let mut out = String::from("name,node,unit,min,max,description\n");
-    for (one, name) in seen.variables.iter().zip(names(&seen.variables)) {
-        let node = match seen.namespaces.get(usize::from(one.node.namespace)).filter(|_| one.node.namespace != 0) {
-            Some(uri) => format!("nsu={uri};{}", one.node.identifier),
-            None => one.node.to_string(),
-        };
-        let (low, high) = one.range.map_or((String::new(), String::new()), |(low, high)| (number(low), number(high)));
-        let (unit, description) = (one.unit.as_deref().unwrap_or_default(), one.description.as_deref().unwrap_or_default());
-        let cells = [&name, &node, unit, &low, &high, description].map(cell);
-        let _ = writeln!(out, "{}", cells.join(","));
+fn tag<'a>(one: &Found, name: String, prefixes: &BTreeMap<u16, String>, uri: impl Fn(u16) -> &'a str) -> FoundTag {
+    let mut options = Vec::new();
+    options.extend(one.unit.as_ref().map(|unit| ("unit", unit.as_str().into())));
+    if let Some((low, high)) = one.range.filter(|(low, high)| low.is_finite() && high.is_finite()) {
+        options.extend([("min", number(low)), ("max", number(high))]);
     }
-    out
+    options.extend(one.description.as_ref().map(|description| ("description", description.as_str().into())));
+    // By the URI of its namespace no prefix need be declared.
+    let address_alone = match one.node.namespace {
+        0 => one.node.to_string(),
+        index => format!("nsu={};{}", uri(index), one.node.identifier),
+    };
+    FoundTag {
+        name,
+        under: one.path[..one.path.len() - 1].to_vec(),
+        address: address(&one.node, prefixes),
+        address_alone,
+        kind: one.kind.clone(),
+        writable: one.writable,
+        value: one.value.clone(),
+        options,
+    }
+}
+
+/// A number as a person would write it: `0`, not `0.0`.
+fn number(value: f64) -> serde_json::Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
 }
 
 #[cfg(test)]
@@ -356,12 +332,12 @@ mod tests {
           # 
           "true": {node: "n3:s=x"}   # Double 1.5
 "#;
-        assert_eq!(yaml(&seen(), &request), expected);
+        assert_eq!(findings(&seen(), &request).yaml("opcua"), expected);
     }
 
     #[test]
     fn the_table_has_the_columns_of_tags_from() {
-        let table = table(&seen());
+        let table = findings(&seen(), &Browse::default()).table();
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0], "name,node,unit,min,max,description");
         assert_eq!(lines[1], "Press1/Temp,nsu=http://acme.example/press;s=Press1.Temp,°C,0,900,\"top, \"\"left\"\"\"");

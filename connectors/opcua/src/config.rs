@@ -1,12 +1,11 @@
 //! The keys of an OPC UA source in the YAML.
 
-use crate::connect::{Mode as SecurityMode, Policy};
-use millrace_config::{Kind, Node, Period, Rate, Secret, Short, Shorthand, Spanned};
-use millrace_contract::Tagged;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use crate::security::{Accept, Mode as SecurityMode, Policy};
+use millrace_config::{Period, Rate, Secret, Shorthand, Spanned};
+use millrace_kit::Endpoints;
+use millrace_kit::groups::GroupConfig;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// An OPC UA server to read from.
@@ -33,9 +32,13 @@ pub struct SourceConfig {
     /// How long the server keeps a session and its subscriptions while this source is away; default 1h. Servers may say less.
     #[serde(default)]
     pub lifetime: Option<Spanned<Period>>,
+    /// What becomes of the session when Millrace stops: `keep` (default), for its `lifetime`, so that the next start misses nothing; or `close`,
+    /// where a PLC has few sessions.
+    #[serde(default)]
+    pub on_stop: OnStop,
     /// What to read, and how.
     #[serde(default)]
-    pub groups: Vec<Spanned<Tagged<GroupConfig>>>,
+    pub groups: Vec<Spanned<GroupConfig<TagConfig, ReadConfig>>>,
     /// Reads back what was missed, from servers that keep a history.
     #[serde(default)]
     pub history: Option<Spanned<HistoryConfig>>,
@@ -44,37 +47,19 @@ pub struct SourceConfig {
     pub events: Vec<Spanned<EventsConfig>>,
 }
 
-/// One endpoint, or a list of them.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Endpoints(pub Vec<Spanned<String>>);
-
-impl<'de> Deserialize<'de> for Endpoints {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let node = Node::deserialize(deserializer)?;
-        let nodes = match &node.kind {
-            Kind::Seq(items) => items.clone(),
-            _ => vec![node.clone()],
-        };
-        let text = |node: &Node| match node.as_str() {
-            Some(text) => Ok(Spanned { value: text.to_owned(), place: node.place }),
-            None => Err(D::Error::custom(format!("an endpoint is a text such as `opc.tcp://host:4840`, not {}", node.describe()))),
-        };
-        nodes.iter().map(text).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl JsonSchema for Endpoints {
-    fn schema_name() -> Cow<'static, str> {
-        "Endpoints".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
-    }
+/// What becomes of sessions at a stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStop {
+    /// The server keeps it, with its subscriptions, for whoever starts next.
+    #[default]
+    Keep,
+    /// It is closed; what is published until the next start is missed, unless `history` reads it back.
+    Close,
 }
 
 /// How a connection is secured: what is asked for, or nothing; never less.
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecurityConfig {
     /// The security policy.
@@ -82,6 +67,10 @@ pub struct SecurityConfig {
     /// `Sign` or `SignAndEncrypt` (default).
     #[serde(default)]
     pub mode: Option<SecurityMode>,
+    /// What may be wrong with the server's certificate: `expired`, `short_key`, `no_uri`, `other_uri`, `other_host`, `old_revocation_list`. Each is
+    /// warned of by `check`, in `plan`, and whenever it is put up with.
+    #[serde(default)]
+    pub accept: Vec<Accept>,
 }
 
 /// A user with a password, or with a certificate.
@@ -98,13 +87,10 @@ pub struct LoginConfig {
     pub key: Option<String>,
 }
 
-/// Tags that are read in one way. Tag options may stand beside these keys.
-#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+/// What a group of this protocol has besides the keys of every group.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GroupConfig {
-    /// The publishing interval, or of polled groups the polling interval; default 1s.
-    #[serde(default)]
-    pub every: Option<Spanned<Period>>,
+pub struct ReadConfig {
     /// How often the server looks at the values; default `every`. `0s`: as often as it can.
     #[serde(default)]
     pub sampling: Option<Spanned<Period>>,
@@ -114,24 +100,12 @@ pub struct GroupConfig {
     /// `subscribe` (default) or `poll`.
     #[serde(default)]
     pub mode: ReadMode,
-    /// `clock`: polls at full seconds, minutes, hours.
-    #[serde(default)]
-    pub align: Option<Align>,
     /// Who applies an absolute `deadband`: `server`, which spares the network, or Millrace itself (`here`, default).
     #[serde(default)]
     pub deadband_at: DeadbandAt,
-    /// The tags, each by its node alone or with options of its own.
-    #[serde(default)]
-    pub tags: BTreeMap<String, Spanned<Tagged<Short<TagConfig>>>>,
     /// Finds the tags in the server's address space.
     #[serde(default)]
     pub browse: Option<Spanned<BrowseConfig>>,
-    /// Reads the group's tags once per event, into one document.
-    #[serde(default)]
-    pub trigger: Option<Spanned<TriggerConfig>>,
-    /// What the document of a `trigger` is.
-    #[serde(default)]
-    pub record: Option<Spanned<RecordConfig>>,
 }
 
 /// How a group is read.
@@ -143,14 +117,6 @@ pub enum ReadMode {
     Subscribe,
     /// Millrace reads every value in turn.
     Poll,
-}
-
-/// When a poll begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Align {
-    /// At full seconds, minutes, hours of the clock.
-    Clock,
 }
 
 /// Who applies a deadband.
@@ -179,6 +145,12 @@ pub struct TagConfig {
     /// A part of an array: `3`, `0:9`, of a matrix `1,0:2`.
     #[serde(default)]
     pub range: Option<Spanned<String>>,
+    /// The object of which `node` is a method. The tag is then never read: a command calls the method, its value the arguments, `[]` for none.
+    #[serde(default)]
+    pub object: Option<Spanned<String>>,
+    /// A command is done only when the server, asked again, shows the value.
+    #[serde(default)]
+    pub read_back: bool,
 }
 
 impl Shorthand for TagConfig {
@@ -218,44 +190,6 @@ pub struct BrowseConfig {
 pub enum Units {
     /// The server's own.
     Server,
-}
-
-/// What makes a group be read once.
-#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TriggerConfig {
-    /// The tag that triggers: a tag of another, subscribed group of this source.
-    pub tag: Spanned<String>,
-    /// `rising` (default), `falling`, or `change`.
-    #[serde(default)]
-    pub edge: Edge,
-    /// A tag of this group that is set to true once the document is safe on disk. Needs `floor: {writes: allowed}`.
-    #[serde(default)]
-    pub ack: Option<Spanned<String>>,
-}
-
-/// Which change of the triggering tag counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Edge {
-    /// From false or 0 to anything else.
-    #[default]
-    Rising,
-    /// To false or 0.
-    Falling,
-    /// Any other value than before.
-    Change,
-}
-
-/// A document of a group's tags.
-#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RecordConfig {
-    /// Its Kafka topic.
-    pub topic: Spanned<String>,
-    /// Its key, of the group's tags: `{serial}`.
-    #[serde(default)]
-    pub key: Option<Spanned<String>>,
 }
 
 /// Reading back what was missed.

@@ -15,7 +15,8 @@
 //! Invariants: one pass, no recursion; nothing is guessed at.
 
 use crate::wire::{Undecodable, builtin};
-use std::borrow::Cow;
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
 use std::collections::HashMap;
 
 /// The types of one dictionary, by their names.
@@ -73,48 +74,51 @@ impl Dictionary {
     /// Errors: what is no dictionary.
     pub fn parse(xml: &[u8]) -> Result<Self, Undecodable> {
         let xml = std::str::from_utf8(xml).map_err(|_| Undecodable("a type dictionary is no UTF-8"))?;
+        let mut reader = Reader::from_str(xml.trim_start_matches('\u{FEFF}'));
+        // Whether tags match is no question of ours; what is not closed at the end was never asked for.
+        reader.config_mut().check_end_names = false;
+        reader.config_mut().allow_unmatched_ends = true;
         let mut dictionary = Self::default();
         let mut open: Option<(String, Vec<Written>)> = None;
         let mut members = 0;
-        let mut rest = xml.trim_start_matches('\u{FEFF}');
-        while let Some(tag) = next_tag(&mut rest)? {
-            match (tag.name, tag.is_end) {
-                ("StructuredType", false) => {
-                    let name = tag.attribute("Name")?.unwrap_or_default().into_owned();
-                    match tag.is_empty {
-                        true => dictionary.add(name, Some(Described::Structure(Shape::Plain, Vec::new())))?,
-                        false => open = Some((name, Vec::new())),
-                    }
+        loop {
+            let event = reader.read_event().map_err(|_| BROKEN)?;
+            match event {
+                Event::Eof => return Ok(dictionary),
+                Event::DocType(_) => return Err(Undecodable("a type dictionary has a document type")),
+                Event::Empty(tag) if tag.local_name().as_ref() == b"StructuredType" => {
+                    dictionary.add(name_of(&tag)?, Some(Described::Structure(Shape::Plain, Vec::new())))?;
                 }
-                ("StructuredType", true) => {
+                Event::Start(tag) if tag.local_name().as_ref() == b"StructuredType" => open = Some((name_of(&tag)?, Vec::new())),
+                Event::End(tag) if tag.local_name().as_ref() == b"StructuredType" => {
                     if let Some((name, written)) = open.take() {
                         dictionary.add(name, structure(&written))?;
                     }
                 }
-                ("Field", false) => {
-                    members += 1;
-                    if members > MOST_MEMBERS {
-                        return Err(Undecodable("a type dictionary has too many fields"));
+                Event::Start(tag) | Event::Empty(tag) => match tag.local_name().as_ref() {
+                    b"Field" => {
+                        members += 1;
+                        if members > MOST_MEMBERS {
+                            return Err(Undecodable("a type dictionary has too many fields"));
+                        }
+                        if let Some((_, written)) = &mut open {
+                            written.push(field(&tag)?);
+                        }
                     }
-                    if let Some((_, written)) = &mut open {
-                        written.push(field(&tag)?);
+                    b"EnumeratedType" => {
+                        let number = match attribute(&tag, "LengthInBits")?.as_deref() {
+                            None | Some("32") => Some(Described::Number(builtin::INT32)),
+                            Some("16") => Some(Described::Number(builtin::UINT16)),
+                            Some("8") => Some(Described::Number(builtin::BYTE)),
+                            _ => None,
+                        };
+                        dictionary.add(name_of(&tag)?, number)?;
                     }
-                }
-                ("EnumeratedType", false) => {
-                    let name = tag.attribute("Name")?.unwrap_or_default().into_owned();
-                    let bits = tag.attribute("LengthInBits")?;
-                    let number = match bits.as_deref() {
-                        None | Some("32") => Some(Described::Number(builtin::INT32)),
-                        Some("16") => Some(Described::Number(builtin::UINT16)),
-                        Some("8") => Some(Described::Number(builtin::BYTE)),
-                        _ => None,
-                    };
-                    dictionary.add(name, number)?;
-                }
+                    _ => {}
+                },
                 _ => {}
             }
         }
-        Ok(dictionary)
     }
 
     /// What a name stands for; `None` where it is not known, or not all of it.
@@ -133,15 +137,25 @@ impl Dictionary {
     }
 }
 
-fn field(tag: &Tag<'_>) -> Result<Written, Undecodable> {
-    let text = |name: &str| Ok::<_, Undecodable>(tag.attribute(name)?.map(Cow::into_owned));
+const BROKEN: Undecodable = Undecodable("a type dictionary is no well-formed XML");
+
+fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, Undecodable> {
+    let Some(attribute) = tag.try_get_attribute(name).map_err(|_| BROKEN)? else { return Ok(None) };
+    attribute.unescape_value().map(|text| Some(text.into_owned())).map_err(|_| BROKEN)
+}
+
+fn name_of(tag: &BytesStart<'_>) -> Result<String, Undecodable> {
+    Ok(attribute(tag, "Name")?.unwrap_or_default())
+}
+
+fn field(tag: &BytesStart<'_>) -> Result<Written, Undecodable> {
     Ok(Written {
-        name: text("Name")?.unwrap_or_default(),
-        kind: text("TypeName")?.unwrap_or_default(),
-        length_field: text("LengthField")?,
-        switch_field: text("SwitchField")?,
-        switch_value: text("SwitchValue")?,
-        bits: text("Length")?.and_then(|length| length.parse().ok()).unwrap_or(1),
+        name: name_of(tag)?,
+        kind: attribute(tag, "TypeName")?.unwrap_or_default(),
+        length_field: attribute(tag, "LengthField")?,
+        switch_field: attribute(tag, "SwitchField")?,
+        switch_value: attribute(tag, "SwitchValue")?,
+        bits: attribute(tag, "Length")?.and_then(|length| length.parse().ok()).unwrap_or(1),
     })
 }
 
@@ -231,97 +245,6 @@ fn builtin_of(name: &str) -> Option<u8> {
         "DiagnosticInfo" => builtin::DIAGNOSTIC_INFO,
         _ => return None,
     })
-}
-
-/// A tag, its name without a prefix.
-struct Tag<'x> {
-    name: &'x str,
-    attributes: &'x str,
-    is_end: bool,
-    is_empty: bool,
-}
-
-const BROKEN: Undecodable = Undecodable("a type dictionary is no well-formed XML");
-
-/// The next tag; comments, texts and processing instructions are passed over.
-fn next_tag<'x>(rest: &mut &'x str) -> Result<Option<Tag<'x>>, Undecodable> {
-    loop {
-        let Some(at) = rest.find('<') else { return Ok(None) };
-        *rest = &rest[at + 1..];
-        let pass = [("!--", "-->"), ("![CDATA[", "]]>"), ("?", "?>")];
-        if let Some((_, end)) = pass.iter().find(|(begin, _)| rest.starts_with(begin)) {
-            *rest = rest.split_once(end).ok_or(BROKEN)?.1;
-            continue;
-        }
-        if rest.starts_with('!') {
-            return Err(Undecodable("a type dictionary has a document type"));
-        }
-        // A `>` may stand in an attribute.
-        let mut quote = None;
-        let end = rest.bytes().position(|byte| match (quote, byte) {
-            (None, b'>') => true,
-            (None, b'"' | b'\'') => {
-                quote = Some(byte);
-                false
-            }
-            (Some(open), _) if open == byte => {
-                quote = None;
-                false
-            }
-            _ => false,
-        });
-        let tag = &rest[..end.ok_or(BROKEN)?];
-        *rest = &rest[tag.len() + 1..];
-        let (tag, is_end) = tag.strip_prefix('/').map_or((tag, false), |tag| (tag, true));
-        let (tag, is_empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
-        let (name, attributes) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
-        let name = name.rsplit_once(':').map_or(name, |(_, local)| local);
-        return Ok(Some(Tag { name, attributes, is_end, is_empty }));
-    }
-}
-
-impl<'x> Tag<'x> {
-    fn attribute(&self, wanted: &str) -> Result<Option<Cow<'x, str>>, Undecodable> {
-        let mut rest = self.attributes.trim_start();
-        while !rest.is_empty() {
-            let (name, after) = rest.split_once('=').ok_or(BROKEN)?;
-            let after = after.trim_start();
-            let quote = after.chars().next().filter(|quote| matches!(quote, '"' | '\'')).ok_or(BROKEN)?;
-            let (value, after) = after[1..].split_once(quote).ok_or(BROKEN)?;
-            if name.trim_end() == wanted {
-                return unescaped(value).map(Some);
-            }
-            rest = after.trim_start();
-        }
-        Ok(None)
-    }
-}
-
-fn unescaped(text: &str) -> Result<Cow<'_, str>, Undecodable> {
-    if !text.contains('&') {
-        return Ok(text.into());
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('&') {
-        let (entity, after) = after.split_once(';').ok_or(BROKEN)?;
-        out.push_str(before);
-        out.push(match entity {
-            "amp" => '&',
-            "lt" => '<',
-            "gt" => '>',
-            "quot" => '"',
-            "apos" => '\'',
-            _ => {
-                let digits = entity.strip_prefix('#').ok_or(BROKEN)?;
-                let number = digits.strip_prefix('x').map_or_else(|| digits.parse(), |hex| u32::from_str_radix(hex, 16));
-                number.ok().and_then(char::from_u32).ok_or(BROKEN)?
-            }
-        });
-        rest = after;
-    }
-    out.push_str(rest);
-    Ok(out.into())
 }
 
 /// Fuzz target: any bytes as a dictionary.

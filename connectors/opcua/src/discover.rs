@@ -2,7 +2,7 @@
 //!
 //! Invariants: a node is looked at once, however many ways lead to it; properties are no tags; beyond the limit none is taken, and the status says so.
 
-use crate::job::{Browse, Group};
+use crate::compiled::{Browse, Group};
 use crate::resolve::Resolver;
 use crate::session::{Refused, Session, references_of, value_of};
 use millrace_contract::{TagDef, TagOptions};

@@ -2,21 +2,21 @@
 //!
 //! `{"Time": "2026-11-21T09:00:00Z", "SourceName": "Press 1", "Severity": 500}`: times are RFC 3339, ids their standard text, bytes base64.
 
-use crate::job::{EventField, Events, Job};
+use crate::compiled::{CompiledSource, Events};
+use crate::filter::EventField;
+use crate::readings::FIRST_EVENT;
 use crate::resolve::Resolver;
-use crate::session::{Refused, Session, attribute_of};
-use crate::shard::Shared;
+use crate::session::{Permission, Refused, Session, attribute_of};
+use crate::shared::Shared;
 use crate::subscribe::Subscription;
 use crate::wire::{Reader, Undecodable, builtin, micros};
 use millrace_contract::Status;
+use millrace_kit::trigger::document_key;
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, json};
 use opcua::types::{
     AttributeId, BinaryDecodable, ByteStringBody, CallMethodRequest, ContextOwned, EventFilter, EventFilterResult, ExtensionObject,
     MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ObjectId, ObjectTypeId, StatusCode, Variant,
 };
-
-/// Client handles of events begin here.
-pub const FIRST_HANDLE: u32 = 0x8000_0000;
 
 /// The client handle of what says that the address space changed. Not the highest there is: to some servers that is none.
 const MODEL_HANDLE: u32 = 0xC000_0000;
@@ -36,7 +36,7 @@ fn request(index: usize, events: &Events, node: NodeId, session: &Session) -> Re
     let mut fields: Vec<EventField> = HIDDEN.iter().map(|name| EventField { name: (*name).into(), path: vec![step(name)] }).collect();
     fields.extend(events.fields.iter().cloned());
     let filter = events.condition.filter(&fields, &session.space())?;
-    Ok(monitor(node, FIRST_HANDLE + index as u32, filter, 10_000))
+    Ok(monitor(node, FIRST_EVENT + index as u32, filter, 10_000))
 }
 
 /// Watches these notifiers, by their index, and says of each how it is: what can't be watched is tried again when its time comes.
@@ -60,7 +60,10 @@ pub async fn watch(shared: &Shared, session: &Session, subscription: &mut Subscr
         let name = &job.model.routes[watched.route].name;
         shared.io.status(&watched.part, why.map_or(Status::Running, |why| Status::Degraded(format!("{name}: {why}"))));
     }
-    if is_new { refresh(session, subscription.id).await } else { Ok(()) }
+    match Permission::of(job.writes_allowed) {
+        Some(permission) if is_new => refresh(permission, session, subscription.id).await,
+        _ => Ok(()),
+    }
 }
 
 /// What is asked of the server to hear that its address space changed, the better request first; the last is for those that filter nothing.
@@ -122,14 +125,15 @@ pub async fn watch_model(session: &Session, subscription: &mut Subscription) -> 
     Ok(())
 }
 
-/// Asks for the conditions as they are now; servers without alarms say no, which changes nothing.
-async fn refresh(session: &Session, subscription: u32) -> Result<(), Refused> {
+/// Asks for the conditions as they are now; servers without alarms say no, which changes nothing. It is a Call, if a harmless one: where writes are
+/// forbidden none leaves, and a condition is heard of when it changes.
+async fn refresh(permission: Permission, session: &Session, subscription: u32) -> Result<(), Refused> {
     let call = CallMethodRequest {
         object_id: ObjectTypeId::ConditionType.into(),
         method_id: MethodId::ConditionType_ConditionRefresh.into(),
         input_arguments: Some(vec![Variant::UInt32(subscription)]),
     };
-    let status = match session.methods(&[call]).await {
+    let status = match session.methods(permission, &[call]).await {
         Ok(results) => results.first().map_or(StatusCode::Good, |result| result.status_code),
         // Small servers have no methods at all.
         Err(refused) if session.channel().closed().is_none() => refused.status(),
@@ -156,13 +160,13 @@ pub struct Heard {
 }
 
 /// Reads an EventNotificationList into documents. After an error, the documents before it stay.
-pub fn documents(job: &Job, body: &[u8], batch: &mut Batch) -> Result<Heard, Undecodable> {
+pub fn documents(job: &CompiledSource, body: &[u8], batch: &mut Batch) -> Result<Heard, Undecodable> {
     let mut reader = Reader::new(body);
     let mut heard = Heard::default();
     for _ in 0..reader.length(8)?.unwrap_or(0) {
         let handle = reader.u32()?;
         let count = reader.length(1)?.unwrap_or(0);
-        let events = handle.checked_sub(FIRST_HANDLE).and_then(|index| job.events.get(index as usize));
+        let events = handle.checked_sub(FIRST_EVENT).and_then(|index| job.events.get(index as usize));
         match events {
             Some(events) if count == events.fields.len() + HIDDEN.len() => document(events, &mut reader, batch)?,
             _ if handle == MODEL_HANDLE && count > 0 => {
@@ -213,7 +217,7 @@ fn document(events: &Events, reader: &mut Reader<'_>, batch: &mut Batch) -> Resu
         None => Span::EMPTY,
         Some(template) => {
             let value = |name: &str| events.fields.iter().position(|field| *field.name == *name).map(|index| spans[index]);
-            key(template, value, batch)
+            document_key(template, value, batch)
         }
     };
     batch.docs.push(Doc {
@@ -225,25 +229,6 @@ fn document(events: &Events, reader: &mut Reader<'_>, batch: &mut Batch) -> Resu
         topic: Span::EMPTY,
     });
     Ok(())
-}
-
-/// Fills a key in with values that stand as JSON in the heap: texts without their quotes.
-pub fn key(template: &millrace_kit::Template, value: impl Fn(&str) -> Option<Span>, batch: &mut Batch) -> Span {
-    let mut key = Vec::new();
-    let filled = template.render(&mut key, |name, out| -> Result<(), std::convert::Infallible> {
-        if let Some(span) = value(name) {
-            let json = batch.bytes_of(span);
-            match serde_json::from_slice::<String>(json) {
-                Ok(text) => out.extend_from_slice(text.as_bytes()),
-                Err(_) => out.extend_from_slice(json),
-            }
-        }
-        Ok(())
-    });
-    match filled {
-        Ok(()) => batch.push_bytes(&key),
-        Err(never) => match never {},
-    }
 }
 
 /// A time; anything else is none.

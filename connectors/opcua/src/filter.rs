@@ -1,11 +1,18 @@
 //! Which events are wanted: `severity >= 500 and type = ns=2;i=1001`, as the server's own filter.
 
 use crate::address::{Address, Prefixes, Space, Step, steps};
-use crate::job::EventField;
 use opcua::types::{
     AttributeId, ContentFilter, ContentFilterElement, EventFilter, ExtensionObject, FilterOperator, LiteralOperand, NodeId, ObjectTypeId,
     QualifiedName, SimpleAttributeOperand, UAString, Variant,
 };
+use std::sync::Arc;
+
+/// A field of an event's document.
+#[derive(Clone, Debug)]
+pub struct EventField {
+    pub name: Arc<str>,
+    pub path: Vec<Step>,
+}
 
 /// Comparisons that all have to hold. None: every event.
 #[derive(Clone, PartialEq, Debug, Default)]

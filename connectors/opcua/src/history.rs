@@ -11,8 +11,9 @@
 
 use crate::readings::Readings;
 use crate::session::{Refused, Session};
-use crate::shard::Shared;
-use millrace_contract::Failure;
+use crate::shared::Shared;
+use crate::subscribe::Subscription;
+use millrace_contract::{Failure, Status};
 use millrace_schemas::Micros;
 use opcua::core::ResponseMessage;
 use opcua::types::{
@@ -32,6 +33,10 @@ const VALUES_PER_ANSWER: u32 = 1_000;
 const LIVE_FIRST: Duration = Duration::from_secs(2);
 /// A gap that the server could not fill is tried again after this, or with the next one.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Answers without a value, or with the continuation of the one before, after which a history is left for later.
+const IDLE_MOST: u32 = 5;
+/// A pause after such an answer, to spare the server.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// The bit of AccessLevel that says a node has a history.
 const HISTORY_READ: u8 = 0x04;
 
@@ -64,6 +69,17 @@ impl Gaps {
     }
 }
 
+/// A subscription's items missed something: each from its last value on, or from when the last message was published.
+pub fn open_gap(shared: &Shared, subscription: &Subscription, gaps: &Gaps) {
+    if shared.job.history.is_none() {
+        return;
+    }
+    let mut readings = shared.readings.lock();
+    let missed: Vec<_> = subscription.handles.iter().map(|handle| (*handle, readings.begin_gap(*handle, subscription.published))).collect();
+    drop(readings);
+    gaps.open(missed.into_iter());
+}
+
 /// Fills gaps for as long as the session lives.
 pub async fn fill(shared: &Shared, session: &Session, gaps: &Gaps) -> Failure {
     match filling(shared, session, gaps).await {
@@ -78,7 +94,7 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
     // By item: where its gap begins. One that opens while another is filled makes it longer, so that the position covers both.
     let mut waiting: BTreeMap<usize, Micros> = BTreeMap::new();
     for (key, position) in shared.io.positions(GAP) {
-        let mut readings = shared.readings.lock().await;
+        let mut readings = shared.readings.lock();
         if let (Some(handle), Some((from, until))) = (readings.by_path(&key[GAP.len()..]), parse(&position)) {
             if readings.seam(handle).is_none() {
                 readings.resume_gap(handle, from, until);
@@ -135,10 +151,11 @@ fn parse(position: &[u8]) -> Option<(Micros, Micros)> {
 
 /// Writes the gaps down.
 async fn remember(shared: &Shared, gaps: &[(usize, Micros)]) {
-    let readings = shared.readings.lock().await;
-    let position = |(handle, from): &(usize, Micros)| (key(&readings, *handle), position(*from, readings.seam(*handle)));
-    let moved: Vec<(String, String)> = gaps.iter().map(position).collect();
-    drop(readings);
+    let moved: Vec<(String, String)> = {
+        let readings = shared.readings.lock();
+        let position = |(handle, from): &(usize, Micros)| (key(&readings, *handle), position(*from, readings.seam(*handle)));
+        gaps.iter().map(position).collect()
+    };
     let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, from)| (key.as_str(), from.as_bytes())).collect();
     let batch = shared.io.batch().await;
     shared.io.send(batch, &moved).await;
@@ -183,11 +200,12 @@ fn is_final(status: StatusCode) -> bool {
 async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<Filled, Refused> {
     let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(Filled::UpTo(from)) };
     let (key, seam) = {
-        let readings = shared.readings.lock().await;
+        let readings = shared.readings.lock();
         (key(&readings, handle), readings.seam(handle).filter(|seam| *seam > from))
     };
     let until = seam.unwrap_or_else(Micros::now);
     let mut point = ByteString::null();
+    let mut progress = Progress::default();
     let (start, mut from) = (from, from);
     loop {
         let begun = Instant::now();
@@ -205,17 +223,14 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
         point = result.continuation_point;
         let body = result.history_data.inner_as::<ByteStringBody>().map(|body| body.raw_body().as_ref().to_vec()).unwrap_or_default();
         let mut batch = shared.io.batch().await;
-        let mut readings = shared.readings.lock().await;
         let newest = loop {
             if body.is_empty() {
                 break Micros::NONE;
             }
-            match readings.history(handle, &body, (from, until), &mut batch, &shared.io) {
-                Ok((tally, _)) if !tally.unknown.is_empty() => {
-                    for encoding in &tally.unknown {
-                        readings.types.learn_encoding(session, encoding).await?;
-                    }
-                }
+            let types = shared.types();
+            let read = shared.readings.lock().history(handle, &body, (from, until), &types, &mut batch, &shared.io);
+            match read {
+                Ok((tally, _)) if !tally.unknown.is_empty() => shared.learn(session, &tally.unknown).await?,
                 Ok((_, newest)) => break newest,
                 Err(what) => {
                     tracing::error!(tag = &key[GAP.len()..], %what, "a history can't be read");
@@ -223,7 +238,6 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
                 }
             }
         };
-        drop(readings);
         let values = batch.rows.len();
         let is_done = point.is_null_or_empty();
         from = from.max(newest);
@@ -232,8 +246,52 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
         if is_done {
             return Ok(Filled::Whole);
         }
+        if progress.is_stuck(values, point.as_ref()) {
+            let what = format!("the server goes on without values in the history of {}; it is asked again later", &key[GAP.len()..]);
+            tracing::warn!(tag = &key[GAP.len()..], "the server's history makes no progress: empty answers that are to be continued");
+            shared.io.status("history", Status::Degraded(what));
+            release(session, &node, point).await;
+            return Ok(Filled::UpTo(from));
+        }
+        if progress.idle > 0 {
+            tokio::time::sleep(IDLE_PAUSE).await;
+        }
         rate.rest(values, begun).await;
     }
+}
+
+/// Whether the answers of one history lead anywhere.
+#[derive(Default)]
+struct Progress {
+    /// Answers in a row that did not.
+    idle: u32,
+    last: Vec<u8>,
+}
+
+impl Progress {
+    /// Takes one answer: how many values it had, and its continuation.
+    fn is_stuck(&mut self, values: usize, continuation: &[u8]) -> bool {
+        if values == 0 || self.last == continuation && values < VALUES_PER_ANSWER as usize {
+            self.idle += 1;
+        } else {
+            self.idle = 0;
+        }
+        self.last = continuation.to_vec();
+        self.idle >= IDLE_MOST
+    }
+}
+
+/// Lets the server forget a continuation.
+async fn release(session: &Session, node: &NodeId, continuation_point: ByteString) {
+    let details = ReadRawModifiedDetails { num_values_per_node: VALUES_PER_ANSWER, ..Default::default() };
+    let request = HistoryReadRequest {
+        request_header: session.header(),
+        history_read_details: ExtensionObject::from_message(details),
+        timestamps_to_return: TimestampsToReturn::Both,
+        release_continuation_points: true,
+        nodes_to_read: Some(vec![HistoryReadValueId { node_id: node.clone(), continuation_point, ..Default::default() }]),
+    };
+    let _ = session.call("HistoryRead", request).await;
 }
 
 struct Rate {
@@ -270,7 +328,7 @@ async fn read(
     };
     match session.call("HistoryRead", request).await {
         Ok(ResponseMessage::HistoryRead(answer)) => Ok(answer.results.unwrap_or_default().pop().unwrap_or_default()),
-        Ok(other) => Err(Refused { service: "HistoryRead", error: crate::connect::unexpected(&other) }),
+        Ok(other) => Err(Refused { service: "HistoryRead", error: crate::channel::unexpected(&other) }),
         // No history at all is no reason to end the session.
         Err(refused) if session.channel().closed().is_none() => {
             Ok(HistoryReadResult { status_code: refused.status(), ..Default::default() })
@@ -286,6 +344,16 @@ fn time(time: Micros) -> DateTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_that_makes_no_progress_is_left() {
+        let mut progress = Progress::default();
+        assert!((0..100).all(|n: u8| !progress.is_stuck(1_000, b"same") && !progress.is_stuck(10, &[n])), "values come");
+        assert!((0..IDLE_MOST - 1).all(|_| !progress.is_stuck(0, b"same")));
+        assert!(progress.is_stuck(0, b"same"));
+        let mut progress = Progress::default();
+        assert!((0..100u8).any(|n| progress.is_stuck(0, &[n])), "empty answers lead nowhere, whatever the continuation");
+    }
 
     #[test]
     fn a_gaps_position_says_where_it_ends_once_that_is_known() {

@@ -1,19 +1,19 @@
 //! What `browse` and `probe` have in common: a session on a server that no YAML names yet.
 
-use crate::connect::{Identity, Mode, Policy, Target, connect};
+use crate::connect::connect;
 use crate::pki::Pki;
+use crate::security::{Mode, Policy};
 use crate::session::Session;
+use crate::target::{Identity, Target};
 use millrace_config::Secret;
-use millrace_contract::Browse;
+use millrace_contract::plugin::Looking;
+use millrace_contract::{Browse, Findings};
 use opcua::types::{BinaryDecodable, ByteStringBody, ContextOwned, DataValue, Variant};
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 /// Runs a look from beginning to end on a thread of its own: what it holds meanwhile need not be fit for others.
-pub fn apart<F: Future<Output = Result<String, String>>>(
-    look: impl FnOnce() -> F + Send + 'static,
-) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
+pub fn apart<F: Future<Output = Result<Findings, String>>>(look: impl FnOnce() -> F + Send + 'static) -> Looking {
     let run = move || tokio::runtime::Handle::current().block_on(look());
     Box::pin(async move { tokio::task::spawn_blocking(run).await.map_err(|error| error.to_string())? })
 }
@@ -42,6 +42,7 @@ pub fn target(request: &Browse) -> Result<Target, String> {
         url: request.url.clone(),
         policy,
         mode,
+        accept: [].into(),
         identity,
         pki: Pki::new(request.data_dir.join("pki")),
         name: "millrace, looking".into(),
@@ -51,7 +52,7 @@ pub fn target(request: &Browse) -> Result<Target, String> {
 }
 
 pub async fn open(request: &Browse) -> Result<Session, String> {
-    let session = connect(&target(request)?, None).await.map_err(|failure| failure.to_string())?;
+    let session = connect(&target(request)?, None, None).await.map_err(|failure| failure.to_string())?;
     session.prepare().await.map_err(|refused| refused.to_string())?;
     Ok(session)
 }

@@ -1,13 +1,14 @@
-//! Groups that are read in turn: every node of a group with as few requests as the server takes, at its interval or at the clock's full ones.
+//! Groups that are read in turn: what is due at one moment in as few requests as the server takes, at its interval or at the clock's full ones.
 
+use crate::answer::Raw;
 use crate::readings::Readings;
 use crate::session::{Refused, Session, value_of};
-use crate::shard::Shared;
-use millrace_contract::{Failure, Loss};
-use millrace_schemas::{Batch, Origin, StatusCode};
-use opcua::types::ReadValueId;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::Instant;
+use crate::shared::Shared;
+use crate::types::Types;
+use millrace_contract::Failure;
+use millrace_kit::Cycles;
+use millrace_schemas::{Batch, Micros, Origin, StatusCode};
+use opcua::types::{NodeId, ReadValueId};
 
 /// One group's polling.
 #[derive(Clone, Debug)]
@@ -16,103 +17,87 @@ pub struct Polling {
     pub handles: Vec<usize>,
 }
 
-/// Polls a group for as long as the session lives.
-pub async fn poll(shared: &Shared, session: &Session, polling: &Polling) -> Failure {
-    match polls(shared, session, polling).await {
+/// Polls groups for as long as the session lives.
+pub async fn poll(shared: &Shared, session: &Session, polls: &[Polling]) -> Failure {
+    match polling(shared, session, polls).await {
         Ok(never) => match never {},
         Err(refused) => refused.into(),
     }
 }
 
-async fn polls(shared: &Shared, session: &Session, polling: &Polling) -> Result<std::convert::Infallible, Refused> {
-    let group = &shared.job.groups[polling.group];
-    let mut next = Instant::now();
-    if group.align {
-        next += until_full(group.every, SystemTime::now());
-    }
+async fn polling(shared: &Shared, session: &Session, polls: &[Polling]) -> Result<std::convert::Infallible, Refused> {
+    let group = |polling: &Polling| &shared.job.polled.groups[polling.group];
+    let mut cycles = Cycles::new(polls.iter().map(|polling| (group(polling).every, group(polling).align)));
     loop {
-        tokio::time::sleep_until(next).await;
-        cycle(shared, session, polling).await?;
-        shared.io.alive(&group.part);
-        next += group.every;
-        let late = Instant::now().saturating_duration_since(next);
-        if !late.is_zero() {
-            let skipped = (late.as_nanos() / group.every.as_nanos()) as u32 + 1;
-            shared.io.lost(Loss::PollSkipped, u64::from(skipped) * polling.handles.len() as u64);
-            next += group.every * skipped;
+        let due = cycles.due().await;
+        due.count_skipped(&shared.io, |index| polls[index].handles.len());
+        let handles: Vec<usize> = due.groups.iter().flat_map(|index| &polls[*index].handles).copied().collect();
+        read_now(shared, session, &handles, Origin::Poll).await?;
+        for index in due.groups {
+            shared.io.alive(&group(&polls[index]).part);
         }
     }
 }
 
-/// How long it is until the clock is at a full interval.
-fn until_full(every: Duration, now: SystemTime) -> Duration {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let over = since.as_nanos() % every.as_nanos().max(1);
-    Duration::from_nanos((every.as_nanos() - over) as u64)
-}
-
-/// Reads a group once.
-async fn cycle(shared: &Shared, session: &Session, polling: &Polling) -> Result<(), Refused> {
-    read_now(shared, session, &polling.handles, Origin::Poll).await
-}
+/// What became of an item: its value, or why there is none.
+type Answer<'a> = (usize, Result<&'a [u8], StatusCode>);
 
 /// Reads items and sends what they say.
 pub async fn read_now(shared: &Shared, session: &Session, handles: &[usize], origin: Origin) -> Result<(), Refused> {
     let nodes = shared.resolve(session, handles).await?;
-    let mut asked = Vec::with_capacity(handles.len());
-    {
-        let readings = shared.readings.lock().await;
-        for (handle, node) in handles.iter().zip(&nodes) {
-            if let Ok(node) = node {
-                let range = readings.item(*handle).index.map(|index| shared.job.tags[index].range.clone()).unwrap_or_default();
-                asked.push(ReadValueId { index_range: range, ..value_of(node.clone()) });
-            }
-        }
-    }
-    let values = session.read(&asked).await?;
-    let mut batch = shared.io.batch().await;
-    let mut readings = shared.readings.lock().await;
+    let asked = asked(shared, handles, &nodes);
+    let values = session.read_raw(&asked).await?;
     let mut values = values.iter();
-    for (handle, node) in handles.iter().zip(&nodes) {
-        match (node, node.as_ref().ok().and_then(|_| values.next())) {
-            (Ok(_), Some(value)) => answer(&mut readings, session, shared, *handle, value, origin, &mut batch).await?,
-            (Ok(_), None) => readings.bad(*handle, StatusCode::BAD_NO_DATA, &mut batch),
-            (Err(status), _) => readings.bad(*handle, *status, &mut batch),
+    let answers: Vec<Answer<'_>> = handles
+        .iter()
+        .zip(&nodes)
+        .map(|(handle, node)| match node {
+            Ok(_) => (*handle, values.next().map(Raw::bytes).ok_or(StatusCode::BAD_NO_DATA)),
+            Err(status) => (*handle, Err(*status)),
+        })
+        .collect();
+    let mut batch = shared.io.batch().await;
+    let read = loop {
+        let types = shared.types();
+        let (read, unknown) = rows(&mut shared.readings.lock(), shared, &types, &answers, origin, &mut batch);
+        if unknown.is_empty() {
+            break read;
         }
-    }
-    // Only then may anybody write down that these values were read.
+        batch.rows.clear();
+        batch.heap.clear();
+        shared.learn(session, &unknown).await?;
+    };
     shared.io.send(batch, &[]).await;
-    drop(readings);
+    shared.readings.lock().was_sent(&read);
     Ok(())
 }
 
-async fn answer(
-    readings: &mut Readings,
-    session: &Session,
-    shared: &Shared,
-    handle: usize,
-    value: &opcua::types::DataValue,
-    origin: Origin,
-    batch: &mut Batch,
-) -> Result<(), Refused> {
-    let tally = readings.answer(handle, value, origin, batch, &shared.io);
-    if !tally.unknown.is_empty() {
-        for encoding in &tally.unknown {
-            readings.types.learn_encoding(session, encoding).await?;
+/// The requests for those items whose nodes are there.
+fn asked(shared: &Shared, handles: &[usize], nodes: &[Result<NodeId, StatusCode>]) -> Vec<ReadValueId> {
+    let readings = shared.readings.lock();
+    let tags = &shared.job.polled.tags;
+    let request = |(handle, node): (&usize, &Result<NodeId, StatusCode>)| {
+        let index_range = readings.item(*handle).index.map(|index| tags[index].address.range.clone()).unwrap_or_default();
+        Some(ReadValueId { index_range, ..value_of(node.as_ref().ok()?.clone()) })
+    };
+    handles.iter().zip(nodes).filter_map(request).collect()
+}
+
+/// What is read up to where, by handle; and the encodings that the server has to be asked about first.
+type Rows = (Vec<(usize, Micros)>, Vec<Vec<u8>>);
+
+/// Appends a row for each answer.
+fn rows(readings: &mut Readings, shared: &Shared, types: &Types, answers: &[Answer<'_>], origin: Origin, batch: &mut Batch) -> Rows {
+    let (mut read, mut unknown) = (Vec::with_capacity(answers.len()), Vec::new());
+    for (handle, value) in answers {
+        match value {
+            Ok(bytes) => {
+                let (tally, time) = readings.answer(*handle, bytes, origin, types, batch, &shared.io);
+                unknown.extend(tally.unknown);
+                read.push((*handle, time));
+            }
+            Err(status) => readings.bad(*handle, *status, batch),
         }
-        readings.answer(handle, value, origin, batch, &shared.io);
     }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_aligned_poll_begins_at_the_clocks_full_interval() {
-        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(millis);
-        assert_eq!(until_full(Duration::from_secs(60), at(119_500)), Duration::from_millis(500));
-        assert_eq!(until_full(Duration::from_secs(1), at(1_000)), Duration::from_secs(1));
-    }
+    (read, unknown)
 }

@@ -6,11 +6,11 @@ use crate::connect::endpoints;
 use crate::inspect::{apart, open, shown, target};
 use crate::pki::describe_text;
 use crate::session::{Session, value_of};
-use millrace_contract::Browse;
+use millrace_contract::found::Facts;
+use millrace_contract::plugin::Looking;
+use millrace_contract::{Browse, Findings};
 use opcua::types::{DataValue, EndpointDescription, NodeId, UserTokenType, VariableId, Variant};
-use serde_json::{Map, Value as Json, json};
-use std::future::Future;
-use std::pin::Pin;
+use serde_json::{Value as Json, json};
 
 /// What is asked, by the names a person knows them.
 const ASKED: [(&str, &str, VariableId); 25] = [
@@ -41,28 +41,24 @@ const ASKED: [(&str, &str, VariableId); 25] = [
     ("history", "server_timestamps", VariableId::HistoryServerCapabilities_ServerTimestampSupported),
 ];
 
-/// Looks at a server and says what it found, as lines or (`json`) as JSON.
-pub fn probe(request: Browse) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
-    apart(|| async move {
-        let report = look(&request).await?;
-        Ok(if request.json { format!("{report:#}\n") } else { lines(&report) })
-    })
+/// Looks at a server and says what it found.
+pub fn probe(request: Browse) -> Looking {
+    apart(|| async move { look(&request).await })
 }
 
-async fn look(request: &Browse) -> Result<Json, String> {
+async fn look(request: &Browse) -> Result<Findings, String> {
     let offered = endpoints(&request.url, target(request)?.answer_within).await.map_err(|failure| failure.to_string())?;
-    let mut report = Map::new();
-    report.insert("endpoints".into(), offered.iter().map(endpoint).collect());
+    let mut facts = vec![("endpoints".to_owned(), Facts::Items(offered.iter().map(endpoint).collect()))];
     match open(request).await {
         Ok(session) => {
-            let asked = ask(&session, &mut report).await;
+            let asked = ask(&session, &mut facts).await;
             session.close(true).await;
             asked?;
         }
         // What it offers is worth knowing to whom it lets in no further.
-        Err(error) => drop(report.insert("no_session".into(), error.into())),
+        Err(error) => facts.push(("no_session".to_owned(), Facts::One(error.into()))),
     }
-    Ok(report.into())
+    Ok(Findings { facts, ..Findings::default() })
 }
 
 fn endpoint(endpoint: &EndpointDescription) -> Json {
@@ -85,7 +81,7 @@ fn endpoint(endpoint: &EndpointDescription) -> Json {
     })
 }
 
-async fn ask(session: &Session, report: &mut Map<String, Json>) -> Result<(), String> {
+async fn ask(session: &Session, facts: &mut Vec<(String, Facts)>) -> Result<(), String> {
     let wanted: Vec<_> = ASKED.iter().map(|(.., id)| value_of(NodeId::from(*id))).collect();
     let values = session.read(&wanted).await.map_err(|refused| refused.to_string())?;
     for ((part, name, _), value) in ASKED.iter().zip(&values) {
@@ -98,15 +94,19 @@ async fn ask(session: &Session, report: &mut Map<String, Json>) -> Result<(), St
         if value.status().is_bad() || is_empty {
             continue;
         }
-        let part = report.entry(*part).or_insert_with(|| Map::new().into());
-        part[*name] = answer(name, value);
+        let fact = ((*name).to_owned(), answer(name, value));
+        match facts.last_mut() {
+            Some((heading, Facts::Named(named))) if heading == part => named.push(fact),
+            _ => facts.push(((*part).to_owned(), Facts::Named(vec![fact]))),
+        }
     }
-    report.insert("namespaces".into(), session.space().uris().collect());
+    facts.push(("namespaces".to_owned(), Facts::Items(session.space().uris().map(Json::from).collect())));
     let profiles = session.read(&[value_of(VariableId::Server_ServerCapabilities_ServerProfileArray.into())]).await;
     if let Ok(profiles) = profiles
         && let Some(Some(Variant::Array(profiles))) = profiles.first().map(|value| &value.value)
     {
-        report.insert("profiles".into(), profiles.values.iter().map(|profile| Json::from(profile.to_string())).collect());
+        let profiles = profiles.values.iter().map(|profile| Json::from(profile.to_string())).collect();
+        facts.push(("profiles".to_owned(), Facts::Items(profiles)));
     }
     Ok(())
 }
@@ -129,53 +129,9 @@ fn answer(name: &str, value: &DataValue) -> Json {
     }
 }
 
-/// One line a fact; a limit of 0 is none.
-fn lines(report: &Json) -> String {
-    let mut out = String::new();
-    let said = |value: &Json| match value {
-        Json::String(text) => text.replace(char::is_control, " "),
-        other => other.to_string(),
-    };
-    for (part, value) in report.as_object().into_iter().flatten() {
-        match value {
-            Json::Array(items) => {
-                out += &format!("{part}\n");
-                for item in items {
-                    let line = match item.as_object() {
-                        Some(fields) => fields.values().map(said).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("  "),
-                        None => said(item),
-                    };
-                    out += &format!("  {line}\n");
-                }
-            }
-            Json::Object(facts) => {
-                out += &format!("{part}\n");
-                for (name, value) in facts {
-                    let none = part == "limits" && value.as_f64() == Some(0.0);
-                    out += &format!("  {name:<26}{}\n", if none { "no limit".into() } else { said(value) });
-                }
-            }
-            one => out += &format!("{part}  {}\n", said(one)),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_report_reads_as_lines_of_facts() {
-        let report = json!({
-            "endpoints": [{"url": "opc.tcp://h", "policy": "None", "mode": "None", "login": "anonymous", "certificate": ""}],
-            "limits": {"nodes_per_read": 0, "queue": 10},
-            "namespaces": ["http://opcfoundation.org/UA/"],
-        });
-        let expected = "endpoints\n  opc.tcp://h  None  None  anonymous\nlimits\n  nodes_per_read            no limit\n  \
-                        queue                     10\nnamespaces\n  http://opcfoundation.org/UA/\n";
-        assert_eq!(lines(&report), expected);
-    }
 
     #[test]
     fn states_have_names_and_unknown_ones_their_number() {

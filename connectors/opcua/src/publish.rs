@@ -10,26 +10,28 @@
 //! nothing stays, and it comes again. What waits in memory is one batch and
 //! the answers of [`MOST_OUTSTANDING`] requests: while the log is full, the server's queues fill, and what they drop is counted by the overflow bit.
 
-use crate::connect::unexpected;
+use crate::channel::unexpected;
 use crate::events;
-use crate::history::Gaps;
+use crate::history::{Gaps, open_gap};
 use crate::session::{Refused, Session};
-use crate::shard::Shared;
-use crate::subscribe::{Subscription, ahead, delete, following};
-use crate::trigger::{Mark, Triggers};
+use crate::shared::Shared;
+use crate::subscribe::{Monitored, Subscription, ahead, complaint, delete, following, items};
+use crate::trigger;
 use crate::watermarks::Watermarks;
 use crate::wire::{Undecodable, stamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use millrace_contract::{AckId, Failure, Loss, SourceIo, Status};
+use millrace_kit::AfterSync;
+use millrace_kit::trigger::Mark;
 use millrace_schemas::{Batch, Micros, StatusCode};
 use opcua::core::ResponseMessage;
 use opcua::types::{
     ByteStringBody, Error, NotificationMessage, ObjectId, PublishRequest, PublishResponse, StatusCode as UaStatus,
     SubscriptionAcknowledgement,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -50,27 +52,15 @@ type Asked = BoxFuture<'static, (Vec<SubscriptionAcknowledgement>, Result<Publis
 /// Acknowledgements on their way.
 #[derive(Default)]
 struct Acks {
-    /// Messages of the batch being filled.
-    filling: Vec<(u32, u32)>,
-    /// Messages that wait for their batch to be durable.
-    waiting: VecDeque<(AckId, u32, u32)>,
+    /// Of messages whose batch is not durable yet.
+    waiting: AfterSync<SubscriptionAcknowledgement>,
     ready: Vec<SubscriptionAcknowledgement>,
-    durable: AckId,
 }
 
 impl Acks {
-    fn sent(&mut self, id: AckId) {
-        self.waiting.extend(self.filling.drain(..).map(|(subscription, number)| (id, subscription, number)));
-    }
-
     fn release(&mut self, durable: AckId) {
-        self.durable = durable;
-        while let Some((id, subscription_id, sequence_number)) = self.waiting.front().copied()
-            && id <= durable
-        {
-            self.waiting.pop_front();
-            self.ready.push(SubscriptionAcknowledgement { subscription_id, sequence_number });
-        }
+        self.waiting.synced(durable);
+        self.ready.extend(std::iter::from_fn(|| self.waiting.pop()));
     }
 
     fn take(&mut self) -> Vec<SubscriptionAcknowledgement> {
@@ -104,7 +94,8 @@ pub struct Publishing<'a> {
     shared: &'a Shared,
     session: &'a Arc<Session>,
     subscriptions: &'a mut Vec<Subscription>,
-    triggers: &'a mut Triggers,
+    /// Groups of which items are polled instead, and why.
+    instead: &'a BTreeMap<usize, String>,
     gaps: &'a Gaps,
     watermarks: &'a mut Watermarks,
     outstanding: &'a mut Outstanding,
@@ -121,8 +112,7 @@ impl<'a> Publishing<'a> {
     pub fn new(
         shared: &'a Shared,
         session: &'a Arc<Session>,
-        subscriptions: &'a mut Vec<Subscription>,
-        triggers: &'a mut Triggers,
+        (subscriptions, instead): (&'a mut Vec<Subscription>, &'a BTreeMap<usize, String>),
         gaps: &'a Gaps,
         watermarks: &'a mut Watermarks,
         outstanding: &'a mut Outstanding,
@@ -132,7 +122,7 @@ impl<'a> Publishing<'a> {
             shared,
             session,
             subscriptions,
-            triggers,
+            instead,
             gaps,
             watermarks,
             outstanding,
@@ -155,10 +145,10 @@ impl<'a> Publishing<'a> {
     /// Sends what was read before the end: its numbers have moved.
     pub async fn flush(&mut self) {
         if let (Some((rows, docs, triggers)), Some(batch)) = (self.torn.take(), &mut self.batch) {
-            self.shared.readings.lock().await.unread(&batch.rows[rows..]);
+            self.shared.readings.lock().unread(&batch.rows[rows..]);
             batch.rows.truncate(rows);
             batch.docs.truncate(docs);
-            self.triggers.undo(triggers);
+            self.shared.triggers.lock().undo(triggers);
         }
         self.send().await;
     }
@@ -177,15 +167,14 @@ impl<'a> Publishing<'a> {
             while self.outstanding.asked.len() < self.wanted && self.subscriptions.iter().any(|subscription| subscription.id != 0) {
                 self.ask();
             }
-            let (durable, waits, asks) =
-                (self.outstanding.acks.durable, !self.outstanding.acks.waiting.is_empty(), !self.outstanding.asked.is_empty());
+            let (after, asks) = (self.outstanding.acks.waiting.waits_after(), !self.outstanding.asked.is_empty());
             tokio::select! {
                 biased;
                 () = io.stopping() => return Err(End::Stopping),
                 status = self.session.channel().until_closed() => {
                     return Err(End::Failed(Failure::Reconnect(format!("the connection to {} is gone: {status}", self.shared.url()))));
                 }
-                id = io.durable(durable), if waits => self.outstanding.acks.release(id),
+                id = io.durable(after.unwrap_or_default()), if after.is_some() => self.outstanding.acks.release(id),
                 answer = self.outstanding.asked.next(), if asks => {
                     if let Some(answer) = answer {
                         self.answered(answer).await?;
@@ -244,7 +233,7 @@ impl<'a> Publishing<'a> {
         let message = answer.notification_message;
         let subscription = &mut self.subscriptions[index];
         subscription.heard = Instant::now();
-        self.shared.io.alive(&subscription.part);
+        subscription.parts.iter().for_each(|part| self.shared.io.alive(part));
         let number = message.sequence_number;
         let is_keep_alive = message.notification_data.as_ref().is_none_or(Vec::is_empty);
         match ahead(subscription.next, number) {
@@ -325,7 +314,7 @@ impl<'a> Publishing<'a> {
         if lost > 0 {
             tracing::error!(part = %subscription.part, messages = lost, "the server no longer has messages that did not come");
             self.shared.io.lost(Loss::SequenceGap, lost.into());
-            self.shared.open_gap(&self.subscriptions[index], self.gaps).await;
+            open_gap(self.shared, &self.subscriptions[index], self.gaps);
         }
         Ok(())
     }
@@ -335,7 +324,7 @@ impl<'a> Publishing<'a> {
         if self.batch.is_none() {
             self.batch = Some(room(&self.shared.io).await?);
         }
-        self.torn = self.batch.as_ref().map(|batch| (batch.rows.len(), batch.docs.len(), self.triggers.mark()));
+        self.torn = self.batch.as_ref().map(|batch| (batch.rows.len(), batch.docs.len(), self.shared.triggers.lock().mark()));
         let number = message.sequence_number;
         // Where the server does not say when, it was now.
         let published = Some(stamp(message.publish_time.ticks())).filter(|time| !time.is_none()).unwrap_or_else(Micros::now);
@@ -352,7 +341,7 @@ impl<'a> Publishing<'a> {
         let subscription = &mut self.subscriptions[index];
         subscription.published = published;
         subscription.next = following(number);
-        self.outstanding.acks.filling.push((subscription.id, number));
+        self.outstanding.acks.waiting.push(SubscriptionAcknowledgement { subscription_id: subscription.id, sequence_number: number });
         self.moved.insert(index);
         self.torn = None;
         if is_gone { Err(End::Lost(index)) } else { Ok(()) }
@@ -361,17 +350,22 @@ impl<'a> Publishing<'a> {
     async fn data_change(&mut self, index: usize, body: &[u8]) -> Result<(), End> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         let first = batch.rows.len();
-        let mut readings = self.shared.readings.lock().await;
         loop {
-            match readings.data_change(body, batch, &self.shared.io) {
-                Ok(tally) if !tally.unknown.is_empty() => {
-                    for encoding in &tally.unknown {
-                        readings.types.learn_encoding(self.session, encoding).await?;
-                    }
-                }
+            let types = self.shared.types();
+            let read = self.shared.readings.lock().data_change(body, &types, batch, &self.shared.io);
+            match read {
+                Ok(tally) if !tally.unknown.is_empty() => self.shared.learn(self.session, &tally.unknown).await?,
                 Ok(tally) => {
                     if tally.overflows > 0 {
                         self.shared.io.lost(Loss::DeviceOverflow, tally.overflows);
+                    }
+                    if tally.dropped > 0 {
+                        tracing::warn!(
+                            part = %self.subscriptions[index].part,
+                            about = tally.dropped,
+                            "the server's queues were too short for this pause; set a larger `queue`, or `history: {{from: last}}` where it keeps one"
+                        );
+                        self.shared.io.lost(Loss::Other("server_queue"), tally.dropped);
                     }
                     if tally.strangers > 0 {
                         self.shared.io.lost(Loss::Other("unknown_handle"), tally.strangers);
@@ -385,10 +379,9 @@ impl<'a> Publishing<'a> {
                 }
             }
         }
-        drop(readings);
-        let fired = self.triggers.fired(batch, first);
+        let fired = self.shared.triggers.lock().fired(batch, first);
         if !fired.is_empty() {
-            self.triggers.read(self.session, self.shared, fired, batch).await?;
+            trigger::record(self.shared, self.session, fired, batch).await?;
         }
         Ok(())
     }
@@ -414,18 +407,25 @@ impl<'a> Publishing<'a> {
     /// Hands the batch over, with the positions of what is in it.
     async fn send(&mut self) {
         let Some(batch) = self.batch.take() else { return };
-        let moved: Vec<(&str, String)> = std::mem::take(&mut self.moved)
+        let subscriptions = std::mem::take(&mut self.moved)
             .into_iter()
             .filter_map(|index| self.subscriptions.get(index))
-            .map(|subscription| (subscription.key.as_str(), subscription.position()))
-            .collect();
-        let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, position)| (*key, position.as_bytes())).collect();
-        let acknowledges = self.triggers.acknowledges();
+            .map(|subscription| (subscription.key.clone(), subscription.position().into_bytes()));
+        let mut moved: Vec<(String, Vec<u8>)> = subscriptions.collect();
+        let has_recorded = {
+            let triggers = self.shared.triggers.lock();
+            if triggers.has_recorded() {
+                moved.extend(triggers.moved().into_iter().map(|(key, event)| (key.to_owned(), event.to_vec())));
+            }
+            triggers.has_recorded()
+        };
+        let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, position)| (key.as_str(), position.as_slice())).collect();
         let id = self.shared.io.send(batch, &moved).await;
-        self.outstanding.acks.sent(id);
-        for write in acknowledges {
-            self.shared.acknowledge(id, write);
+        self.outstanding.acks.waiting.sent(id);
+        if has_recorded {
+            self.shared.triggers.lock().sent(id, &self.shared.io);
         }
+        self.shared.acknowledge.notify_one();
     }
 
     /// Writes down how far each tag was read, behind what was read.
@@ -436,9 +436,7 @@ impl<'a> Publishing<'a> {
         self.send().await;
         // While the log is full there is nothing new to write down.
         let Ok(batch) = tokio::time::timeout(Duration::from_millis(500), self.shared.io.batch()).await else { return };
-        let readings = self.shared.readings.lock().await;
-        let changed = self.watermarks.changed(self.subscriptions.iter(), &readings);
-        drop(readings);
+        let changed = self.watermarks.changed(self.subscriptions.iter(), &self.shared.readings.lock());
         if !changed.is_empty() {
             let moved: Vec<(&str, &[u8])> = changed.iter().map(|(key, times)| (key.as_str(), times.as_slice())).collect();
             self.shared.io.send(batch, &moved).await;
@@ -457,7 +455,7 @@ impl<'a> Publishing<'a> {
                 let what = format!("{} of {} has been quiet for {:?}", subscription.part, self.shared.url(), subscription.quiet_after);
                 return Err(End::Failed(Failure::Reconnect(what)));
             }
-            let (due, deaf) = (subscription.due(now), subscription.deaf(now));
+            let (due, deaf) = (subscription.due(), subscription.deaf());
             if !due.is_empty() {
                 self.try_again(index, &due).await?;
             }
@@ -465,8 +463,8 @@ impl<'a> Publishing<'a> {
                 events::watch(self.shared, self.session, &mut self.subscriptions[index], &deaf).await?;
                 self.say_bad(index, &[]).await?;
             }
-            self.complain(index).await;
         }
+        self.complain();
         if self.watermarks.is_due() {
             self.keep_watermarks().await;
         }
@@ -479,33 +477,39 @@ impl<'a> Publishing<'a> {
 
     async fn try_again(&mut self, index: usize, handles: &[usize]) -> Result<(), End> {
         let nodes = self.shared.resolve(self.session, handles).await?;
-        let items: Vec<_> = handles.iter().copied().zip(nodes).collect();
-        let readings = self.shared.readings.lock().await;
-        let failed = self.subscriptions[index].monitor(self.session, &self.shared.job, &items, &readings).await?;
-        drop(readings);
+        let items = items(&self.shared.readings.lock(), handles, nodes);
+        let subscription = &mut self.subscriptions[index];
+        let Monitored { mut failed, homeless } = subscription.monitor(self.session, &self.shared.job, &items).await?;
+        for handle in homeless {
+            subscription.wait_for_room(handle);
+            failed.push((handle, StatusCode(UaStatus::BadTooManyMonitoredItems.bits())));
+        }
         self.say_bad(index, &failed).await
     }
 
     /// A tag that can't be read is a sample with bad status, not a gap; and what still fails is known to whoever goes on.
     async fn say_bad(&mut self, index: usize, failed: &[(usize, StatusCode)]) -> Result<(), End> {
         let mut batch = room(&self.shared.io).await?;
-        let mut readings = self.shared.readings.lock().await;
         for (handle, status) in failed {
-            readings.bad(*handle, *status, &mut batch);
+            self.shared.readings.lock().bad(*handle, *status, &mut batch);
         }
-        drop(readings);
         let subscription = &self.subscriptions[index];
         self.shared.io.send(batch, &[(&subscription.failures_key(), subscription.failures().as_bytes())]).await;
         Ok(())
     }
 
-    async fn complain(&mut self, index: usize) {
-        let subscription = &self.subscriptions[index];
-        let complaint = subscription.complaint(&*self.shared.readings.lock().await);
-        if self.complaints.get(&index) != Some(&complaint) {
-            let status = complaint.clone().map_or(Status::Running, Status::Degraded);
-            self.shared.io.status(&subscription.part, status);
-            self.complaints.insert(index, complaint);
+    fn complain(&mut self) {
+        for (group, known) in self.shared.job.polled.groups.iter().enumerate() {
+            if !self.subscriptions.iter().any(|subscription| subscription.groups.contains(&group)) {
+                continue;
+            }
+            let wrong = complaint(self.subscriptions, &self.shared.readings.lock(), group, &known.part);
+            let all: Vec<String> = self.instead.get(&group).cloned().into_iter().chain(wrong).collect();
+            let complaint = (!all.is_empty()).then(|| all.join("; "));
+            if self.complaints.get(&group) != Some(&complaint) {
+                self.shared.io.status(&known.part, complaint.clone().map_or(Status::Running, Status::Degraded));
+                self.complaints.insert(group, complaint);
+            }
         }
     }
 
@@ -513,13 +517,9 @@ impl<'a> Publishing<'a> {
     pub async fn finish(&mut self) {
         self.flush().await;
         let last = async {
-            while let Some((id, ..)) = self.outstanding.acks.waiting.back().copied() {
-                let durable =
-                    self.shared.io.durable(AckId(self.outstanding.acks.durable.0.max(self.outstanding.acks.waiting[0].0.0 - 1))).await;
+            while let Some(after) = self.outstanding.acks.waiting.waits_after() {
+                let durable = self.shared.io.durable(after).await;
                 self.outstanding.acks.release(durable);
-                if durable >= id {
-                    break;
-                }
             }
         };
         let _ = tokio::time::timeout(LAST_ACKS_WITHIN, last).await;

@@ -3,22 +3,29 @@
 //! Invariants: no look-up and no allocation per scalar; a value whose structure nobody knows yet is not guessed at: the message waits until the
 //! server was asked.
 
-use crate::types::{Leaves, Types};
+use crate::types::{self, Types};
 use crate::wire::{Reader, Stamped, Structure, Undecodable, builtin};
 use millrace_contract::{SourceIo, Structure as Wanted, TagDef};
+use millrace_kit::Leaves;
+use millrace_kit::leaves::leaf_of;
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value, json};
-use opcua::types::{BinaryEncodable, ContextOwned, DataValue};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Client handles of events begin here; those below are items.
+pub const FIRST_EVENT: u32 = 0x8000_0000;
 
 /// One value that is read: a tag of the YAML, or found by browsing.
 #[derive(Debug)]
 pub struct Item {
     pub def: TagDef,
-    /// The index in [`Job::tags`]; none of what was found by browsing.
+    /// The group it is of.
+    pub group: usize,
+    /// The index among the tags of the YAML; none of what was found by browsing.
     pub index: Option<usize>,
-    /// Samples of a structure's leaves, by the path of their fields.
-    leaves: HashMap<String, TagId>,
+    /// Samples of a structure's leaves.
+    leaves: Leaves,
 }
 
 /// What a message had in it, besides rows.
@@ -26,6 +33,8 @@ pub struct Item {
 pub struct Tally {
     /// Values after which the server's queue had overflowed.
     pub overflows: u64,
+    /// How many values the queues dropped besides those, as far as source times and sampling intervals tell.
+    pub dropped: u64,
     /// Values of handles that nobody gave.
     pub strangers: u64,
     /// Encodings the server has to be asked about before this message can be read.
@@ -41,10 +50,11 @@ pub struct Readings {
     last: Vec<i64>,
     /// The first source time after the item's last gap; while none came, where the gap begins, negative.
     seams: Vec<i64>,
+    /// How often the server looks at each item.
+    sampling: Vec<Duration>,
     /// Items whose last value says that there is no such node.
     absent: BTreeSet<usize>,
     items: Vec<Item>,
-    pub types: Types,
 }
 
 /// Overflow, in the info bits of a data value.
@@ -85,7 +95,7 @@ impl Readings {
             *first = row.time.0.min(*first);
         }
         for (handle, item) in self.items.iter().enumerate() {
-            let first = std::iter::once(&self.tags[handle]).chain(item.leaves.values()).filter_map(|tag| firsts.get(tag)).min();
+            let first = std::iter::once(&self.tags[handle]).copied().chain(item.leaves.tags()).filter_map(|tag| firsts.get(&tag)).min();
             if let Some(first) = first.filter(|first| self.last[handle] >= **first) {
                 self.last[handle] = 1 - first;
             }
@@ -120,16 +130,22 @@ impl Readings {
         self.items.iter().position(|item| item.def.path == path)
     }
 
+    /// The handle of a tag of the YAML, by its index.
+    pub fn by_index(&self, index: usize) -> Option<usize> {
+        self.items.iter().position(|item| item.index == Some(index))
+    }
+
     pub fn handle_of(&self, tag: TagId) -> Option<usize> {
         self.tags.iter().position(|known| *known == tag)
     }
 
     /// Adds an item; its handle is the next one.
-    pub fn add(&mut self, tag: TagId, def: TagDef, index: Option<usize>) -> usize {
+    pub fn add(&mut self, tag: TagId, def: TagDef, group: usize, index: Option<usize>, sampling: Duration) -> usize {
         self.tags.push(tag);
+        self.sampling.push(sampling.max(Duration::from_millis(10)));
         self.last.push(0);
         self.seams.push(0);
-        self.items.push(Item { def, index, leaves: HashMap::new() });
+        self.items.push(Item { def, group, index, leaves: Leaves::default() });
         self.items.len() - 1
     }
 
@@ -148,7 +164,7 @@ impl Readings {
     }
 
     /// Reads a DataChangeNotification. With unknown encodings in the tally, the batch is as before: ask the server, then read again.
-    pub fn data_change(&mut self, body: &[u8], batch: &mut Batch, io: &SourceIo) -> Result<Tally, Undecodable> {
+    pub fn data_change(&mut self, body: &[u8], types: &Types, batch: &mut Batch, io: &SourceIo) -> Result<Tally, Undecodable> {
         let (rows, heap) = (batch.rows.len(), batch.heap.len());
         let mut tally = Tally::default();
         let mut reader = Reader::new(body);
@@ -158,10 +174,10 @@ impl Readings {
                 let stamped = reader.data_value(batch, body)?;
                 if handle >= self.tags.len() {
                     // Some servers send the attribute that events are asked of as a value.
-                    tally.strangers += u64::from(handle < crate::events::FIRST_HANDLE as usize);
+                    tally.strangers += u64::from(handle < FIRST_EVENT as usize);
                     continue;
                 }
-                self.take(handle, stamped, body, Origin::Change, batch, io, &mut tally);
+                self.take(handle, stamped, body, Origin::Change, types, batch, io, &mut tally);
             }
             Ok(())
         })();
@@ -179,6 +195,7 @@ impl Readings {
         handle: usize,
         body: &[u8],
         (from, until): (Micros, Micros),
+        types: &Types,
         batch: &mut Batch,
         io: &SourceIo,
     ) -> Result<(Tally, Micros), Undecodable> {
@@ -191,7 +208,7 @@ impl Readings {
             // The last before the gap and the first behind it came by themselves.
             if stamped.source.0 > from.0 && stamped.source.0 < until.0 && !stamped.source.is_none() {
                 newest = newest.max(stamped.source);
-                self.take(handle, stamped, body, Origin::Backfill, batch, io, &mut tally);
+                self.take(handle, stamped, body, Origin::Backfill, types, batch, io, &mut tally);
             }
         }
         if !tally.unknown.is_empty() {
@@ -201,25 +218,32 @@ impl Readings {
         Ok((tally, newest))
     }
 
-    /// A value that came as an answer, not as a notification.
-    pub fn answer(&mut self, handle: usize, value: &DataValue, origin: Origin, batch: &mut Batch, io: &SourceIo) -> Tally {
+    /// A value that came as an answer, not as a notification, with its time. It counts as read once it [was sent](Self::was_sent).
+    pub fn answer(
+        &mut self,
+        handle: usize,
+        bytes: &[u8],
+        origin: Origin,
+        types: &Types,
+        batch: &mut Batch,
+        io: &SourceIo,
+    ) -> (Tally, Micros) {
         let mut tally = Tally::default();
-        let context = ContextOwned::default();
-        let bytes = value.encode_to_vec(&context.context());
         let (rows, heap) = (batch.rows.len(), batch.heap.len());
-        let stamped = Reader::new(&bytes).data_value(batch, &bytes).unwrap_or(Stamped {
+        let stamped = Reader::new(bytes).data_value(batch, bytes).unwrap_or(Stamped {
             value: Value::Null,
             status: StatusCode::BAD_DECODING_ERROR,
             source: Micros::NONE,
             server: Micros::NONE,
             structure: None,
         });
-        self.take(handle, stamped, &bytes, origin, batch, io, &mut tally);
+        let time = if stamped.source.is_none() { stamped.server } else { stamped.source };
+        self.take(handle, stamped, bytes, origin, types, batch, io, &mut tally);
         if !tally.unknown.is_empty() {
             batch.rows.truncate(rows);
             batch.heap.truncate(heap);
         }
-        tally
+        (tally, time)
     }
 
     /// A tag that can't be read: no value, the status why.
@@ -237,12 +261,14 @@ impl Readings {
         mut stamped: Stamped,
         message: &[u8],
         origin: Origin,
+        types: &Types,
         batch: &mut Batch,
         io: &SourceIo,
         tally: &mut Tally,
     ) {
         if stamped.status.0 & OVERFLOW == OVERFLOW {
             tally.overflows += 1;
+            tally.dropped += self.dropped_before(handle, stamped.source);
             // Counted; of the value it says nothing. The limit bits need the type of the info bits, too.
             let bits = if stamped.status.0 & 0x0300 == 0 { OVERFLOW } else { 0x0080 };
             stamped.status = StatusCode(stamped.status.0 & !bits);
@@ -252,24 +278,31 @@ impl Readings {
         } else if !self.absent.is_empty() {
             self.absent.remove(&handle);
         }
-        if origin != Origin::Backfill {
-            let time = if stamped.source.is_none() { stamped.server.0 } else { stamped.source.0 };
-            self.last[handle] = self.last[handle].max(time);
-            if self.seams[handle] < 0 && time > -self.seams[handle] {
-                self.seams[handle] = time;
-            }
+        if origin == Origin::Change {
+            self.read_to(handle, if stamped.source.is_none() { stamped.server } else { stamped.source });
         }
         match stamped.structure {
             None => self.push(handle, row(self.tags[handle], stamped, origin), batch),
-            Some(structure) => self.structure(handle, stamped, structure, message, origin, batch, io, tally),
+            Some(structure) => self.structure(handle, stamped, structure, message, origin, types, batch, io, tally),
         }
+    }
+
+    /// How many values lie between an item's last one and this one at the pace it is sampled, without the one that the overflow itself stands for.
+    #[cold]
+    fn dropped_before(&self, handle: usize, time: Micros) -> u64 {
+        let last = self.watermark(handle);
+        if last.is_none() || time <= last {
+            return 0;
+        }
+        let sampled = (time.0 - last.0) as u128 / self.sampling[handle].as_micros().max(1);
+        u64::try_from(sampled.saturating_sub(2)).unwrap_or(0)
     }
 
     /// A scalar's row; where a structure was expanded before, one without a value for each leaf.
     #[inline]
     fn push(&mut self, handle: usize, row: Row, batch: &mut Batch) {
         if row.value == Value::Null && !self.items[handle].leaves.is_empty() {
-            batch.rows.extend(self.items[handle].leaves.values().map(|tag| Row { tag: *tag, ..row }));
+            batch.rows.extend(self.items[handle].leaves.tags().map(|tag| Row { tag, ..row }));
             return;
         }
         batch.rows.push(row);
@@ -284,13 +317,14 @@ impl Readings {
         structure: Structure,
         message: &[u8],
         origin: Origin,
+        types: &Types,
         batch: &mut Batch,
         io: &SourceIo,
         tally: &mut Tally,
     ) {
         let (id, body) = (&message[structure.id.0..structure.id.1], &message[structure.body.0..structure.body.1]);
         let row = row(self.tags[handle], stamped, origin);
-        let layout = match self.types.encoding(id) {
+        let layout = match types.encoding(id) {
             Some(layout) => layout,
             None => {
                 if !tally.unknown.iter().any(|known| known == id) {
@@ -313,9 +347,12 @@ impl Readings {
         let item = &mut self.items[handle];
         if item.def.options.structure == Some(Wanted::Json) {
             let start = batch.heap.len();
-            let read = self.types.json(layout, body, &mut batch.heap);
+            let read = types.json(layout, body, &mut batch.heap);
             let row = match read {
-                Ok(()) => Row { value: Value::Struct(batch.span_from(start)), ..row },
+                Ok(has_replaced) => {
+                    let status = if has_replaced { uncertain(row.status) } else { row.status };
+                    Row { value: Value::Struct(batch.span_from(start)), status, ..row }
+                }
                 Err(_) => {
                     batch.heap.truncate(start);
                     bad(row)
@@ -325,7 +362,7 @@ impl Readings {
             return;
         }
         let mut grow = Grow { item, io, row, rows: Vec::new() };
-        let (start, read) = (batch.heap.len(), self.types.expand(layout, body, batch, &mut grow));
+        let (start, read) = (batch.heap.len(), types.expand(layout, body, batch, &mut grow));
         let rows = grow.rows;
         match read {
             Ok(()) => batch.rows.extend(rows),
@@ -336,40 +373,71 @@ impl Readings {
         }
     }
 
-    /// How a structure that came as an answer is encoded, where the server was not yet asked about it.
-    pub fn unknown_encoding(&self, value: &DataValue) -> Option<Vec<u8>> {
-        let context = ContextOwned::default();
-        let bytes = value.value.as_ref()?.encode_to_vec(&context.context());
-        let mut reader = Reader::new(&bytes);
-        let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
-        let id = reader.object().ok().filter(|_| is_structure)?.id;
-        self.types.encoding(id).is_none().then(|| id.to_vec())
+    /// Answers went to the log: their items were read up to there. Not before, or somebody might write down that they were.
+    pub fn was_sent(&mut self, read: &[(usize, Micros)]) {
+        for (handle, time) in read {
+            self.read_to(*handle, *time);
+        }
     }
 
-    /// The documents' form of a value that came as an answer.
-    pub fn json(&self, value: &DataValue, out: &mut Vec<u8>) -> bool {
-        let context = ContextOwned::default();
-        let Some(variant) = &value.value else { return false };
-        let bytes = variant.encode_to_vec(&context.context());
-        let start = out.len();
-        let mut reader = Reader::new(&bytes);
-        let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
-        let written = match (is_structure, reader.object()) {
-            (true, Ok(object)) => match (object.body, self.types.encoding(object.id).flatten()) {
-                (Some(body), Some(layout)) => self.types.json(layout, body, out).is_ok(),
-                (Some(body), None) => {
-                    json::base64(body, out);
-                    true
-                }
-                (None, _) => false,
-            },
-            _ => Reader::new(&bytes).json(builtin::VARIANT, out).is_ok(),
-        };
-        if !written {
-            out.truncate(start);
+    #[inline]
+    fn read_to(&mut self, handle: usize, Micros(time): Micros) {
+        self.last[handle] = self.last[handle].max(time);
+        if self.seams[handle] < 0 && time > -self.seams[handle] {
+            self.seams[handle] = time;
         }
-        written
     }
+}
+
+/// A good value of which something was replaced.
+fn uncertain(status: StatusCode) -> StatusCode {
+    if status.is_good() { StatusCode::UNCERTAIN } else { status }
+}
+
+/// The value and the status of an answer, the value in the batch's heap; no value: it is a structure, or can't be read.
+pub fn scalar(bytes: &[u8], batch: &mut Batch) -> (Option<Value>, StatusCode) {
+    match Reader::new(bytes).data_value(batch, bytes) {
+        Ok(stamped) => (Some(stamped.value).filter(|_| stamped.structure.is_none()), stamped.status),
+        Err(_) => (None, StatusCode::BAD_DECODING_ERROR),
+    }
+}
+
+/// The variant of a DataValue, where there is one.
+fn variant(bytes: &[u8]) -> Option<Reader<'_>> {
+    let mut reader = Reader::new(bytes);
+    reader.u8().is_ok_and(|mask| mask & 1 != 0).then_some(reader)
+}
+
+/// How a structure that came as an answer is encoded, where the server was not yet asked about it.
+pub fn unknown_encoding(types: &Types, bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = variant(bytes)?;
+    let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
+    let id = reader.object().ok().filter(|_| is_structure)?.id;
+    types.encoding(id).is_none().then(|| id.to_vec())
+}
+
+/// Appends the documents' form of a value that came as an answer. Returns its status: of a structure in which a text had to be replaced it is
+/// uncertain; `None`: it can't be read.
+pub fn document_json(types: &Types, bytes: &[u8], status: StatusCode, out: &mut Vec<u8>) -> Option<StatusCode> {
+    let mut whole = variant(bytes)?;
+    let mut reader = whole;
+    let start = out.len();
+    let is_structure = reader.u8() == Ok(builtin::EXTENSION_OBJECT);
+    let written = match (is_structure, reader.object()) {
+        (true, Ok(object)) => match (object.body, types.encoding(object.id).flatten()) {
+            (Some(body), Some(layout)) => types.json(layout, body, out).ok(),
+            (Some(body), None) => {
+                json::base64(body, out);
+                Some(false)
+            }
+            (None, _) => None,
+        },
+        _ => whole.json(builtin::VARIANT, out).ok().map(|()| whole.take_replaced()),
+    };
+    if written.is_none() {
+        out.truncate(start);
+    }
+    written.map(|has_replaced| if has_replaced { uncertain(status) } else { status })
 }
 
 /// A value's time: the device's, else the server's, else none, which the engine makes its own.
@@ -391,30 +459,15 @@ struct Grow<'a> {
     rows: Vec<Row>,
 }
 
-impl Leaves for Grow<'_> {
+impl types::Leaves for Grow<'_> {
     fn leaf(&mut self, path: &str, value: Value, status: StatusCode) {
-        let tag = match self.item.leaves.get(path) {
-            Some(tag) => *tag,
-            None => {
-                let def = TagDef {
-                    path: format!("{}/{path}", self.item.def.path),
-                    address: format!("{}.{}", self.item.def.address, path.replace('/', ".")),
-                    kind: None,
-                    ..self.item.def.clone()
-                };
-                match self.io.declare(def) {
-                    Ok(tag) => {
-                        self.item.leaves.insert(path.to_owned(), tag);
-                        tag
-                    }
-                    Err(clash) => {
-                        tracing::warn!(%clash, "a field of a structure has no tag");
-                        return;
-                    }
-                }
-            }
+        let def = &self.item.def;
+        let leaf = || {
+            let address = format!("{}.{}", def.address, path.replace('/', "."));
+            Ok::<_, std::convert::Infallible>(TagDef { address, ..leaf_of(def, path) })
         };
-        let status = if status.is_bad() && !self.row.status.is_bad() { status } else { self.row.status };
+        let Ok(tag) = self.item.leaves.tag(path, self.io, leaf) else { return };
+        let status = if status.0 >> 30 > self.row.status.0 >> 30 { status } else { self.row.status };
         self.rows.push(Row { tag, value, status, ..self.row });
     }
 }
@@ -447,7 +500,7 @@ mod tests {
                 part: "".into(),
                 options: Default::default(),
             };
-            readings.add(TagId(tag), def, None);
+            readings.add(TagId(tag), def, 0, None, Duration::from_secs(1));
         }
         readings.last = vec![90, 70, 0];
         let row = |tag: u32, time: i64| {
@@ -458,5 +511,24 @@ mod tests {
         readings.unread(&[row(0, 80), row(0, 90)]);
         assert_eq!([0, 1, 2].map(|handle| readings.watermark(handle)), [Micros(79), Micros(70), Micros(0)]);
         assert_eq!(readings.begin_gap(0, Micros(95)), Micros(79));
+    }
+
+    #[test]
+    fn what_a_full_queue_dropped_is_estimated_from_the_gap_and_the_sampling_interval() {
+        let mut readings = Readings::default();
+        let def = TagDef {
+            path: "tag".into(),
+            topic: "".into(),
+            address: String::new(),
+            kind: None,
+            part: "".into(),
+            options: Default::default(),
+        };
+        readings.add(TagId(0), def, 0, None, Duration::from_secs(1));
+        assert_eq!(readings.dropped_before(0, Micros(58_000_000)), 0, "nothing came before");
+        readings.last[0] = 2_000_000;
+        // Between 2 s and 58 s lie 55 values; one is counted by the overflow itself.
+        assert_eq!(readings.dropped_before(0, Micros(58_000_000)), 54);
+        assert_eq!(readings.dropped_before(0, Micros(3_000_000)) + readings.dropped_before(0, Micros(1)), 0);
     }
 }

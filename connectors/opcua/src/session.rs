@@ -6,7 +6,8 @@
 //! Invariants: an answer with another number of results than were asked for is an error; nothing here reconnects.
 
 use crate::address::Space;
-use crate::connect::{Channel, Kept, unexpected};
+use crate::answer::{self, Raw};
+use crate::channel::{Channel, context, unexpected};
 use opcua::core::{RequestMessage, ResponseMessage};
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, BrowseNextRequest, BrowseRequest, BrowseResult, ByteString, CallMethodRequest,
@@ -16,6 +17,16 @@ use opcua::types::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+
+/// Proof that this factory's file may write to devices; none is made without `floor: {writes: allowed}`. Every Write and Call asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Permission(());
+
+impl Permission {
+    pub fn of(writes_allowed: bool) -> Option<Self> {
+        writes_allowed.then_some(Self(()))
+    }
+}
 
 /// A service that failed as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +46,16 @@ impl Refused {
         matches!(self.status(), StatusCode::BadServiceUnsupported | StatusCode::BadNotImplemented | StatusCode::BadNotSupported)
     }
 
+    /// The server makes no (more) subscriptions.
+    pub fn is_no_subscription(&self) -> bool {
+        self.is_unsupported() || self.status() == StatusCode::BadTooManySubscriptions
+    }
+
     /// Smaller pieces may go.
     fn is_too_large(&self) -> bool {
         matches!(
             self.status(),
             StatusCode::BadTooManyOperations
-                | StatusCode::BadTooManyMonitoredItems
                 | StatusCode::BadEncodingLimitsExceeded
                 | StatusCode::BadRequestTooLarge
                 | StatusCode::BadResponseTooLarge
@@ -108,6 +123,28 @@ macro_rules! in_pieces {
     }};
 }
 pub(crate) use in_pieces;
+
+/// What of a session outlives its connection: with it, the next connection goes on with the same session and its subscriptions.
+#[derive(Clone)]
+pub struct Kept {
+    pub session_id: NodeId,
+    pub(crate) token: NodeId,
+    pub(crate) nonce: ByteString,
+}
+
+impl Kept {
+    /// As part of the source's position. The token is of use only to who holds our key, on a secured channel.
+    pub fn write(&self) -> String {
+        format!("{}\n{}\n{}", self.session_id, self.token, self.nonce.as_base64())
+    }
+
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let mut lines = std::str::from_utf8(text).ok()?.split('\n');
+        let (session_id, token, nonce) = (lines.next()?.parse().ok()?, lines.next()?.parse().ok()?, lines.next()?);
+        let nonce = if nonce.is_empty() { ByteString::null() } else { ByteString::from_base64(nonce)? };
+        Some(Self { session_id, token, nonce })
+    }
+}
 
 /// An activated session on an open channel.
 pub struct Session {
@@ -234,26 +271,28 @@ impl Session {
 
     /// Reads attributes, with both times.
     pub async fn read(&self, nodes: &[ReadValueId]) -> Result<Vec<DataValue>, Refused> {
-        self.read_aged(nodes, 0.0).await
+        let values = self.read_raw(nodes).await?;
+        let context = context();
+        Ok(values.iter().map(|value| value.decoded(&context.context())).collect())
     }
 
-    /// As [`Self::read`]; a value that the server read at most so many milliseconds ago will do.
-    pub async fn read_aged(&self, nodes: &[ReadValueId], max_age_ms: f64) -> Result<Vec<DataValue>, Refused> {
+    /// As [`Self::read`]; the values stay as they lie on the wire.
+    pub async fn read_raw(&self, nodes: &[ReadValueId]) -> Result<Vec<Raw>, Refused> {
         in_pieces!(self, "Read", nodes, self.limits.read, |nodes| async {
             let request = ReadRequest {
                 request_header: self.header(),
-                max_age: max_age_ms,
+                max_age: 0.0,
                 timestamps_to_return: TimestampsToReturn::Both,
                 nodes_to_read: Some(nodes.to_vec()),
             };
             match self.call("Read", request).await? {
-                ResponseMessage::Read(answer) => Ok(answer.results.unwrap_or_default()),
+                ResponseMessage::Read(answer) => answer::values(&answer).map_err(|error| Refused { service: "Read", error }),
                 other => Err(Refused { service: "Read", error: unexpected(&other) }),
             }
         })
     }
 
-    pub async fn write(&self, values: &[WriteValue]) -> Result<Vec<StatusCode>, Refused> {
+    pub async fn write(&self, _: Permission, values: &[WriteValue]) -> Result<Vec<StatusCode>, Refused> {
         in_pieces!(self, "Write", values, self.limits.write, |values| async {
             let request = WriteRequest { request_header: self.header(), nodes_to_write: Some(values.to_vec()) };
             match self.call("Write", request).await? {
@@ -263,7 +302,7 @@ impl Session {
         })
     }
 
-    pub async fn methods(&self, calls: &[CallMethodRequest]) -> Result<Vec<CallMethodResult>, Refused> {
+    pub async fn methods(&self, _: Permission, calls: &[CallMethodRequest]) -> Result<Vec<CallMethodResult>, Refused> {
         in_pieces!(self, "Call", calls, self.limits.call, |calls| async {
             let request = CallRequest { request_header: self.header(), methods_to_call: Some(calls.to_vec()) };
             match self.call("Call", request).await? {

@@ -8,147 +8,37 @@
 //!
 //! What outlives a connection: the server's session, the subscriptions with their next numbers, the items with their last times.
 
-use crate::connect::{self, Kept};
+use crate::aside::{Aside, first_values, keep_alive, look_again};
+use crate::compiled::{CompiledSource, Tag, is_polled, is_subscribed};
+use crate::connect;
 use crate::discover::{self, Found};
-use crate::events;
-use crate::history::{self, Gaps};
-use crate::job::{How, Job, Tag};
+use crate::history::{self, Gaps, open_gap};
+use crate::layout::Layout;
+use crate::leftover::Leftovers;
 use crate::poll::{self, Polling};
 use crate::publish::{End, Outstanding, Publishing};
-use crate::readings::{Readings, typed};
-use crate::resolve::Resolver;
-use crate::session::{Refused, Session, attribute_of, value_of};
-use crate::subscribe::{Subscription, delete, transfer};
-use crate::trigger::Triggers;
-use crate::watermarks::{self, Watermarks};
-use crate::wire::builtin;
+use crate::readings::typed;
+use crate::session::{Kept, Refused, Session, attribute_of};
+use crate::shared::Shared;
+use crate::watermarks::Watermarks;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use millrace_contract::{AckId, Failure, SourceIo, Status};
-use millrace_schemas::{Origin, StatusCode, TagId};
-use opcua::types::{AttributeId, NodeId, StatusCode as UaStatus, VariableId, Variant};
-use std::collections::HashMap;
+use millrace_contract::{Failure, SourceIo, Status};
+use millrace_kit::trigger::Before;
+use millrace_kit::{Connection, Others};
+use millrace_schemas::TagId;
+use opcua::types::{AttributeId, NodeId, StatusCode as UaStatus, Variant};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
-/// A node, or why there is none; and when that was found out.
-type Known = (Result<NodeId, StatusCode>, Instant);
-
-/// What the tasks of one session have in common.
-pub struct Shared {
-    pub job: Arc<Job>,
-    pub io: SourceIo,
-    pub readings: tokio::sync::Mutex<Readings>,
-    /// Node ids of this connection, by handle.
-    nodes: parking_lot::Mutex<HashMap<usize, Known>>,
-    url: String,
-    acknowledge: mpsc::UnboundedSender<(AckId, usize)>,
-    acknowledges: tokio::sync::Mutex<mpsc::UnboundedReceiver<(AckId, usize)>>,
-    /// Ticks when the server says that its address space changed.
-    model: watch::Sender<()>,
-    at: String,
-}
-
-/// What was not there is looked for again after this.
-const MISSING_FOR: Duration = Duration::from_secs(5);
-/// Changes of an address space come in swarms: it is looked at once they have settled for so long.
-const MODEL_SETTLES: Duration = Duration::from_secs(1);
-
-impl Shared {
-    fn new(job: Arc<Job>, io: SourceIo) -> Self {
-        let (acknowledge, acknowledges) = mpsc::unbounded_channel();
-        let at = job.at.clone();
-        Self {
-            job,
-            io,
-            readings: tokio::sync::Mutex::default(),
-            nodes: parking_lot::Mutex::default(),
-            url: String::new(),
-            acknowledge,
-            acknowledges: tokio::sync::Mutex::new(acknowledges),
-            model: watch::Sender::new(()),
-            at,
-        }
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The server says that nodes came or went.
-    pub fn model_changed(&self) {
-        self.model.send_replace(());
-    }
-
-    /// Sets a trigger's acknowledging tag once its document is synced.
-    pub fn acknowledge(&self, id: AckId, handle: usize) {
-        let _ = self.acknowledge.send((id, handle));
-    }
-
-    pub async fn next_acknowledge(&self) -> Option<(AckId, usize)> {
-        self.acknowledges.lock().await.recv().await
-    }
-
-    /// The node of each item.
-    pub async fn resolve(&self, session: &Session, handles: &[usize]) -> Result<Vec<Result<NodeId, StatusCode>>, Refused> {
-        let unknown: Vec<usize> = {
-            let nodes = self.nodes.lock();
-            let is_unknown = |handle: &usize| match nodes.get(handle) {
-                None => true,
-                Some((node, since)) => node.is_err() && since.elapsed() > MISSING_FOR,
-            };
-            handles.iter().copied().filter(is_unknown).collect()
-        };
-        if !unknown.is_empty() {
-            let indices: Vec<Option<usize>> = {
-                let readings = self.readings.lock().await;
-                unknown.iter().map(|handle| readings.item(*handle).index).collect()
-            };
-            let named: Vec<_> = unknown
-                .iter()
-                .zip(&indices)
-                .filter_map(|(handle, index)| index.map(|index| (*handle, &self.job.tags[index].address)))
-                .collect();
-            let addresses: Vec<_> = named.iter().map(|(_, address)| *address).collect();
-            let found = Resolver::default().resolve(session, &addresses).await?;
-            let mut nodes = self.nodes.lock();
-            for ((handle, _), node) in named.into_iter().zip(found) {
-                nodes.insert(handle, (node, Instant::now()));
-            }
-        }
-        let nodes = self.nodes.lock();
-        let node = |handle: &usize| nodes.get(handle).map_or(Err(StatusCode::BAD_NODE_ID_UNKNOWN), |(node, _)| node.clone());
-        Ok(handles.iter().map(node).collect())
-    }
-
-    /// The built-in type of a variable.
-    pub async fn builtin_of(&self, session: &Session, node: &NodeId) -> Result<u8, Refused> {
-        let value = session.read(&[attribute_of(node.clone(), AttributeId::DataType)]).await?.pop();
-        let Some(Some(Variant::NodeId(id))) = value.map(|value| value.value) else { return Ok(builtin::VARIANT) };
-        let mut readings = self.readings.lock().await;
-        readings.types.learn(session, std::slice::from_ref(&*id)).await?;
-        Ok(readings.types.known(&id).map_or(builtin::VARIANT, |known| known.builtin))
-    }
-
-    /// A subscription's items missed something: each from its last value on, or from when the last message was published.
-    pub async fn open_gap(&self, subscription: &Subscription, gaps: &Gaps) {
-        if self.job.history.is_none() {
-            return;
-        }
-        let mut readings = self.readings.lock().await;
-        let missed: Vec<_> =
-            subscription.handles.iter().map(|handle| (*handle, readings.begin_gap(*handle, subscription.published))).collect();
-        drop(readings);
-        gaps.open(missed.into_iter());
-    }
-}
+/// How long a session may take to be closed at a stop.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// One of a source's sessions, and what it keeps from connection to connection.
 pub struct Shard {
-    job: Arc<Job>,
+    job: Arc<CompiledSource>,
     index: usize,
     shared: Option<Shared>,
     kept: Option<Kept>,
@@ -157,23 +47,29 @@ pub struct Shard {
     space: Option<Arc<crate::address::Space>>,
     /// The positions of an earlier process were taken up.
     has_resumed: bool,
-    subscriptions: Vec<Subscription>,
-    polls: Vec<Polling>,
-    triggers: Triggers,
+    layout: Layout,
+    /// Sessions on disk.
+    leftovers: Leftovers,
     gaps: Gaps,
     watermarks: Watermarks,
     /// What was found by browsing, by group: handles, in the order they were found first.
     found: HashMap<usize, Vec<usize>>,
 }
 
-/// What a session's side tasks ended with.
-enum Aside {
-    Failed(Failure),
-    Changed(usize, Vec<Found>),
+impl Connection for Shard {
+    async fn run(&mut self, io: &SourceIo, mut others: Others) -> Failure {
+        // The first that fails ends the others: they connect again with it, and find their places by their positions.
+        tokio::select! {
+            biased;
+            failure = self.run_alone(io) => failure,
+            () = others.ended() => Failure::Reconnect("another session of this source ended".into()),
+        }
+    }
 }
 
 impl Shard {
-    pub fn new(job: Arc<Job>, index: usize) -> Self {
+    pub fn new(job: Arc<CompiledSource>, index: usize) -> Self {
+        let leftovers = Leftovers::new(&job.data_dir, &job.name, (index, job.sessions), job.sources.clone());
         Self {
             job,
             index,
@@ -182,21 +78,16 @@ impl Shard {
             target: 0,
             space: None,
             has_resumed: false,
-            subscriptions: Vec::new(),
-            polls: Vec::new(),
-            triggers: Triggers::default(),
+            layout: Layout::new(index),
+            leftovers,
             gaps: Gaps::default(),
             watermarks: Watermarks::default(),
             found: HashMap::new(),
         }
     }
 
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
     /// Runs one connection to its end.
-    pub async fn run(&mut self, io: &SourceIo) -> Failure {
+    async fn run_alone(&mut self, io: &SourceIo) -> Failure {
         let session = tokio::select! {
             biased;
             () = io.stopping() => return Failure::Stopped,
@@ -207,45 +98,70 @@ impl Shard {
         };
         let session = Arc::new(session);
         self.kept = Some(session.kept().clone());
+        let failure = self.run_on(io, &session).await;
+        if failure == Failure::Stopped {
+            self.stop(io, &session).await;
+        }
+        failure
+    }
+
+    /// Runs an activated session to its end.
+    async fn run_on(&mut self, io: &SourceIo, session: &Arc<Session>) -> Failure {
         let prepared = tokio::select! {
             biased;
             () = io.stopping() => return Failure::Stopped,
-            prepared = self.prepare(io, &session) => prepared,
+            prepared = self.prepare(io, session) => prepared,
         };
         if let Err(refused) = prepared {
-            return self.refused(&session, &refused);
+            return self.refused(session, &refused);
         }
         let mut outstanding = Outstanding::default();
         loop {
             if let Err(refused) = tokio::select! {
                 biased;
                 () = io.stopping() => return Failure::Stopped,
-                made = self.subscribe(&session) => made,
+                made = self.subscribe(session) => made,
             } {
-                return self.refused(&session, &refused);
+                return self.refused(session, &refused);
             }
-            let end = self.live(&session, &mut outstanding).await;
-            match end {
-                Ok(failure) => {
-                    if failure == Failure::Stopped {
-                        // The session stays at the server, for whoever starts next: its subscriptions then miss nothing.
-                        let _ = tokio::time::timeout(Duration::from_secs(1), session.channel().close()).await;
-                    }
-                    return failure;
-                }
+            match self.live(session, &mut outstanding).await {
+                Ok(failure) => return failure,
                 Err(Lost::Subscription(index)) => {
-                    if let (Some(subscription), Some(shared)) = (self.subscriptions.get_mut(index), &self.shared) {
+                    if let (Some(subscription), Some(shared)) = (self.layout.subscriptions.get_mut(index), &self.shared) {
                         tracing::warn!(part = %subscription.part, endpoint = shared.url(), "the server no longer has this subscription; it is made again");
                         subscription.id = 0;
-                        shared.open_gap(subscription, &self.gaps).await;
+                        open_gap(shared, subscription, &self.gaps);
                     }
                 }
                 Err(Lost::Nodes(group, found)) => {
-                    if let Err(refused) = self.change(&session, group, found).await {
-                        return self.refused(&session, &refused);
+                    if let Err(refused) = self.change(session, group, found).await {
+                        return self.refused(session, &refused);
                     }
                 }
             }
+        }
+    }
+
+    /// At a stop the session stays at the server, for whoever starts next: its subscriptions then miss nothing. Or it is closed, where that is asked
+    /// for, and where nobody could go on with it.
+    async fn stop(&mut self, io: &SourceIo, session: &Session) {
+        if !self.job.closes && self.has_resumed {
+            tracing::info!(
+                lifetime = ?self.job.lifetime,
+                "the session stays on the server for its `lifetime`, so that the next start goes on with it; `on_stop: close` closes it"
+            );
+            let _ = tokio::time::timeout(CLOSED_WITHIN, session.channel().close()).await;
+            return;
+        }
+        let _ = tokio::time::timeout(CLOSED_WITHIN, session.close(true)).await;
+        self.leftovers.forget(&self.job.targets[self.target].url);
+        let keys: Vec<String> = std::iter::once(self.session_key())
+            .chain(self.layout.subscriptions.iter().map(|subscription| subscription.key.clone()))
+            .collect();
+        let moved: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &b""[..])).collect();
+        // While the log is full, the next start finds the positions of a session that is not there any more, and makes another.
+        if let Ok(batch) = tokio::time::timeout(CLOSED_WITHIN, io.batch()).await {
+            io.send(batch, &moved).await;
         }
     }
 
@@ -254,7 +170,7 @@ impl Shard {
             UaStatus::BadSessionIdInvalid | UaStatus::BadSessionClosed | UaStatus::BadSessionNotActivated => self.kept = None,
             _ => {}
         }
-        let url = self.shared.as_ref().map_or("", Shared::url);
+        let url = &self.job.targets[self.target].url;
         let why = match session.channel().closed() {
             Some(status) => format!("the connection to {url} is gone: {status}"),
             None => format!("{url}: {refused}"),
@@ -273,11 +189,16 @@ impl Shard {
             let index = (self.target + offset) % job.targets.len();
             // Another server does not know the session.
             let kept = self.kept.clone().filter(|_| offset == 0);
-            match connect::connect(&job.targets[index], kept).await {
+            match connect::connect(&job.targets[index], kept, Some(&self.leftovers)).await {
                 Ok(session) => {
+                    let (leftovers, url, kept) = (self.leftovers.clone(), job.targets[index].url.clone(), session.kept().clone());
+                    let noted = tokio::task::spawn_blocking(move || leftovers.note(&url, &kept)).await;
+                    if let Ok(Err(error)) = noted {
+                        tracing::warn!(%error, "an open session can't be written down: if this source is renamed, it lives on for its `lifetime`");
+                    }
                     if index != self.target {
                         tracing::warn!(endpoint = %job.targets[index].url, "the other server of the set is read now");
-                        for subscription in &mut self.subscriptions {
+                        for subscription in &mut self.layout.subscriptions {
                             subscription.id = 0;
                         }
                     }
@@ -303,8 +224,7 @@ impl Shard {
         session.prepare().await?;
         let is_first = self.shared.is_none();
         let mut shared = self.shared.take().unwrap_or_else(|| Shared::new(self.job.clone(), io.clone()));
-        shared.io = io.clone();
-        shared.url = self.job.targets[self.target].url.clone();
+        shared.connected(io.clone(), self.job.targets[self.target].url.clone());
         if is_first {
             self.fill(&mut shared);
         } else {
@@ -316,33 +236,46 @@ impl Shard {
         self.space = Some(space);
         if is_other || !session.is_resumed() {
             // Node ids, types and items were those of the table before.
-            shared.nodes.lock().clear();
-            shared.readings.lock().await.types = Default::default();
+            shared.forget();
         }
         if is_other {
             tracing::warn!(endpoint = shared.url(), "the server's namespace table changed; every node is looked for again");
-            for index in 0..self.subscriptions.len() {
+            for subscription in &mut self.layout.subscriptions {
                 if session.is_resumed() {
-                    self.subscriptions[index].delete(session).await;
+                    subscription.delete(session).await;
                 }
-                self.subscriptions[index].id = 0;
-                shared.open_gap(&self.subscriptions[index], &self.gaps).await;
+                subscription.id = 0;
+                open_gap(shared, subscription, &self.gaps);
             }
         }
+        self.layout.reconnected(&self.job);
         self.discover(session).await?;
         self.describe(session).await?;
-        if !std::mem::replace(&mut self.has_resumed, true) {
-            self.resume().await;
+        let Some(shared) = &self.shared else { return Ok(()) };
+        if !self.has_resumed {
+            self.layout.resume(shared);
         }
-        self.take_over(session).await
+        self.layout.take_over(shared, session, &self.gaps).await?;
+        // From here on a crash finds its session again.
+        let batch = shared.io.batch().await;
+        shared.io.send(batch, &[(&self.session_key(), session.kept().write().as_bytes())]).await;
+        self.has_resumed = true;
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, session: &Session) -> Result<(), Refused> {
+        match &self.shared {
+            Some(shared) => self.layout.subscribe(shared, session).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether a tag is this session's.
     fn is_mine(&self, index: usize, tag: &Tag) -> bool {
         let job = &self.job;
-        let (sessions, group) = (job.sessions, &job.groups[tag.group]);
-        if let How::Trigger(trigger) = &group.how {
-            return self.is_mine(trigger.tag, &job.tags[trigger.tag]);
+        let (sessions, group) = (job.sessions, &job.polled.groups[tag.group]);
+        if let Some(trigger) = &group.trigger {
+            return self.is_mine(trigger.tag, &job.polled.tags[trigger.tag]);
         }
         if sessions == 1 || tag.def.options.writable == Some(true) {
             return self.index == 0;
@@ -353,15 +286,16 @@ impl Shard {
     /// The items of the YAML, and what reads them.
     fn fill(&mut self, shared: &mut Shared) {
         let job = self.job.clone();
+        let polled = &job.polled;
         let readings = shared.readings.get_mut();
-        for (number, group) in job.groups.iter().enumerate() {
+        for (number, group) in polled.groups.iter().enumerate() {
             let mut handles = Vec::new();
-            for index in group.tags.clone().filter(|index| self.is_mine(*index, &job.tags[*index])) {
-                let def = &job.tags[index].def;
-                let tag = match group.how {
+            for index in group.tags.clone().filter(|index| self.is_mine(*index, &polled.tags[*index])) {
+                let def = &polled.tags[index].def;
+                let tag = match group.trigger {
                     // A field of a document is no tag.
-                    How::Trigger(_) => TagId::NONE,
-                    _ => match shared.io.declare(def.clone()) {
+                    Some(_) => TagId::NONE,
+                    None => match shared.io.declare(def.clone()) {
                         Ok(tag) => tag,
                         Err(clash) => {
                             tracing::error!(%clash, "a tag is not read");
@@ -369,29 +303,30 @@ impl Shard {
                         }
                     },
                 };
-                handles.push(readings.add(tag, def.clone(), Some(index)));
-            }
-            let is_here = !handles.is_empty() || group.browse.is_some() && self.index == 0;
-            match &group.how {
-                How::Subscribe if is_here => {
-                    let key = format!("s{}/{}", self.index, number + 1);
-                    let mut subscription = Subscription::new(group.part.clone(), key, Some(number), group.every);
-                    subscription.handles = handles;
-                    self.subscriptions.push(subscription);
+                let item = &polled.tags[index].address;
+                let handle = readings.add(tag, def.clone(), number, Some(index), item.sampling);
+                // A method is called, not read.
+                if item.object.is_none() {
+                    handles.push(handle);
                 }
-                How::Poll if is_here => self.polls.push(Polling { group: number, handles }),
-                _ => {}
+            }
+            let is_here = !handles.is_empty() || group.own.browse.is_some() && self.index == 0;
+            if is_here && is_subscribed(group) {
+                self.layout.add(&job, number, handles);
+            } else if is_here && is_polled(group) {
+                self.layout.polls.push(Polling { group: number, handles });
             }
         }
-        for (number, group) in job.groups.iter().enumerate() {
-            let How::Trigger(trigger) = &group.how else { continue };
-            let of = |index: usize| (0..readings.len()).find(|handle| readings.item(*handle).index == Some(index));
-            let Some(tag) = of(trigger.tag).map(|handle| readings.tag(handle)) else { continue };
-            let handles = group.tags.clone().filter_map(|index| of(index).map(|handle| (handle, index))).collect();
-            self.triggers.add(number, tag, trigger.edge, handles, trigger.ack.and_then(of));
+        let triggers = shared.triggers.get_mut();
+        for (number, group) in polled.groups.iter().enumerate() {
+            let Some(trigger) = &group.trigger else { continue };
+            if let Some(handle) = readings.by_index(trigger.tag) {
+                triggers.watch(polled, number, readings.tag(handle));
+            }
         }
+        triggers.resume(&shared.io);
         if self.index == 0 && !job.events.is_empty() {
-            self.subscriptions.push(Subscription::new("events".into(), "s0/events".into(), None, Duration::from_millis(500)));
+            self.layout.add_events();
         }
     }
 
@@ -405,6 +340,7 @@ impl Shard {
                 readings.set_tag(handle, tag);
             }
         }
+        shared.triggers.get_mut().connected(Before::Everything);
     }
 
     /// Looks for the variables of every group that browses.
@@ -413,22 +349,22 @@ impl Shard {
             return Ok(());
         }
         let job = self.job.clone();
-        for (number, group) in job.groups.iter().enumerate() {
-            let Some(browse) = &group.browse else { continue };
+        for (number, group) in job.polled.groups.iter().enumerate() {
+            let Some(browse) = &group.own.browse else { continue };
             let Some(shared) = &self.shared else { continue };
             let look = discover::look(session, browse, group, &shared.at).await?;
             let status = look.complaint.map_or(Status::Running, |what| Status::Degraded(format!("browse: {what}")));
             shared.io.status(&format!("{}, browse", group.part), status);
-            self.admit(number, look.found).await;
+            self.admit(number, look.found);
         }
         Ok(())
     }
 
     /// Takes what was found into a group. Returns the handles that are new, and those that are gone.
-    async fn admit(&mut self, group: usize, found: Vec<Found>) -> (Vec<usize>, Vec<usize>) {
+    fn admit(&mut self, group: usize, found: Vec<Found>) -> (Vec<usize>, Vec<usize>) {
         let Some(shared) = &self.shared else { return Default::default() };
         let known = self.found.entry(group).or_default();
-        let mut readings = shared.readings.lock().await;
+        let mut readings = shared.readings.lock();
         let by_path: HashMap<String, usize> = known.iter().map(|handle| (readings.item(*handle).def.path.clone(), *handle)).collect();
         let (mut new, mut here) = (Vec::new(), Vec::new());
         for Found { node, def } in found {
@@ -440,7 +376,7 @@ impl Shard {
                 }
                 None => match shared.io.declare(def.clone()) {
                     Ok(tag) => {
-                        let handle = readings.add(tag, def, None);
+                        let handle = readings.add(tag, def, group, None, self.job.polled.groups[group].own.sampling);
                         new.push(handle);
                         handle
                     }
@@ -450,7 +386,7 @@ impl Shard {
                     }
                 },
             };
-            shared.nodes.lock().insert(handle, (Ok(node), Instant::now()));
+            shared.is_at(handle, node);
             here.push(handle);
         }
         let gone: Vec<usize> = known.iter().copied().filter(|handle| !here.contains(handle)).collect();
@@ -459,146 +395,55 @@ impl Shard {
         }
         *known = here;
         drop(readings);
-        for subscription in self.subscriptions.iter_mut().filter(|subscription| subscription.group == Some(group)) {
-            subscription.handles.extend(&new);
-            subscription.handles.retain(|handle| !gone.contains(handle));
-        }
-        for polling in self.polls.iter_mut().filter(|polling| polling.group == group) {
-            polling.handles.extend(&new);
-            polling.handles.retain(|handle| !gone.contains(handle));
-        }
+        self.layout.admit(group, &new, &gone);
         (new, gone)
     }
 
     /// The address space changed while it was read.
     async fn change(&mut self, session: &Session, group: usize, found: Vec<Found>) -> Result<(), Refused> {
-        let (new, gone) = self.admit(group, found).await;
+        let (new, gone) = self.admit(group, found);
         tracing::info!(new = new.len(), gone = gone.len(), "the server's address space changed");
         self.describe(session).await?;
-        let Some(shared) = &self.shared else { return Ok(()) };
-        let Some(subscription) = self.subscriptions.iter_mut().find(|subscription| subscription.group == Some(group)) else {
-            return Ok(());
-        };
-        subscription.forget(session, &gone).await?;
-        let nodes = shared.resolve(session, &new).await?;
-        let items: Vec<_> = new.into_iter().zip(nodes).collect();
-        let readings = shared.readings.lock().await;
-        subscription.make_plan(&readings, &shared.job);
-        let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
-        drop(readings);
-        remember(shared, subscription, failed).await;
-        Ok(())
+        match &self.shared {
+            Some(shared) => self.layout.change(shared, session, group, &new, &gone).await,
+            None => Ok(()),
+        }
     }
 
     /// Types, for the catalog.
     async fn describe(&mut self, session: &Session) -> Result<(), Refused> {
         let Some(shared) = &self.shared else { return Ok(()) };
+        let job = &self.job;
         let handles: Vec<usize> = {
-            let readings = shared.readings.lock().await;
-            (0..readings.len()).filter(|handle| readings.tag(*handle) != TagId::NONE && readings.item(*handle).def.kind.is_none()).collect()
+            let readings = shared.readings.lock();
+            (0..readings.len())
+                .filter(|handle| readings.tag(*handle) != TagId::NONE && readings.item(*handle).def.kind.is_none())
+                .filter(|handle| !job.is_method(readings.item(*handle).index))
+                .collect()
         };
         let nodes = shared.resolve(session, &handles).await?;
         let present: Vec<(usize, NodeId)> =
             handles.into_iter().zip(nodes).filter_map(|(handle, node)| node.ok().map(|node| (handle, node))).collect();
         let asked: Vec<_> = present.iter().map(|(_, node)| attribute_of(node.clone(), AttributeId::DataType)).collect();
         let values = session.read(&asked).await?;
-        let mut readings = shared.readings.lock().await;
-        for ((handle, _), value) in present.into_iter().zip(values) {
-            let Some(Variant::NodeId(id)) = value.value else { continue };
-            readings.types.learn(session, std::slice::from_ref(&*id)).await?;
-            let Some(known) = readings.types.known(&id).cloned() else { continue };
+        let typed_by: Vec<(usize, NodeId)> = present
+            .into_iter()
+            .zip(values)
+            .filter_map(|((handle, _), value)| match value.value {
+                Some(Variant::NodeId(id)) => Some((handle, *id)),
+                _ => None,
+            })
+            .collect();
+        let ids: HashSet<&NodeId> = typed_by.iter().map(|(_, id)| id).collect();
+        let types = shared.learn_types(session, &ids.into_iter().cloned().collect::<Vec<_>>()).await?;
+        let mut readings = shared.readings.lock();
+        for (handle, id) in typed_by {
+            let Some(known) = types.known(&id) else { continue };
             let def = typed(&readings.item(handle).def, &known.name, known.values.as_ref());
             if shared.io.declare(def.clone()).is_ok() {
                 readings.redefine(handle, def);
             }
         }
-        Ok(())
-    }
-
-    /// Takes up the positions of an earlier process.
-    async fn resume(&mut self) {
-        let Some(shared) = &self.shared else { return };
-        let mut readings = shared.readings.lock().await;
-        for subscription in &mut self.subscriptions {
-            subscription.make_plan(&readings, &shared.job);
-            watermarks::resume(subscription, &shared.io, &mut readings);
-            let Some(position) = shared.io.resume(&subscription.key) else { continue };
-            if !subscription.resume(&position) {
-                // Other items than these: it is taken over only to be deleted.
-                subscription.plan = 0;
-            } else if let Some(failures) = shared.io.resume(&subscription.failures_key()) {
-                subscription.resume_failures(&failures, &shared.job);
-            }
-        }
-    }
-
-    /// Goes on with the subscriptions there are, where the server has them.
-    async fn take_over(&mut self, session: &Session) -> Result<(), Refused> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        let readings = shared.readings.lock().await;
-        let had: Vec<usize> = (0..self.subscriptions.len()).filter(|index| self.subscriptions[*index].id != 0).collect();
-        let ids: Vec<u32> = had.iter().map(|index| self.subscriptions[*index].id).collect();
-        let results = match ids.is_empty() || session.is_resumed() {
-            true => vec![UaStatus::Good; ids.len()],
-            false => match transfer(session, &ids).await {
-                Ok(results) => results,
-                Err(refused) if session.channel().closed().is_none() => vec![refused.status(); ids.len()],
-                Err(refused) => return Err(refused),
-            },
-        };
-        let mut lost = Vec::new();
-        for (index, result) in had.iter().copied().zip(results) {
-            let subscription = &mut self.subscriptions[index];
-            let planned = subscription.plan;
-            subscription.make_plan(&readings, &shared.job);
-            if result.is_good() && planned == subscription.plan {
-                // What the server made of the keep-alive, an earlier process knew.
-                subscription.expect(shared.job.keep_alive * 3, &shared.job, session);
-                self.triggers.goes_on = true;
-                continue;
-            }
-            if result.is_good() {
-                delete(session, subscription.id).await;
-            } else {
-                tracing::info!(part = %subscription.part, status = %result, "the server does not hand the subscription over; it is made again");
-            }
-            subscription.id = 0;
-            lost.push(index);
-        }
-        drop(readings);
-        for index in lost {
-            shared.open_gap(&self.subscriptions[index], &self.gaps).await;
-        }
-        // From here on a crash finds its session again.
-        let batch = shared.io.batch().await;
-        shared.io.send(batch, &[(&self.session_key(), session.kept().write().as_bytes())]).await;
-        Ok(())
-    }
-
-    /// Makes the subscriptions that are not there.
-    async fn subscribe(&mut self, session: &Session) -> Result<(), Refused> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        for subscription in self.subscriptions.iter_mut().filter(|subscription| subscription.id == 0) {
-            subscription.create(session, &shared.job).await?;
-            if subscription.group.is_none() {
-                let all: Vec<usize> = (0..shared.job.events.len()).collect();
-                events::watch(shared, session, subscription, &all).await?;
-                remember(shared, subscription, Vec::new()).await;
-                continue;
-            }
-            let handles = subscription.handles.clone();
-            let nodes = shared.resolve(session, &handles).await?;
-            let items: Vec<_> = handles.into_iter().zip(nodes).collect();
-            let readings = shared.readings.lock().await;
-            subscription.make_plan(&readings, &shared.job);
-            let failed = subscription.monitor(session, &shared.job, &items, &readings).await?;
-            if subscription.group.is_some_and(|group| shared.job.groups[group].browse.is_some()) {
-                events::watch_model(session, subscription).await?;
-            }
-            drop(readings);
-            remember(shared, subscription, failed).await;
-        }
-        shared.io.status("", Status::Running);
         Ok(())
     }
 
@@ -608,22 +453,26 @@ impl Shard {
         let mut aside: FuturesUnordered<BoxFuture<'_, Aside>> = FuturesUnordered::new();
         aside.push(keep_alive(shared, session).map(Aside::Failed).boxed());
         aside.push(history::fill(shared, session, &self.gaps).map(Aside::Failed).boxed());
-        for polling in &self.polls {
-            aside.push(poll::poll(shared, session, polling).map(Aside::Failed).boxed());
-        }
+        aside.push(poll::poll(shared, session, &self.layout.polls).map(Aside::Failed).boxed());
         if self.index == 0 {
-            aside.push(crate::commands::obey(shared, session).map(Aside::Failed).boxed());
-            for group in 0..shared.job.groups.len() {
+            aside.push(crate::commands::run_commands(shared, session).map(Aside::Failed).boxed());
+            for group in 0..shared.job.polled.groups.len() {
                 let known = self.found.get(&group).cloned().unwrap_or_default();
                 aside.push(look_again(shared, session, group, known).boxed());
             }
         }
-        if !self.triggers.is_empty() {
+        if !shared.triggers.lock().is_empty() {
             aside.push(crate::commands::acknowledge(shared, session).map(Aside::Failed).boxed());
         }
         aside.push(first_values(shared, session).map(Aside::Failed).boxed());
-        let mut publishing =
-            Publishing::new(shared, session, &mut self.subscriptions, &mut self.triggers, &self.gaps, &mut self.watermarks, outstanding);
+        let mut publishing = Publishing::new(
+            shared,
+            session,
+            (&mut self.layout.subscriptions, &self.layout.instead),
+            &self.gaps,
+            &mut self.watermarks,
+            outstanding,
+        );
         let end = {
             let running = publishing.run();
             tokio::pin!(running);
@@ -653,86 +502,4 @@ impl Shard {
 enum Lost {
     Subscription(usize),
     Nodes(usize, Vec<Found>),
-}
-
-/// A subscription that was just made, or has other items now, for a process that takes this one's place; and what of it can't be read.
-async fn remember(shared: &Shared, subscription: &Subscription, failed: Vec<(usize, StatusCode)>) {
-    let mut batch = shared.io.batch().await;
-    let mut readings = shared.readings.lock().await;
-    for (handle, status) in failed {
-        readings.bad(handle, status, &mut batch);
-    }
-    drop(readings);
-    let (position, failures) = (subscription.position(), subscription.failures());
-    shared.io.send(batch, &[(&subscription.key, position.as_bytes()), (&subscription.failures_key(), failures.as_bytes())]).await;
-}
-
-/// Asks the server whether it is there, and whether its namespaces are what they were.
-async fn keep_alive(shared: &Shared, session: &Session) -> Failure {
-    let every = shared.job.keep_alive / 2;
-    loop {
-        tokio::time::sleep(every).await;
-        let asked = session.read(&[value_of(VariableId::Server_ServerStatus_State.into())]).await;
-        let result = match asked {
-            Ok(_) => session.read_space().await,
-            Err(refused) => Err(refused),
-        };
-        match result {
-            Ok(false) => {}
-            Ok(true) => return Failure::Reconnect(format!("the namespace table of {} changed", shared.url())),
-            Err(refused) => return Failure::Reconnect(format!("{} does not answer: {refused}", shared.url())),
-        }
-    }
-}
-
-/// Looks for a group's variables again, now and then, and when the server says that some came or went.
-async fn look_again(shared: &Shared, session: &Session, group: usize, known: Vec<usize>) -> Aside {
-    let job = &shared.job;
-    let Some(browse) = &job.groups[group].browse else { return std::future::pending().await };
-    let mut model = shared.model.subscribe();
-    loop {
-        let again = async {
-            match browse.again {
-                Some(again) => tokio::time::sleep(again).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = again => {}
-            _ = model.changed() => {
-                let settled = async { while tokio::time::timeout(MODEL_SETTLES, model.changed()).await.is_ok() {} };
-                let _ = tokio::time::timeout(MODEL_SETTLES * 10, settled).await;
-            }
-        }
-        let look = match discover::look(session, browse, &job.groups[group], &shared.at).await {
-            Ok(look) => look,
-            Err(refused) => return Aside::Failed(refused.into()),
-        };
-        let readings = shared.readings.lock().await;
-        let mut paths: Vec<&str> = known.iter().map(|handle| readings.item(*handle).def.path.as_str()).collect();
-        paths.sort_unstable();
-        if !paths.iter().copied().eq(look.found.iter().map(|found| found.def.path.as_str())) && look.complaint.is_none() {
-            drop(readings);
-            return Aside::Changed(group, look.found);
-        }
-    }
-}
-
-/// Of subscriptions that go on, what does not change says nothing: it is read once.
-async fn first_values(shared: &Shared, session: &Session) -> Failure {
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let unseen: Vec<usize> = {
-        let readings = shared.readings.lock().await;
-        let is_subscribed = |handle: &usize| {
-            let index = readings.item(*handle).index;
-            index.is_some_and(|index| matches!(shared.job.groups[shared.job.tags[index].group].how, How::Subscribe))
-        };
-        (0..readings.len()).filter(|handle| readings.is_unseen(*handle)).filter(is_subscribed).collect()
-    };
-    if !unseen.is_empty()
-        && let Err(refused) = poll::read_now(shared, session, &unseen, Origin::Initial).await
-    {
-        return refused.into();
-    }
-    std::future::pending().await
 }

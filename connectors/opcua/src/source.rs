@@ -1,16 +1,18 @@
 //! The sessions of a source.
 
+use crate::compiled::{CompiledSource, Tag, is_polled, is_subscribed};
 use crate::config::SourceConfig;
-use crate::job::{How, Job};
 use crate::pki::Mark;
+use crate::security::{Accept, Policy};
 use crate::shard::Shard;
+use crate::target::Identity;
 use async_trait::async_trait;
 use millrace_config::Problems;
 use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Model, Plan, Plugin, Role, Source, SourceIo};
+use millrace_kit::Connections;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// `type: opcua` among the sources.
 pub struct OpcUaSource;
@@ -34,7 +36,7 @@ impl Plugin for OpcUaSource {
     }
 }
 
-struct Compiled(Arc<Job>);
+struct Compiled(Arc<CompiledSource>);
 
 impl plugin::Compiled for Compiled {
     fn model(&self) -> &Model {
@@ -42,13 +44,19 @@ impl plugin::Compiled for Compiled {
     }
 
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(OpcUa { job: self.0.clone(), shards: Vec::new(), judged_by: Mark::default() }))
+        Some(Box::new(OpcUa { job: self.0.clone(), shards: Connections::default(), judged_by: Mark::default() }))
+    }
+
+    fn keeps_positions(&self) -> bool {
+        true
     }
 
     fn guarantee(&self) -> Guarantee {
-        let polls = |job: &Job| job.groups.iter().all(|group| matches!(group.how, How::Poll));
-        if polls(&self.0) && self.0.events.is_empty() {
-            return Guarantee::AtMostOnce("polled: what changes between two polls, or while nobody polls, is not seen".into());
+        // That of its weakest group.
+        let polled: Vec<&str> = self.0.polled.groups.iter().filter(|group| is_polled(group)).map(|group| &*group.part).collect();
+        if !polled.is_empty() {
+            let of = if polled.len() == self.0.polled.groups.len() { "polled".to_owned() } else { format!("{} polled", list(&polled)) };
+            return Guarantee::AtMostOnce(format!("{of}: what changes between two polls, or while nobody polls, is not seen"));
         }
         Guarantee::AtLeastOnce(
             "the server keeps what was not acknowledged while its subscription lives; after that, what its history holds, if `history` is asked for".into(),
@@ -58,22 +66,43 @@ impl plugin::Compiled for Compiled {
     fn plan(&self) -> Plan {
         let job = &self.0;
         let first = &job.targets[0];
-        let mut lines = vec![format!("{:?} {:?}, {} session(s), keep-alive {:?}", first.policy, first.mode, job.sessions, job.keep_alive)];
-        for group in &job.groups {
+        let security = match first.policy {
+            Policy::None => "not secured".to_owned(),
+            policy => format!("secured with {policy:?}, {:?}", first.mode),
+        };
+        let mut lines = vec![format!("{security}, {} session(s), keep-alive {:?}", job.sessions, job.keep_alive)];
+        if first.policy == Policy::None && matches!(first.identity, Identity::User(..)) {
+            lines.push("the password is sent in clear text, unless the server asks for it encrypted".to_owned());
+        }
+        if !first.accept.is_empty() {
+            let words: Vec<&str> = first.accept.iter().map(|accept| Accept::name(*accept)).collect();
+            lines.push(format!("accepted of the server's certificate: {}", words.join(", ")));
+        }
+        lines.push(match job.closes {
+            true => "at a stop its sessions are closed; what changes until the next start is not seen".to_owned(),
+            false => format!(
+                "at a stop its sessions stay on the server for up to {:?} (`lifetime`), so that the next start goes on with them",
+                job.lifetime
+            ),
+        });
+        for group in &job.polled.groups {
             let tags = group.tags.len();
-            let found = group.browse.as_ref().map_or_else(String::new, |browse| format!(", and up to {} found by browsing", browse.limit));
-            lines.push(match &group.how {
-                How::Subscribe => format!(
-                    "{}: subscription every {:?}, {tags} items{found}, sampled every {:?}, in calls of at most 1000",
-                    group.part, group.every, group.sampling
+            let found =
+                group.own.browse.as_ref().map_or_else(String::new, |browse| format!(", and up to {} found by browsing", browse.limit));
+            lines.push(match &group.trigger {
+                Some(trigger) => format!(
+                    "{}: {tags} nodes read when {}, to {}",
+                    group.part,
+                    trigger.describe(&job.polled.tags),
+                    job.model.routes[trigger.route].topic
                 ),
-                How::Poll => format!("{}: {tags} nodes{found} read every {:?}, in calls of at most 1000", group.part, group.every),
-                How::Trigger(trigger) => {
-                    format!(
-                        "{}: {tags} nodes read when {} changes, to {}",
-                        group.part, job.tags[trigger.tag].def.path, job.model.routes[trigger.route].topic
-                    )
+                None if is_polled(group) => {
+                    format!("{}: {tags} nodes{found} read every {:?}, in calls of at most 1000", group.part, group.every)
                 }
+                None => format!(
+                    "{}: subscription every {:?}, {tags} items{found}, sampled every {:?}, in calls of at most 1000",
+                    group.part, group.every, group.own.sampling
+                ),
             });
         }
         for events in &job.events {
@@ -84,6 +113,15 @@ impl plugin::Compiled for Compiled {
                 job.model.routes[events.route].topic
             ));
         }
+        let bridged = |tag: &Tag| tag.address.sampling.max(Duration::from_millis(10)) * tag.address.queue;
+        let subscribed = job.polled.tags.iter().filter(|tag| is_subscribed(&job.polled.groups[tag.group]));
+        if let Some(bridged) = subscribed.map(bridged).min() {
+            let rest = match job.history {
+                Some(_) => "of a longer one, what the server's history holds is read back",
+                None => "of a longer one, the oldest changes are lost, and counted as `server_queue`; `history` or a larger `queue` help",
+            };
+            lines.push(format!("a stop of up to {bridged:?} is bridged by the server's queues; {rest}"));
+        }
         if let Some(history) = &job.history {
             lines.push(format!("what was missed is read back from the server's history, at most {} values/s", history.per_s));
         }
@@ -92,10 +130,18 @@ impl plugin::Compiled for Compiled {
     }
 }
 
+/// `group 1, group 3`; of many the first.
+fn list(parts: &[&str]) -> String {
+    match parts {
+        [first, _, _, _, ..] => format!("{first} and {} more", parts.len() - 1),
+        few => few.join(", "),
+    }
+}
+
 struct OpcUa {
-    job: Arc<Job>,
-    /// One for each session; `None` while its task has it.
-    shards: Vec<Option<Shard>>,
+    job: Arc<CompiledSource>,
+    /// One for each session.
+    shards: Connections<Shard>,
     /// What the folder of certificates was like when the last session began.
     judged_by: Mark,
 }
@@ -114,37 +160,8 @@ impl OpcUa {
 impl Source for OpcUa {
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
         self.judged_by = self.mark().await;
-        let mut running = JoinSet::new();
-        self.shards.resize_with(self.job.sessions, || None);
-        for (index, slot) in self.shards.iter_mut().enumerate() {
-            let mut shard = slot.take().unwrap_or_else(|| Shard::new(self.job.clone(), index));
-            let io = io.clone();
-            running.spawn(async move {
-                let ended = shard.run(&io).await;
-                (shard, ended)
-            });
-        }
-        // The first that fails ends the others: they connect again with it, and find their places by their positions.
-        let mut first = None;
-        while let Some(joined) = running.join_next().await {
-            let ended = match joined {
-                Ok((shard, ended)) => {
-                    let index = shard.index();
-                    self.shards[index] = Some(shard);
-                    ended
-                }
-                Err(error) if error.is_cancelled() => continue,
-                Err(error) => Failure::Reconnect(format!("a session's task ended: {error}")),
-            };
-            if ended != Failure::Stopped {
-                running.abort_all();
-            }
-            first.get_or_insert(ended);
-        }
-        match first {
-            None | Some(Failure::Stopped) => Ok(()),
-            Some(failure) => Err(failure),
-        }
+        let job = self.job.clone();
+        self.shards.run(job.sessions, &io, |index| Shard::new(job.clone(), index)).await
     }
 
     async fn unblocked(&mut self) {

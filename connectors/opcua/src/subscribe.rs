@@ -6,14 +6,18 @@
 //! neither, or refused  ──> delete what is left, create, monitor; what was missed is a gap for the history
 //! ```
 //!
-//! Invariants: an item that can't be monitored is retried for ever, by itself; a subscription is gone on with only if its items are those of the
+//! Which groups' items are on which subscription is `layout.rs`.
+//!
+//! Invariants: an item that can't be monitored is retried forever, by itself; a subscription is gone on with only if its items are those of the
 //! YAML, which [`Subscription::plan`] says.
 
+use crate::channel::unexpected;
+use crate::compiled::{CompiledSource, Tag, queue_of, queue_of_found, raw_deadband, wants_all};
 use crate::config::DeadbandAt;
-use crate::connect::unexpected;
-use crate::job::{Job, Tag};
+use crate::hash::Fnv;
 use crate::readings::Readings;
 use crate::session::{Refused, Session, in_pieces, value_of};
+use millrace_kit::{Backoff, Retries};
 use millrace_schemas::{Micros, StatusCode};
 use opcua::core::ResponseMessage;
 use opcua::types::{
@@ -30,39 +34,45 @@ use tokio::time::Instant;
 
 /// Values in one notification message, at most: what waits for the log is bounded by it.
 const MOST_NOTIFICATIONS: u32 = 10_000;
-/// A failed item is tried again after this, then after twice as long, up to [`SLOWEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-const SLOWEST_RETRY: Duration = Duration::from_secs(60);
+/// How soon a failed item is tried again.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
-/// What could not be monitored, and why; it is tried again and again, ever more slowly.
+/// What is to be monitored.
 #[derive(Clone, Debug)]
-pub struct Failed<Why> {
-    why: Why,
-    again: Instant,
-    wait: Duration,
+pub struct Wanted {
+    pub handle: usize,
+    group: usize,
+    /// The index of its tag; none of what was found by browsing.
+    index: Option<usize>,
+    node: Result<NodeId, StatusCode>,
 }
 
-impl<Why> Failed<Why> {
-    fn after(before: Option<&Self>, why: Why) -> Self {
-        let wait = before.map_or(FIRST_RETRY, |before| (before.wait * 2).min(SLOWEST_RETRY));
-        Self { why, again: Instant::now() + wait, wait }
-    }
-
-    /// Of an earlier process, which no longer tries: at once.
-    fn handed_down(why: Why) -> Self {
-        Self { why, again: Instant::now(), wait: FIRST_RETRY }
-    }
+/// Items with their nodes.
+pub fn items(readings: &Readings, handles: &[usize], nodes: Vec<Result<NodeId, StatusCode>>) -> Vec<Wanted> {
+    let item = |(handle, node): (&usize, _)| {
+        let item = readings.item(*handle);
+        Wanted { handle: *handle, group: item.group, index: item.index, node }
+    };
+    handles.iter().zip(nodes).map(item).collect()
 }
 
 /// A subscription of one session.
 #[derive(Debug)]
 pub struct Subscription {
-    /// Whose keep-alive vouches for its tags, and the name of its status.
+    /// For messages: the group, or the events, that it was made for.
     pub part: Arc<str>,
     /// Under which its position is kept.
     pub key: String,
-    /// The group of its items; none of the events'.
-    pub group: Option<usize>,
+    /// The groups whose items are on it, the one it was made for first; none where it is for events alone.
+    pub groups: Vec<usize>,
+    /// Their parts: its keep-alive vouches for their tags.
+    pub parts: Vec<Arc<str>>,
+    /// The events are on it.
+    pub has_events: bool,
+    /// It is told when the server's nodes change.
+    pub hears_model: bool,
+    /// The server takes no more items on it.
+    pub is_full: bool,
     pub every: Duration,
     /// 0: there is none on the server.
     pub id: u32,
@@ -74,9 +84,11 @@ pub struct Subscription {
     /// Without a word for so long, it is dead.
     pub quiet_after: Duration,
     pub handles: Vec<usize>,
-    failed: BTreeMap<usize, Failed<StatusCode>>,
+    /// The server has no place for its items: they are polled on this connection.
+    pub is_polled: bool,
+    failed: Retries<usize, StatusCode>,
     /// Notifiers whose events could not be monitored, by their index.
-    deaf: BTreeMap<usize, Failed<()>>,
+    deaf: Retries<usize, ()>,
     /// The monitored items' ids of what was monitored in this process, by handle.
     pub monitored: BTreeMap<usize, u32>,
     pub plan: u64,
@@ -95,11 +107,16 @@ pub fn ahead(next: u32, number: u32) -> Option<u32> {
 }
 
 impl Subscription {
+    /// For a group, or with none for the events.
     pub fn new(part: Arc<str>, key: String, group: Option<usize>, every: Duration) -> Self {
         Self {
+            parts: vec![part.clone()],
             part,
             key,
-            group,
+            has_events: group.is_none(),
+            groups: group.into_iter().collect(),
+            hears_model: false,
+            is_full: false,
             every,
             id: 0,
             next: 1,
@@ -107,8 +124,9 @@ impl Subscription {
             heard: Instant::now(),
             quiet_after: Duration::MAX,
             handles: Vec::new(),
-            failed: BTreeMap::new(),
-            deaf: BTreeMap::new(),
+            is_polled: false,
+            failed: Retries::new(RETRY),
+            deaf: Retries::new(RETRY),
             monitored: BTreeMap::new(),
             plan: 0,
         }
@@ -135,40 +153,40 @@ impl Subscription {
         format!("{}/failed", self.key)
     }
 
-    /// The items, or the notifiers, that wait to be tried again, for a process that goes on with it: `3 17`.
+    /// The items and the notifiers that wait to be tried again, for a process that goes on with it: `3 17 e0`.
     pub fn failures(&self) -> String {
-        let waiting: Vec<String> = self.failed.keys().chain(self.deaf.keys()).map(usize::to_string).collect();
-        waiting.join(" ")
+        let items = self.failed.iter().map(|(handle, _)| handle.to_string());
+        let notifiers = self.deaf.iter().map(|(notifier, ())| format!("e{notifier}"));
+        items.chain(notifiers).collect::<Vec<_>>().join(" ")
     }
 
     /// Takes up the failures of an earlier process.
-    pub fn resume_failures(&mut self, failures: &[u8], job: &Job) {
-        let numbers = std::str::from_utf8(failures).unwrap_or("").split(' ').filter_map(|number| number.parse::<usize>().ok());
-        match self.group {
-            Some(_) => {
-                let handles: HashSet<usize> = self.handles.iter().copied().collect();
+    pub fn resume_failures(&mut self, failures: &[u8], job: &CompiledSource) {
+        let handles: HashSet<usize> = self.handles.iter().copied().collect();
+        for word in std::str::from_utf8(failures).unwrap_or("").split(' ') {
+            // Of a subscription for events alone, releases before this one wrote the numbers of notifiers without a letter.
+            let (is_notifier, number) = match word.strip_prefix('e') {
+                Some(number) => (true, number),
+                None => (self.groups.is_empty(), word),
+            };
+            match number.parse::<usize>() {
+                Ok(notifier) if is_notifier && notifier < job.events.len() => self.deaf.handed_down(notifier, ()),
                 // They are tried before anybody hears why they failed.
-                self.failed = numbers
-                    .filter(|number| handles.contains(number))
-                    .map(|handle| (handle, Failed::handed_down(StatusCode::BAD_NODE_ID_UNKNOWN)))
-                    .collect();
-            }
-            None => {
-                self.deaf =
-                    numbers.filter(|number| *number < job.events.len()).map(|notifier| (notifier, Failed::handed_down(()))).collect();
+                Ok(handle) if !is_notifier && handles.contains(&handle) => self.failed.handed_down(handle, StatusCode::BAD_NODE_ID_UNKNOWN),
+                _ => {}
             }
         }
     }
 
     /// Fixes which items it is about.
-    pub fn make_plan(&mut self, readings: &Readings, job: &Job) {
+    pub fn make_plan(&mut self, readings: &Readings, job: &CompiledSource) {
         let mut hash = Fnv::default();
-        if self.group.is_none() {
+        if self.has_events {
             for events in &job.events {
                 hash.add(format!("{:?} {:?} {:?}", events.from, events.condition, events.fields).as_bytes());
             }
         }
-        if self.group.is_some_and(|group| job.groups[group].browse.is_some()) {
+        if self.groups.iter().any(|group| job.polled.groups[*group].own.browse.is_some()) {
             hash.add(b"model");
         }
         hash.add(&self.every.as_nanos().to_le_bytes());
@@ -177,17 +195,17 @@ impl Subscription {
             hash.add(&handle.to_le_bytes());
             hash.add(item.def.path.as_bytes());
             hash.add(item.def.address.as_bytes());
-            if let Some(tag) = item.index.map(|index| &job.tags[index]) {
-                hash.add(&tag.sampling.as_nanos().to_le_bytes());
-                hash.add(&tag.queue.to_le_bytes());
-                hash.add(&[u8::from(tag.wants_all())]);
+            if let Some(tag) = item.index.map(|index| &job.polled.tags[index]) {
+                hash.add(&tag.address.sampling.as_nanos().to_le_bytes());
+                hash.add(&tag.address.queue.to_le_bytes());
+                hash.add(&[u8::from(wants_all(tag))]);
             }
         }
-        self.plan = hash.0;
+        self.plan = hash.get();
     }
 
     /// Makes it on the server.
-    pub async fn create(&mut self, session: &Session, job: &Job) -> Result<(), Refused> {
+    pub async fn create(&mut self, session: &Session, job: &CompiledSource) -> Result<(), Refused> {
         let every_ms = self.every.as_secs_f64() * 1000.0;
         let keep_alive = (job.keep_alive.as_secs_f64() * 1000.0 / every_ms).ceil().max(1.0);
         let lifetime = (job.lifetime.as_secs_f64() * 1000.0 / every_ms).ceil().max(keep_alive * 3.0);
@@ -198,7 +216,7 @@ impl Subscription {
             requested_max_keep_alive_count: keep_alive as u32,
             max_notifications_per_publish: MOST_NOTIFICATIONS,
             publishing_enabled: true,
-            priority: if self.group.is_none() { 1 } else { 0 },
+            priority: u8::from(self.has_events),
         };
         let made = match session.call("CreateSubscription", request).await? {
             ResponseMessage::CreateSubscription(made) => made,
@@ -214,12 +232,13 @@ impl Subscription {
         self.failed.clear();
         self.deaf.clear();
         self.monitored.clear();
+        (self.hears_model, self.is_full) = (false, false);
         self.expect(revised * made.revised_max_keep_alive_count.clamp(1, 1_000_000), job, session);
         Ok(())
     }
 
     /// Sets how long it may be quiet: its keep-alive, the answer's way, and as much again.
-    pub fn expect(&mut self, keep_alive: Duration, job: &Job, session: &Session) {
+    pub fn expect(&mut self, keep_alive: Duration, job: &CompiledSource, session: &Session) {
         self.quiet_after = keep_alive.max(job.keep_alive) + session.within();
     }
 
@@ -230,25 +249,20 @@ impl Subscription {
         }
     }
 
-    /// Monitors items; each has a result of its own. Returns those that failed now.
-    pub async fn monitor(
-        &mut self,
-        session: &Session,
-        job: &Job,
-        items: &[(usize, Result<NodeId, StatusCode>)],
-        readings: &Readings,
-    ) -> Result<Vec<(usize, StatusCode)>, Refused> {
-        let mut failed = Vec::new();
+    /// Monitors items; each has a result of its own.
+    pub async fn monitor(&mut self, session: &Session, job: &CompiledSource, items: &[Wanted]) -> Result<Monitored, Refused> {
+        let mut outcome = Monitored::default();
         let mut wanted = Vec::new();
-        for (handle, node) in items {
-            match node {
-                Ok(node) => wanted.push((*handle, request_of(*handle, node.clone(), readings, job, self.group, true))),
-                Err(status) => failed.push((*handle, *status)),
+        for item in items {
+            match &item.node {
+                Ok(node) => wanted.push((item, request_of(item, node.clone(), job, self.every, true))),
+                Err(status) => outcome.failed.push((item.handle, *status)),
             }
         }
         let mut unfiltered = Vec::new();
         let mut slower = (0_usize, 0.0_f64);
-        for ((handle, request), result) in wanted.iter().zip(self.ask(session, &wanted).await?) {
+        let requests: Vec<_> = wanted.iter().map(|(_, request)| request.clone()).collect();
+        for ((item, request), result) in wanted.iter().zip(self.ask(session, &requests).await?) {
             let asked_ms = request.requested_parameters.sampling_interval.max(1.0);
             if result.status_code.is_good() && result.revised_sampling_interval > asked_ms * 2.0 {
                 slower = (slower.0 + 1, slower.1.max(result.revised_sampling_interval));
@@ -261,10 +275,9 @@ impl Subscription {
                     if !request.requested_parameters.filter.is_null() =>
                 {
                     let node = request.item_to_monitor.node_id.clone();
-                    unfiltered.push((*handle, request_of(*handle, node, readings, job, self.group, false)));
+                    unfiltered.push((item.handle, request_of(item, node, job, self.every, false)));
                 }
-                status if status.is_bad() => failed.push((*handle, StatusCode(status.bits()))),
-                _ => drop(self.monitored.insert(*handle, result.monitored_item_id)),
+                status => self.take(item.handle, status, result.monitored_item_id, &mut outcome),
             }
         }
         if let (items @ 1.., most_ms) = slower {
@@ -272,32 +285,70 @@ impl Subscription {
         }
         if !unfiltered.is_empty() {
             tracing::info!(part = %self.part, items = unfiltered.len(), "the server filters these items not as asked; Millrace does");
-            for ((handle, _), result) in unfiltered.iter().zip(self.ask(session, &unfiltered).await?) {
-                match result.status_code {
-                    status if status.is_bad() => failed.push((*handle, StatusCode(status.bits()))),
-                    _ => drop(self.monitored.insert(*handle, result.monitored_item_id)),
+            let requests: Vec<_> = unfiltered.iter().map(|(_, request)| request.clone()).collect();
+            for ((handle, _), result) in unfiltered.iter().zip(self.ask(session, &requests).await?) {
+                self.take(*handle, result.status_code, result.monitored_item_id, &mut outcome);
+            }
+        }
+        for (handle, status) in &outcome.failed {
+            self.failed.failed(*handle, *status);
+        }
+        let is_bad: HashSet<usize> = outcome.failed.iter().map(|(handle, _)| *handle).chain(outcome.homeless.iter().copied()).collect();
+        for Wanted { handle, .. } in items.iter().filter(|item| !is_bad.contains(&item.handle)) {
+            self.failed.succeeded(handle);
+        }
+        if !outcome.homeless.is_empty() {
+            self.is_full = true;
+            let homeless: HashSet<usize> = outcome.homeless.iter().copied().collect();
+            self.handles.retain(|handle| !homeless.contains(handle));
+            for handle in &outcome.homeless {
+                self.failed.succeeded(handle);
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn take(&mut self, handle: usize, status: UaStatus, id: u32, outcome: &mut Monitored) {
+        match status {
+            UaStatus::BadTooManyMonitoredItems => outcome.homeless.push(handle),
+            status if status.is_bad() => outcome.failed.push((handle, StatusCode(status.bits()))),
+            _ => drop(self.monitored.insert(handle, id)),
+        }
+    }
+
+    /// A server that is full says so of an item or, asked for many, of the whole request; that is then asked again in halves, down to what still goes.
+    async fn ask(&self, session: &Session, wanted: &[MonitoredItemCreateRequest]) -> Result<Vec<MonitoredItemCreateResult>, Refused> {
+        let mut results = Vec::with_capacity(wanted.len());
+        let mut most = usize::MAX;
+        while results.len() < wanted.len() {
+            let rest = &wanted[results.len()..];
+            let piece = &rest[..rest.len().min(most)];
+            match self.ask_pieces(session, piece).await {
+                Ok(more) => results.extend(more),
+                Err(refused) if refused.status() != UaStatus::BadTooManyMonitoredItems || session.channel().closed().is_some() => {
+                    return Err(refused);
+                }
+                Err(_) if piece.len() > 1 => most = piece.len() / 2,
+                Err(_) => {
+                    let full = MonitoredItemCreateResult { status_code: UaStatus::BadTooManyMonitoredItems, ..Default::default() };
+                    results.resize_with(wanted.len(), || full.clone());
                 }
             }
         }
-        let still: Vec<_> = failed.iter().map(|(handle, status)| (*handle, Failed::after(self.failed.get(handle), *status))).collect();
-        for (handle, _) in items {
-            self.failed.remove(handle);
-        }
-        self.failed.extend(still);
-        Ok(failed)
+        Ok(results)
     }
 
-    async fn ask(
+    async fn ask_pieces(
         &self,
         session: &Session,
-        wanted: &[(usize, MonitoredItemCreateRequest)],
+        wanted: &[MonitoredItemCreateRequest],
     ) -> Result<Vec<MonitoredItemCreateResult>, Refused> {
         in_pieces!(session, "CreateMonitoredItems", wanted, session.limits.monitor, |wanted| async {
             let request = CreateMonitoredItemsRequest {
                 request_header: session.header(),
                 subscription_id: self.id,
                 timestamps_to_return: TimestampsToReturn::Both,
-                items_to_create: Some(wanted.iter().map(|(_, request)| request.clone()).collect()),
+                items_to_create: Some(wanted.to_vec()),
             };
             match session.call("CreateMonitoredItems", request).await? {
                 ResponseMessage::CreateMonitoredItems(answer) => Ok(answer.results.unwrap_or_default()),
@@ -312,15 +363,15 @@ impl Subscription {
         session: &Session,
         request: MonitoredItemCreateRequest,
     ) -> Result<MonitoredItemCreateResult, Refused> {
-        let handle = request.requested_parameters.client_handle as usize;
-        Ok(self.ask(session, &[(handle, request)]).await?.pop().unwrap_or_default())
+        Ok(self.ask(session, &[request]).await?.pop().unwrap_or_default())
     }
 
     /// Whether the events of a notifier are monitored, or to be tried again.
     pub fn hears(&mut self, notifier: usize, is_monitored: bool) {
-        let before = self.deaf.remove(&notifier);
-        if !is_monitored {
-            self.deaf.insert(notifier, Failed::after(before.as_ref(), ()));
+        if is_monitored {
+            self.deaf.succeeded(&notifier);
+        } else {
+            self.deaf.failed(notifier, ());
         }
     }
 
@@ -328,7 +379,9 @@ impl Subscription {
     pub async fn forget(&mut self, session: &Session, handles: &[usize]) -> Result<(), Refused> {
         let ids: Vec<u32> = handles.iter().filter_map(|handle| self.monitored.remove(handle)).collect();
         self.handles.retain(|handle| !handles.contains(handle));
-        self.failed.retain(|handle, _| !handles.contains(handle));
+        for handle in handles {
+            self.failed.succeeded(handle);
+        }
         self.unmonitor(session, &ids).await
     }
 
@@ -344,14 +397,20 @@ impl Subscription {
         Ok(())
     }
 
+    /// An item that was on it, and for which it has no room now, is tried again like any other that fails.
+    pub fn wait_for_room(&mut self, handle: usize) {
+        self.handles.push(handle);
+        self.failed.failed(handle, StatusCode(UaStatus::BadTooManyMonitoredItems.bits()));
+    }
+
     /// Failed items whose time to try again has come.
-    pub fn due(&self, now: Instant) -> Vec<usize> {
-        self.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(handle, _)| *handle).collect()
+    pub fn due(&self) -> Vec<usize> {
+        self.failed.due()
     }
 
     /// Notifiers whose time to try again has come.
-    pub fn deaf(&self, now: Instant) -> Vec<usize> {
-        self.deaf.iter().filter(|(_, failed)| failed.again <= now).map(|(notifier, _)| *notifier).collect()
+    pub fn deaf(&self) -> Vec<usize> {
+        self.deaf.due()
     }
 
     /// A message that was sent before, if the server still has it.
@@ -363,28 +422,45 @@ impl Subscription {
         }
     }
 
-    /// What is wrong with its items, for a person.
-    pub fn complaint(&self, readings: &Readings) -> Option<String> {
-        let failed = self.failed.iter().map(|(handle, failed)| (*handle, failed.why));
-        // Some servers monitor what is not there: its values say so.
-        let absent = readings.absent().filter(|handle| readings.item(*handle).def.part == self.part);
-        let mut wrong = failed.chain(absent.map(|handle| (handle, StatusCode::BAD_NODE_ID_UNKNOWN)));
-        let (handle, status) = wrong.next()?;
-        let others = wrong.count();
-        let item = readings.item(handle);
-        let mut text = format!(
-            "{} of {} items can't be monitored: {} ({}) is {}",
-            others + 1,
-            self.handles.len(),
-            item.def.path,
-            item.def.address,
-            UaStatus::from(status.0)
-        );
-        if others > 0 {
-            let _ = write!(text, ", and others");
-        }
-        Some(text)
+    /// Items that can't be monitored, and why.
+    pub fn failing(&self) -> impl Iterator<Item = (usize, StatusCode)> {
+        self.failed.iter().map(|(handle, why)| (*handle, *why))
     }
+}
+
+/// What became of items that were to be monitored.
+#[derive(Debug, Default)]
+pub struct Monitored {
+    /// Those that can't be, and why: they are tried again.
+    pub failed: Vec<(usize, StatusCode)>,
+    /// Those for which the subscription has no room: they are not on it any more.
+    pub homeless: Vec<usize>,
+}
+
+/// What is wrong with the items of a group, on whichever subscriptions they are, for a person.
+pub fn complaint(subscriptions: &[Subscription], readings: &Readings, group: usize, part: &str) -> Option<String> {
+    let is_its = |handle: &usize| readings.item(*handle).group == group;
+    let on_it = || subscriptions.iter().filter(|subscription| subscription.groups.contains(&group));
+    let failed: Vec<(usize, StatusCode)> = on_it().flat_map(Subscription::failing).filter(|(handle, _)| is_its(handle)).collect();
+    // Some servers monitor what is not there: its values say so.
+    let is_counted = |handle: &usize| failed.iter().any(|(known, _)| known == handle);
+    let absent = readings.absent().filter(|handle| readings.item(*handle).def.part.as_ref() == part && !is_counted(handle));
+    let mut wrong = failed.iter().copied().chain(absent.map(|handle| (handle, StatusCode::BAD_NODE_ID_UNKNOWN)));
+    let (handle, status) = wrong.next()?;
+    let others = wrong.count();
+    let all: usize = on_it().map(|subscription| subscription.handles.iter().filter(|handle| is_its(handle)).count()).sum();
+    let item = readings.item(handle);
+    let mut text = format!(
+        "{} of {all} items can't be monitored: {} ({}) is {}",
+        others + 1,
+        item.def.path,
+        item.def.address,
+        UaStatus::from(status.0)
+    );
+    if others > 0 {
+        let _ = write!(text, ", and others");
+    }
+    Some(text)
 }
 
 /// Deletes a subscription; one that is not there is deleted already.
@@ -407,25 +483,20 @@ pub async fn transfer(session: &Session, ids: &[u32]) -> Result<Vec<UaStatus>, R
     }
 }
 
-fn request_of(
-    handle: usize,
-    node: NodeId,
-    readings: &Readings,
-    job: &Job,
-    group: Option<usize>,
-    filtered: bool,
-) -> MonitoredItemCreateRequest {
-    let item = readings.item(handle);
-    let tag: Option<&Tag> = item.index.map(|index| &job.tags[index]);
-    let group = group.map(|group| &job.groups[group]);
-    let sampling = tag.map(|tag| tag.sampling).or(group.map(|group| group.sampling)).unwrap_or(Duration::from_secs(1));
-    let queue = tag.map(|tag| tag.queue).or(group.map(|group| group.queue_of_found())).unwrap_or(10);
-    let filter = if filtered { filter_of(tag, group.map(|group| group.deadband_at)) } else { None };
+/// What is asked of the server for an item, on a subscription that publishes `every` so often.
+fn request_of(item: &Wanted, node: NodeId, job: &CompiledSource, every: Duration, filtered: bool) -> MonitoredItemCreateRequest {
+    let tag: Option<&Tag> = item.index.map(|index| &job.polled.tags[index]);
+    let group = &job.polled.groups[item.group];
+    let sampling = tag.map_or(group.own.sampling, |tag| tag.address.sampling);
+    let queue = tag.map_or_else(|| queue_of_found(group), |tag| tag.address.queue);
+    // On a slower subscription than its own, as many more values wait.
+    let queue = if every > group.every { queue.max(queue_of(every, sampling)) } else { queue };
+    let filter = if filtered { filter_of(tag, Some(group.own.deadband_at)) } else { None };
     MonitoredItemCreateRequest {
-        item_to_monitor: ReadValueId { index_range: tag.map_or(NumericRange::None, |tag| tag.range.clone()), ..value_of(node) },
+        item_to_monitor: ReadValueId { index_range: tag.map_or(NumericRange::None, |tag| tag.address.range.clone()), ..value_of(node) },
         monitoring_mode: MonitoringMode::Reporting,
         requested_parameters: MonitoringParameters {
-            client_handle: handle as u32,
+            client_handle: item.handle as u32,
             sampling_interval: sampling.as_secs_f64() * 1000.0,
             filter: filter.map_or_else(ExtensionObject::null, ExtensionObject::from_message),
             queue_size: queue,
@@ -436,33 +507,15 @@ fn request_of(
 
 fn filter_of(tag: Option<&Tag>, deadband_at: Option<DeadbandAt>) -> Option<DataChangeFilter> {
     let tag = tag?;
-    let deadband = tag.raw_deadband().filter(|_| deadband_at == Some(DeadbandAt::Server));
-    if deadband.is_none() && !tag.wants_all() {
+    let deadband = raw_deadband(tag).filter(|_| deadband_at == Some(DeadbandAt::Server));
+    if deadband.is_none() && !wants_all(tag) {
         return None;
     }
     Some(DataChangeFilter {
-        trigger: if tag.wants_all() { DataChangeTrigger::StatusValueTimestamp } else { DataChangeTrigger::StatusValue },
+        trigger: if wants_all(tag) { DataChangeTrigger::StatusValueTimestamp } else { DataChangeTrigger::StatusValue },
         deadband_type: u32::from(deadband.is_some()),
         deadband_value: deadband.unwrap_or(0.0),
     })
-}
-
-/// FNV-1a: the same in every process.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xCBF2_9CE4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-        }
-        self.0 = (self.0 ^ 0xFF).wrapping_mul(0x0100_0000_01B3);
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 
 use crate::dictionary::{Described, Dictionary, Kind, Shape};
 use crate::session::{Refused, Session, attribute_of, references_of, value_of};
-use crate::wire::{DEEPEST, Reader, Undecodable, builtin, least, shape};
+use crate::values::{MOST_DIMS, shape};
+use crate::wire::{DEEPEST, Reader, Undecodable, builtin, least};
 use millrace_schemas::{Batch, StatusCode, Value, json};
 use opcua::types::{
     AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, ByteStringBody, ContextOwned, DataTypeId, DataValue, EnumDefinition,
@@ -34,7 +35,7 @@ pub struct DataType {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LayoutId(usize);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Layout {
     form: Form,
     fields: Vec<Field>,
@@ -49,7 +50,7 @@ enum Form {
     Union,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Field {
     name: Arc<str>,
     encoded: Encoded,
@@ -65,7 +66,7 @@ enum Encoded {
 }
 
 /// What is known of a server's types. Node ids are those of this connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Types {
     layouts: Vec<Layout>,
     types: HashMap<NodeId, Arc<DataType>>,
@@ -308,6 +309,7 @@ impl Types {
                 }
                 _ => {
                     let (value, status) = self.value(field, reader, batch)?;
+                    let status = if reader.take_replaced() && status.is_good() { StatusCode::UNCERTAIN } else { status };
                     rows.push((path.clone(), value, status));
                 }
             }
@@ -339,9 +341,11 @@ impl Types {
         }
     }
 
-    /// Appends a structure as JSON.
-    pub fn json(&self, layout: LayoutId, body: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable> {
-        self.json_structure(layout, &mut Reader::new(body), out)
+    /// Appends a structure as JSON. Returns whether something of a text in it was no UTF-8 and was replaced.
+    pub fn json(&self, layout: LayoutId, body: &[u8], out: &mut Vec<u8>) -> Result<bool, Undecodable> {
+        let mut reader = Reader::new(body);
+        self.json_structure(layout, &mut reader, out)?;
+        Ok(reader.take_replaced())
     }
 
     fn json_structure(&self, layout: LayoutId, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Undecodable> {
@@ -443,7 +447,7 @@ impl Present {
 /// The dimensions in front of a matrix in a structure.
 fn matrix(reader: &mut Reader<'_>) -> Result<Option<Vec<i32>>, Undecodable> {
     let Some(count) = reader.length(4)? else { return Ok(None) };
-    if count > crate::wire::MOST_DIMS {
+    if count > MOST_DIMS {
         return Err(Undecodable("a matrix has too many dimensions"));
     }
     (0..count).map(|_| reader.i32()).collect::<Result<_, _>>().map(Some)

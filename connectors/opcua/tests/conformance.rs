@@ -7,20 +7,16 @@ use async_trait::async_trait;
 use millrace_contract::{Compiled, Context};
 use millrace_opcua::OpcUaSource;
 use millrace_opcua_sim::{BAD_DEVICE_FAILURE, NAMESPACE, Options, Shop};
-use millrace_testkit::conformance::{self, Device, SourceFixture};
+use millrace_testkit::conformance::{Device, SourceFixture};
 use millrace_testkit::yaml::{compile, context};
 use millrace_testkit::{CountingAllocator, FaultProxy, Received};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::Mutex;
 
 #[global_allocator]
 static MEMORY: CountingAllocator = CountingAllocator;
-
-/// Memory is counted for the whole process.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The suite has no number that is as large.
 const NUMBERS: usize = 1_100;
@@ -110,14 +106,5 @@ impl Drop for Bench {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { more: "" }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_conforms_when_it_keeps_how_far_each_tag_was_read() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    conformance::source(&Fixture { more: "history: {from: last}, " }).await;
-}
+millrace_testkit::source_conforms!(the_source, Fixture { more: "" });
+millrace_testkit::source_conforms!(the_source_that_keeps_how_far_each_tag_was_read, Fixture { more: "history: {from: last}, " });

@@ -2,7 +2,7 @@
 
 use millrace_contract::{CommandValue, Compiled, Failure, Outcome, Source, Status};
 use millrace_opcua::OpcUaSource;
-use millrace_opcua::pki::{Pki, Shelf};
+use millrace_opcua::pki::{Pki, TrustList};
 use millrace_opcua_sim::{NAMESPACE, Options, Shop};
 use millrace_schemas::{Origin, StatusCode, TimeSource};
 use millrace_testkit::yaml::context;
@@ -295,21 +295,31 @@ async fn what_a_lost_subscription_missed_is_read_back_once() {
     let host = TestHost::of(&*compiled);
     let run = Run::start(&*compiled, &host);
     host.until("strokes are counted", |host| host.count() > 3).await;
+    let had = bench.shop.strokes()[0];
     bench.cable.refuse();
     bench.cable.cut();
     bench.shop.restart(&[]).expect("restarts");
     // The presses go on while nobody is there.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    while bench.shop.strokes()[0] < had + 5 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     bench.cable.heal();
     host.until("the gap is filled", |host| host.samples().iter().any(|sample| sample.origin == Origin::Backfill)).await;
     host.until("the gap is closed", |host| host.positions().keys().all(|key| !key.starts_with("gap/"))).await;
     run.stop().await;
     let samples = host.samples();
-    let mut times: Vec<i64> = of(&samples, "strokes").iter().map(|sample| sample.time.0).collect();
-    let all = times.len();
-    times.sort_unstable();
-    times.dedup();
-    assert!(all - times.len() <= 1, "what was read back came once: {all} samples, {} times", times.len());
+    let strokes = of(&samples, "strokes");
+    let filled: Vec<u64> =
+        strokes.iter().filter(|sample| sample.origin == Origin::Backfill).filter_map(|sample| sample.value.number()).collect();
+    assert!(filled.len() >= 4, "what was missed came from the history: {filled:?}");
+    let mut all: Vec<(i64, u64)> = strokes.iter().filter_map(|sample| Some((sample.time.0, sample.value.number()?))).collect();
+    all.sort_unstable();
+    for pair in all.windows(2) {
+        assert!(pair[1].1 <= pair[0].1 + 1, "strokes are missing between {pair:?}: {all:?}");
+    }
+    let count = all.len();
+    all.dedup();
+    assert!(count - all.len() <= 1, "what was read back came once: {count} samples, {} of them different", all.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,7 +334,7 @@ async fn a_blocked_source_notices_when_a_person_trusts_the_server() {
     assert!(matches!(&ended, Err(Failure::Blocked(why)) if why.contains("is not trusted")), "{ended:?}");
     let looked = tokio::time::timeout(Duration::from_millis(10), source.unblocked()).await;
     assert!(looked.is_err(), "nobody has trusted it yet; what it made itself, its own certificate, counts for nothing");
-    let rejected = pki.list().into_iter().find(|one| one.shelf == Shelf::Rejected).expect("it is kept to be approved");
+    let rejected = pki.list().into_iter().find(|one| one.shelf == TrustList::Rejected).expect("it is kept to be approved");
     pki.approve(&rejected.thumbprint, &["127.0.0.1".into()]).expect("it is approved");
     soon("the source notices", source.unblocked()).await;
     let io = host.io();

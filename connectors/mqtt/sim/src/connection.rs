@@ -7,8 +7,8 @@
 //! Invariants: at most one packet of `Bounds::maximum_packet` is held, whatever length a header claims, and the buffer grows only as bytes
 //! arrive. Nothing is read while answers can't be written.
 
-use crate::broker::{Break, Seat, Shared, Testament};
 use crate::session::{Stored, Terms};
+use crate::shared::{Break, Seat, Shared, Testament};
 use crate::wire::{self, Connect, Fault, Request};
 use millrace_mqtt::packet::{AckKind, Frame, Publish, Qos, Version, write_ack, write_disconnect};
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! edge node ────(TCP)──┘        └── break_cable: cut, or half open
 //! ```
 //!
-//! - [`broker`], `connection`, [`session`]: MQTT 3.1.1 and 5. [`wire`]: what a server reads and answers.
+//! - [`broker`], `connection`, `shared`, [`session`]: MQTT 3.1.1 and 5. [`wire`]: what a server reads and answers.
 //! - `cell`, `edge`, `link`, [`sparkplug`]: the devices; every reading has a sequence number, so that a loss can't hide.
 //! - [`hall`]: all of it, started and dropped as one. [`fault`]: what can go wrong.
 //!
@@ -21,6 +21,7 @@ pub mod fault;
 pub mod hall;
 mod link;
 pub mod session;
+mod shared;
 pub mod sparkplug;
 pub mod wire;
 

@@ -2,7 +2,7 @@
 //!
 //! Source: Sparkplug 3.0.0, chapter 4.
 
-use super::Variable;
+use super::route::Variable;
 use crate::topic::{Template, push_level};
 
 pub const NAMESPACE: &str = "spBv1.0";
@@ -86,7 +86,7 @@ impl<'a> Address<'a> {
 pub fn tag_path(at: &Template<Variable>, tag: &Template<Variable>, address: &Address<'_>, metric: &str, members: &[&str]) -> String {
     let mut raw = Vec::with_capacity(64);
     for template in [at, tag] {
-        let rendered: Result<(), std::convert::Infallible> = template.render(&mut raw, |variable, out| {
+        let rendered: Result<(), std::convert::Infallible> = template.fill(&mut raw, |variable, out| {
             match variable {
                 Variable::Group => push_level(out, address.group.as_bytes()),
                 Variable::Node => push_level(out, address.node.as_bytes()),
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn paths_leave_empty_levels_out_and_escape_what_is_substituted() {
         let path = |at: &str, tag: &str, part: &str, metric: &str, members: &[&str]| {
-            let parse = |text| Template::parse(text, Variable::parse).unwrap();
+            let parse = |text| Template::read(text, Variable::parse).unwrap();
             tag_path(&parse(at), &parse(tag), &Address::of_part(part).unwrap(), metric, members)
         };
         assert_eq!(path("packaging/{node}/{device}", "{metric}", "g/n/d", "speed", &[]), "packaging/n/d/speed");

@@ -8,11 +8,13 @@
 //! counted each time it comes. The number of metrics over all parts is bounded.
 
 use super::address::{Address, tag_path};
-use super::datatype::{DataType, Mismatch, Typed, store, typed};
+use super::datatype::{DataType, Mismatch, Typed, typed};
 use super::json::DEEPEST;
+use super::properties;
+use super::route::Route;
+use super::store::store;
 use super::wire::{Malformed, Member, Metric, Template};
-use super::{Route, properties};
-use millrace_contract::{SourceIo, Structure, TagDef, TagOptions};
+use millrace_contract::{SourceIo, Structure, TagDef, TagOptions, name_weight};
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -62,6 +64,15 @@ struct KnownMetric {
     properties: u64,
     /// Of an expanded template: its leaves.
     leaves: Vec<u32>,
+}
+
+/// What a command needs to know of a metric.
+pub struct Commanded<'a> {
+    pub name: &'a str,
+    pub alias: Option<u64>,
+    pub datatype: DataType,
+    /// Of an expanded template.
+    pub is_member: bool,
 }
 
 /// Where a metric's values go.
@@ -154,8 +165,8 @@ impl Part {
             }
             self.value(index, metric, &mut key, context, &mut shared, Some(&mut before), batch.as_deref_mut());
         }
-        for index in before.names.into_values() {
-            *context.room += 1;
+        for (key, index) in before.names {
+            *context.room += name_weight(key.len());
             if let Place::Tag(tag) = before.metrics[index as usize].place {
                 context.io.retire(tag);
             }
@@ -211,6 +222,14 @@ impl Part {
         resolved
     }
 
+    /// The metric of a tag.
+    pub fn metric_of(&self, tag: TagId) -> Option<Commanded<'_>> {
+        let index = self.known.metrics.iter().position(|metric| metric.place == Place::Tag(tag))?;
+        let KnownMetric { key, datatype, .. } = &self.known.metrics[index];
+        let alias = self.known.aliases.iter().find(|(_, known)| **known as usize == index).map(|(alias, _)| *alias);
+        Some(Commanded { name: key, alias, datatype: *datatype, is_member: key.contains(MEMBER) })
+    }
+
     pub fn len(&self) -> usize {
         self.known.metrics.len()
     }
@@ -241,11 +260,12 @@ impl Part {
             }
             other => {
                 if other.is_none() {
-                    if *context.room == 0 {
+                    let weight = name_weight(key.len());
+                    if *context.room < weight {
                         context.complaints.add(|| format!("{}: too many metrics are known already; the rest is left out", self.name));
                         return None;
                     }
-                    *context.room -= 1;
+                    *context.room -= weight;
                 }
                 let place = if is_expanded { Place::Leaves } else { self.declare(key, metric, datatype, members, context, shared) };
                 (other.map_or_else(|| Arc::from(key), |(key, _)| key), place)
@@ -355,7 +375,16 @@ impl Part {
         let length = walk.key.len();
         for leaf in template.metrics.iter().copied().chain(parameters) {
             let Some(name) = leaf.name.filter(|name| !name.is_empty()) else {
-                context.complaints.add(|| format!("{}: a member of template {} has no name", self.name, walk.key));
+                // After the birth a member may come by its alias alone.
+                match leaf.alias.filter(|_| self.trusted).and_then(|alias| self.known.aliases.get(&alias).copied()) {
+                    Some(index) => self.member(index, &leaf, walk.metric, context, batch.as_deref_mut()),
+                    None => {
+                        let what = leaf
+                            .alias
+                            .map_or_else(|| "no name".to_owned(), |alias| format!("the alias {alias}, which is in no birth that is known"));
+                        context.complaints.add(|| format!("{}: a member of template {} has {what}", self.name, walk.key));
+                    }
+                }
                 continue;
             };
             walk.key.push(MEMBER);
@@ -376,16 +405,24 @@ impl Part {
             if leaves.last().is_none_or(|last| *last < index) {
                 leaves.push(index);
             }
-            let Some(batch) = batch.as_deref_mut() else { continue };
-            let known = &self.known.metrics[index as usize];
-            let datatype = if leaf.datatype == 0 { known.datatype } else { DataType::of(leaf.datatype) };
-            let value = if leaf.null { Ok(Typed::Null) } else { typed(datatype, leaf.value) };
-            if !push_row(known.place, value, &leaf, walk.metric, context, batch) {
-                let key = known.key.replace(MEMBER, ".");
-                context.complaints.add(|| format!("{}: the value of {key} is no {}", self.name, datatype.as_str()));
+            if let Some(alias) = leaf.alias {
+                self.known.aliases.entry(alias).or_insert(index);
             }
+            self.member(index, &leaf, walk.metric, context, batch.as_deref_mut());
         }
         Ok(())
+    }
+
+    /// Puts the value of a template's leaf into the batch.
+    fn member(&self, index: u32, leaf: &Metric<'_>, top: &Metric<'_>, context: &mut Context<'_>, batch: Option<&mut Batch>) {
+        let Some(batch) = batch else { return };
+        let known = &self.known.metrics[index as usize];
+        let datatype = if leaf.datatype == 0 { known.datatype } else { DataType::of(leaf.datatype) };
+        let value = if leaf.null { Ok(Typed::Null) } else { typed(datatype, leaf.value) };
+        if !push_row(known.place, value, leaf, top, context, batch) {
+            let key = known.key.replace(MEMBER, ".");
+            context.complaints.add(|| format!("{}: the value of {key} is no {}", self.name, datatype.as_str()));
+        }
     }
 }
 

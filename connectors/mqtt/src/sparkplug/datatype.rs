@@ -6,7 +6,6 @@
 //! Source: Sparkplug 3.0.0, section 6.4.16 (data types).
 
 use super::wire::{Malformed, Member};
-use millrace_schemas::{Batch, Value};
 
 macro_rules! datatypes {
     ($($name:ident = $number:literal),* $(,)?) => {
@@ -137,61 +136,7 @@ fn unsigned(bits: u32, member: Member<'_>) -> Result<u64, Mismatch> {
     if bits == 64 || value >> bits == 0 { Ok(value) } else { Err(Mismatch) }
 }
 
-/// Puts a value into a batch. Data sets and templates become JSON there.
-pub fn store(value: Typed<'_>, batch: &mut Batch) -> Result<Value, Mismatch> {
-    Ok(match value {
-        Typed::Null => Value::Null,
-        Typed::Bool(value) => Value::Bool(value),
-        Typed::Int(value) => Value::Int(value),
-        Typed::UInt(value) => Value::UInt(value),
-        Typed::Double(value) => Value::Double(value),
-        Typed::Text(text) => batch.text(text),
-        Typed::Bytes(bytes) => Value::Bytes(batch.push_bytes(bytes)),
-        Typed::Array(kind, bytes) => array(kind, bytes, batch)?,
-        Typed::DataSet(_) | Typed::Template(_) => {
-            let start = batch.heap.len();
-            if let Err(mismatch) = super::json::push(value, &mut batch.heap, 0) {
-                batch.heap.truncate(start);
-                return Err(mismatch);
-            }
-            Value::Struct(batch.span_from(start))
-        }
-    })
-}
-
-fn array(kind: DataType, bytes: &[u8], batch: &mut Batch) -> Result<Value, Mismatch> {
-    use DataType as T;
-    Ok(match kind {
-        T::FloatArray | T::DoubleArray => {
-            let items = numbers(kind, bytes)?.map(|item| match item {
-                Typed::Double(value) => value,
-                _ => f64::NAN,
-            });
-            batch.doubles(items, &[])
-        }
-        T::UInt64Array => batch.uints(items::<8>(bytes)?.map(u64::from_le_bytes), &[]),
-        T::BooleanArray => batch.bools(booleans(bytes)?, &[]),
-        T::StringArray => {
-            let texts = texts(bytes)?;
-            batch.texts(texts, &[])
-        }
-        T::DateTimeArray => {
-            if items::<8>(bytes)?.any(|item| micros(u64::from_le_bytes(item)).is_err()) {
-                return Err(Mismatch);
-            }
-            batch.longs(items::<8>(bytes)?.map(|item| i64::from_le_bytes(item) * 1000), &[])
-        }
-        _ => {
-            let items = numbers(kind, bytes)?.map(|item| match item {
-                Typed::Int(value) => value,
-                _ => 0,
-            });
-            batch.longs(items, &[])
-        }
-    })
-}
-
-fn items<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; N]> + Clone + '_, Mismatch> {
+pub fn items<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; N]> + Clone + '_, Mismatch> {
     match bytes.as_chunks::<N>() {
         (items, []) => Ok(items.iter().copied()),
         _ => Err(Mismatch),

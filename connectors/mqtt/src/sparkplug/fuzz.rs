@@ -1,6 +1,8 @@
 //! The fuzz target's way in: arbitrary bytes as the payload of each kind of message.
 
-use super::{Host, HostConfig, Message, Route, Variable};
+use super::config::HostConfig;
+use super::host::Host;
+use super::route::{Message, Route, Variable};
 use crate::topic::{Filter, Template};
 use async_trait::async_trait;
 use millrace_contract::{AckId, Clash, Command, Loss, SourceHost, SourceIo, Status, TagDef, TagOptions};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Feeds arbitrary bytes as the payload of each kind of message, and takes what is kept of it over: nothing may panic.
 #[doc(hidden)]
 pub fn fuzz_sparkplug(bytes: &[u8]) {
-    let template = |text| Template::parse(text, Variable::parse).expect("a constant template");
+    let template = |text| Template::read(text, Variable::parse).expect("a constant template");
     let route = Route {
         id: RouteId(0),
         filter: Filter::parse("spBv1.0/#").expect("a constant filter"),
@@ -20,6 +22,7 @@ pub fn fuzz_sparkplug(bytes: &[u8]) {
         at: template("{group}/{node}/{device}"),
         tag: template("{metric}"),
         options: TagOptions::default(),
+        confirm: None,
     };
     let io = SourceIo::new(Arc::new(Nobody::default()));
     let mut host = Host::new(HostConfig::default(), vec![route.clone()]);

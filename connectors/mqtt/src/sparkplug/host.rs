@@ -12,26 +12,30 @@
 //! or sequence: nobody knows how old it is. An alias is used only while the birth that gave it is the node's last one as far as is known.
 
 use super::address::{Address, NAMESPACE, Verb};
-use super::births::{Complaints, Context, Part, hash_of};
+use super::births::{Commanded, Complaints, Context, Part, hash_of};
+use super::command::{self, Target};
+use super::config::HostConfig;
 use super::positions;
 use super::rebirth::{Asked, Rebirths, request};
+use super::route::{Message, Outgoing, Route};
 use super::sequence::{Order, Sequence};
+use super::state::HostState;
 use super::wire::{Member, Metric, Payload};
-use super::{HostConfig, Message, Outgoing, Route, StateStyle};
-use millrace_contract::{Loss, SourceIo, Status, TagOptions};
-use millrace_schemas::{Batch, Micros, Origin, Reject, Span};
+use crate::command::{Permission, Publishing};
+use millrace_contract::{CommandValue, Loss, SourceIo, Status, TagOptions};
+use millrace_schemas::{Batch, Micros, Origin, Reject, Span, TagId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Nodes and devices together, and metrics of all of them together: beyond these a message is a dead letter.
+/// Nodes and devices together, and metrics of all of them together, one with a long name for several: beyond these a message is a dead letter.
 const MOST_PARTS: usize = 100_000;
 const MOST_METRICS: usize = 4_000_000;
+/// Group, node and device together, in bytes.
+const LONGEST_PART: usize = 1024;
 /// Until when a device must be born after its node, and a node may speak by itself after a connect before it is asked.
 const DEVICE_BIRTH: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
-/// How often a STATE that someone took back is published again.
-const STATE_AGAIN: Duration = Duration::from_secs(5);
 const COMPRESSED: &[u8] = b"SPBV1.0_COMPRESSED";
 
 /// A Sparkplug host application: what is known about edge nodes, and what is to be asked of them.
@@ -45,21 +49,9 @@ pub struct Host {
     room: usize,
     moved: Vec<(String, Vec<u8>)>,
     resumed: bool,
-    state: State,
+    state: HostState,
     /// Holds the name of a part while it is looked up.
     name: String,
-}
-
-/// The STATE of this connection.
-#[derive(Default)]
-struct State {
-    /// `None`: this host publishes none.
-    topic: Option<String>,
-    /// Of the will, and so of the birth.
-    timestamp: Micros,
-    connected: bool,
-    published: Option<Instant>,
-    taken_back: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +77,9 @@ struct Node {
 
 impl Host {
     pub fn new(config: HostConfig, routes: Vec<Route>) -> Self {
-        let id = config.id.as_ref().filter(|_| config.primary && !config.passive);
-        let topic = id.map(|id| match config.state {
-            StateStyle::V3 => format!("{NAMESPACE}/STATE/{id}"),
-            StateStyle::V2 => format!("STATE/{id}"),
-        });
         Self {
             rebirths: Rebirths::new(config.passive, config.rebirth_every.0),
+            state: HostState::new(&config),
             config,
             routes: routes
                 .into_iter()
@@ -106,20 +94,18 @@ impl Host {
             room: MOST_METRICS,
             moved: Vec::new(),
             resumed: false,
-            state: State { topic, ..State::default() },
             name: String::new(),
         }
     }
 
     /// Filters to subscribe to (QoS 1) beside the routes' own: the host's own STATE.
     pub fn filters(&self) -> Vec<String> {
-        self.state.topic.clone().into_iter().collect()
+        self.state.topic().map(str::to_owned).into_iter().collect()
     }
 
     /// The will of the connection about to be opened; `on_connect` publishes a birth of the same timestamp.
     pub fn will(&mut self) -> Option<Outgoing> {
-        self.state.timestamp = Micros::now();
-        self.state_message(false, self.state.timestamp)
+        self.state.will()
     }
 
     /// The connection stands and is subscribed.
@@ -135,20 +121,17 @@ impl Host {
                 self.rebirths.ask(index, &mut node.asked, now + GRACE);
             }
         }
-        self.state.connected = true;
-        self.state.taken_back = false;
-        self.state.published = Some(now);
-        self.state_message(true, self.state.timestamp).into_iter().collect()
+        self.state.birth(now).into_iter().collect()
     }
 
     /// The connection is gone: until the next one nothing vouches for a node.
     pub fn on_disconnect(&mut self) {
-        self.state.connected = false;
+        self.state.is_connected = false;
     }
 
     /// To publish before a clean DISCONNECT (which discards the will).
     pub fn farewell(&self) -> Vec<Outgoing> {
-        self.state_message(false, Micros::now()).into_iter().collect()
+        self.state.message(false, Micros::now()).into_iter().collect()
     }
 
     /// Whether the batch filled so far must be sent before this message is handled: it turns tags bad at once.
@@ -158,8 +141,8 @@ impl Host {
 
     /// Handles one message; `batch.read_time` is when it came.
     pub fn on_message(&mut self, message: Message<'_>, now: Instant, batch: &mut Batch, io: &SourceIo) -> Vec<Outgoing> {
-        if self.state.topic.as_deref() == Some(message.topic) {
-            self.own_state(message);
+        if self.state.topic() == Some(message.topic) {
+            self.state.seen(message);
         } else if message.topic.strip_prefix(NAMESPACE).is_some_and(|topic| topic.starts_with("/STATE/")) {
             // Of another host.
         } else if let Ok(Some(reason)) | Err(reason) = self.handle(message, now, batch, io) {
@@ -170,7 +153,7 @@ impl Host {
 
     /// Does what is due. Call it once a second while connected, between batches: what it finds gone must not overtake values.
     pub fn tick(&mut self, now: Instant, io: &SourceIo) -> Vec<Outgoing> {
-        if !self.state.connected {
+        if !self.state.is_connected {
             return Vec::new();
         }
         for index in 0..self.nodes.len() {
@@ -200,6 +183,32 @@ impl Host {
         self.due(now)
     }
 
+    /// A command to a metric: NCMD or DCMD. `None`: the tag is none of Sparkplug's. Errors: why it can't be sent.
+    pub fn publishing(&self, tag: TagId, value: &CommandValue, time: Micros, _: Permission) -> Option<Result<Publishing, String>> {
+        let (part, metric) = self.parts.iter().find_map(|part| Some((part, part.metric_of(tag)?)))?;
+        Some(self.publishing_to(part, &metric, value, time))
+    }
+
+    fn publishing_to(&self, part: &Part, metric: &Commanded<'_>, value: &CommandValue, time: Micros) -> Result<Publishing, String> {
+        let node = &self.nodes[part.node];
+        if self.config.passive {
+            return Err("this host is passive (`host: {passive: true}`): it publishes nothing".into());
+        }
+        if node.life == Life::Dead || !part.online {
+            return Err(format!("{} is offline: its death certificate came, or no birth yet", part.name));
+        }
+        if !part.trusted {
+            return Err(format!("{} was born again, and its new birth is not known yet; try again", part.name));
+        }
+        if metric.is_member {
+            return Err(format!("{} is a member of a template, which can't be commanded alone", metric.name));
+        }
+        let address = Address::of_part(&part.name).ok_or_else(|| format!("{} is no node and no device", part.name))?;
+        let (route, options) = &self.routes[part.route];
+        let Commanded { name, alias, datatype, .. } = *metric;
+        command::publishing(&Target { address, name, alias, datatype, options, confirm: route.confirm }, value, time)
+    }
+
     /// Positions that moved since the last call, to go with the batch just filled; an empty value removes the key.
     pub fn take_moved(&mut self) -> Vec<(String, Vec<u8>)> {
         std::mem::take(&mut self.moved)
@@ -208,40 +217,16 @@ impl Host {
     /// What may be published now.
     fn due(&mut self, now: Instant) -> Vec<Outgoing> {
         let mut out = Vec::new();
-        if !self.state.connected {
+        if !self.state.is_connected {
             return out;
         }
-        if self.state.taken_back && self.state.published.is_none_or(|at| now.saturating_duration_since(at) >= STATE_AGAIN) {
-            self.state.taken_back = false;
-            self.state.published = Some(now);
-            out.extend(self.state_message(true, self.state.timestamp));
-        }
+        out.extend(self.state.due(now));
         while let Some(index) = self.rebirths.next(now) {
             let node = &mut self.nodes[index];
             self.rebirths.sent(index, &mut node.asked, now);
             out.push(request(&node.name, Micros::now()));
         }
         out
-    }
-
-    fn state_message(&self, online: bool, timestamp: Micros) -> Option<Outgoing> {
-        let payload = match self.config.state {
-            StateStyle::V3 => format!("{{\"online\":{online},\"timestamp\":{}}}", timestamp.as_millis()),
-            StateStyle::V2 => if online { "ONLINE" } else { "OFFLINE" }.to_owned(),
-        };
-        Some(Outgoing { topic: self.state.topic.clone()?, payload: payload.into_bytes(), qos: 1, retain: true })
-    }
-
-    /// The will of an earlier connection may come after this one's birth: then STATE is published again.
-    fn own_state(&mut self, message: Message<'_>) {
-        let is_offline = match self.config.state {
-            StateStyle::V3 => serde_json::from_slice::<serde_json::Value>(message.payload).is_ok_and(|state| state["online"] == false),
-            StateStyle::V2 => message.payload == b"OFFLINE",
-        };
-        if is_offline && !message.retain && self.state.connected {
-            tracing::warn!(topic = message.topic, "this host's STATE was set to offline by another connection; publishing it again");
-            self.state.taken_back = true;
-        }
     }
 
     /// Decodes a message and takes it in. Returns why its payload is a dead letter, where it is one.
@@ -301,10 +286,14 @@ impl Host {
         Some((self.parts[part].node, part))
     }
 
-    /// Makes a node or device known by name. Errors: there are too many.
+    /// Makes a node or device known by name. Errors: there are too many, or the name is too long.
     fn meet(&mut self, address: &Address<'_>, route: usize) -> Result<(usize, usize), String> {
         if self.parts.len() + 2 > MOST_PARTS {
             return Err(format!("{} nodes and devices are known already, that is the most; subscribe to fewer groups", self.parts.len()));
+        }
+        let bytes = address.group.len() + address.node.len() + address.device.len();
+        if bytes > LONGEST_PART {
+            return Err(format!("group, node and device have {bytes} bytes, more than {LONGEST_PART}"));
         }
         address.node_part(&mut self.name);
         let own = match self.index.get(self.name.as_str()) {
@@ -414,7 +403,7 @@ impl Host {
 
     fn node_death(&mut self, index: usize, incoming: &mut Incoming<'_>) {
         let node = &mut self.nodes[index];
-        let session = session_of(&incoming.payload.metrics);
+        let session = session_of_death(&incoming.payload.metrics);
         // An older session's will comes late. A newer one's, which encoders send by mistake, still says that this one is over.
         let is_old = match (session, node.session) {
             (Some(death), Some(birth)) => (1..=127).contains(&(birth.wrapping_sub(death) & 0xFF)),
@@ -577,6 +566,16 @@ fn bury(part: &mut Part, io: &SourceIo) {
     part.awaited = None;
     io.gone(&part.name);
     io.status(&part.name, Status::Degraded("its death certificate came; waiting for its next birth".into()));
+}
+
+/// bdSeq of a death: its one metric, which some encoders send by its alias alone.
+fn session_of_death(metrics: &[Metric<'_>]) -> Option<u64> {
+    let alone = match metrics {
+        [Metric { name: None | Some(""), value: Member::Int(value), .. }] => Some(u64::from(*value)),
+        [Metric { name: None | Some(""), value: Member::Long(value), .. }] => Some(*value),
+        _ => None,
+    };
+    session_of(metrics).or(alone)
 }
 
 /// bdSeq: encoders write it as an int, a long, signed or not, or leave it out.

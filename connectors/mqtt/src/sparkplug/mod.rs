@@ -14,8 +14,11 @@
 //! address    topics, and the paths of tags           sequence   what is missing
 //! wire       protobuf, read in place                 births     names, aliases and types to tags; values to rows
 //! datatype   what a value means                      rebirth    when to ask which node
+//! command    a value as NCMD or DCMD
 //! json       data sets and whole templates           positions  births over a restart
-//! properties quality, unit, range, labels            host       the conversation
+//! properties quality, unit, range, labels            state      what a primary host says of itself
+//! route      what is read, what comes in, what goes out     config     the keys of the YAML
+//! host       the conversation
 //! ```
 //!
 //! ```text
@@ -38,6 +41,8 @@
 
 mod address;
 mod births;
+mod command;
+mod config;
 mod datatype;
 mod fuzz;
 mod host;
@@ -45,137 +50,20 @@ mod json;
 mod positions;
 mod properties;
 mod rebirth;
+mod route;
 mod sequence;
+mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use address::NAMESPACE;
+pub use config::{HostConfig, StateStyle};
 #[doc(hidden)]
 pub use fuzz::fuzz_sparkplug;
 pub use host::Host;
+pub use route::{Message, Outgoing, Route, Variable};
+#[doc(hidden)]
+pub use wire::Payload as WirePayload;
 pub use wire::write;
-
-use crate::topic::{Filter, Template};
-use millrace_config::Period;
-use millrace_contract::TagOptions;
-use millrace_schemas::RouteId;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// Millrace as a Sparkplug host application.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct HostConfig {
-    /// The host's id, as edge nodes know it; in the topic of its STATE.
-    pub id: Option<String>,
-    /// Edge nodes wait for this host: it publishes its STATE, retained, with a will.
-    pub primary: bool,
-    /// Sends nothing at all: neither rebirth requests nor STATE.
-    pub passive: bool,
-    /// How STATE is written: `v3` (JSON under `spBv1.0/STATE/ID`), or `v2` (`ONLINE` under `STATE/ID`) for older edge nodes.
-    pub state: StateStyle,
-    /// A node is asked for its birth at most this often; one that doesn't answer ever more seldom.
-    pub rebirth_every: Period,
-    /// How long a message may be overtaken by later ones before it counts as lost.
-    pub reorder: Period,
-}
-
-impl Default for HostConfig {
-    fn default() -> Self {
-        Self {
-            id: None,
-            primary: false,
-            passive: false,
-            state: StateStyle::V3,
-            rebirth_every: Period(Duration::from_secs(10)),
-            reorder: Period(Duration::from_secs(2)),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StateStyle {
-    #[default]
-    V3,
-    V2,
-}
-
-impl HostConfig {
-    /// What contradicts itself in these settings, for `check`.
-    pub fn problem(&self) -> Option<String> {
-        let Some(id) = &self.id else {
-            return self.primary.then(|| "a primary host needs an `id`: edge nodes look for its STATE".to_owned());
-        };
-        if id.is_empty() || id.contains(['/', '+', '#', '\0']) {
-            return Some(format!("the host's id `{id}` must be one level of a topic, without `/`, `+` and `#`"));
-        }
-        (self.primary && self.passive).then(|| "a passive host publishes no STATE and so can't be primary; choose one".to_owned())
-    }
-}
-
-/// One subscription with `payload: sparkplug`.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Where its rejects go.
-    pub id: RouteId,
-    pub filter: Filter,
-    /// The Kafka topic of its samples.
-    pub topic: Arc<str>,
-    /// Where its tags stand, the source's own `at` included.
-    pub at: Template<Variable>,
-    /// Their name below `at`; `{metric}` where the config says nothing.
-    pub tag: Template<Variable>,
-    /// Options of the subscription, over those of the source.
-    pub options: TagOptions,
-}
-
-/// What stands in braces in `at` and `tag` of a Sparkplug subscription; parse with `Template::parse(text, Variable::parse)`.
-///
-/// A level that is left empty, as `{device}` is for a metric of the node itself, is left out of the path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variable {
-    Group,
-    Node,
-    Device,
-    /// `{metric}`: the metric's name as one level: a `/` in it becomes `%2F`.
-    Metric,
-    /// `{metric_path}`: the metric's name with its levels.
-    MetricPath,
-}
-
-impl Variable {
-    /// Errors: names the unknown variable and those that exist.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        match name {
-            "group" => Ok(Self::Group),
-            "node" => Ok(Self::Node),
-            "device" => Ok(Self::Device),
-            "metric" => Ok(Self::Metric),
-            "metric_path" => Ok(Self::MetricPath),
-            _ => Err(format!(
-                "`{{{name}}}` is unknown here; there are `{{group}}`, `{{node}}`, `{{device}}`, `{{metric}}` and `{{metric_path}}`"
-            )),
-        }
-    }
-}
-
-/// A message as it came from the broker.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    pub topic: &'a str,
-    pub payload: &'a [u8],
-    pub retain: bool,
-    pub dup: bool,
-}
-
-/// A message to publish, or a will.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outgoing {
-    pub topic: String,
-    pub payload: Vec<u8>,
-    pub qos: u8,
-    pub retain: bool,
-}

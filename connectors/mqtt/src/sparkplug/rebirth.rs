@@ -7,8 +7,9 @@
 //! Source: Sparkplug 3.0.0, tck-id-operational-behavior-data-commands-rebirth-*.
 
 use super::address::NAMESPACE;
+use super::datatype::DataType;
+use super::route::Outgoing;
 use super::wire::write;
-use super::{Outgoing, datatype::DataType};
 use millrace_schemas::Micros;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

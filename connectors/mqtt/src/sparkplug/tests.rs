@@ -3,12 +3,13 @@
 use super::*;
 use crate::topic::{Filter, Template};
 use futures_util::FutureExt;
-use millrace_contract::{Loss, SourceIo, Status, Structure};
-use millrace_schemas::{Batch, Micros, Origin, StatusCode, TimeSource};
+use millrace_contract::{Loss, SourceIo, Status, Structure, TagOptions};
+use millrace_schemas::{Batch, Micros, Origin, RouteId, StatusCode, TimeSource};
 use millrace_testkit::{Owned, Rejected, Sample, TestHost};
 use proptest::prelude::*;
 use prost::Message as _;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tahu's messages through a generated decoder: builds payloads, and is the oracle of the reader in place.
 mod tahu {
@@ -129,7 +130,7 @@ struct Plant {
 }
 
 fn route(filter: &str, at: &str, tag: &str) -> Route {
-    let template = |text| Template::parse(text, Variable::parse).unwrap();
+    let template = |text| Template::read(text, Variable::parse).unwrap();
     Route {
         id: RouteId(0),
         filter: Filter::parse(filter).unwrap(),
@@ -137,6 +138,7 @@ fn route(filter: &str, at: &str, tag: &str) -> Route {
         at: template(at),
         tag: template(tag),
         options: TagOptions::default(),
+        confirm: None,
     }
 }
 
@@ -489,6 +491,9 @@ fn only_its_own_sessions_death_buries_a_node() {
     assert!(plant.host.ends_batch("spBv1.0/g/NDEATH/n") && plant.host.ends_batch("spBv1.0/g/DDEATH/n/d"));
     assert!(!plant.host.ends_batch("spBv1.0/g/NDATA/n"));
 
+    plant.send("NDEATH/n", &payload(None, vec![metric("", 9, 0, Tahu::Long(6))]));
+    assert_eq!(plant.engine.gone(), [""; 0], "the same will, its bdSeq by its alias alone");
+
     plant.send("NDEATH/n", &payload(None, vec![metric("bdSeq", 0, 8, Tahu::Int(7))]));
     assert_eq!(plant.engine.gone(), ["g/n", "g/n/d"]);
     assert!(matches!(plant.engine.status("g/n"), Some(Status::Degraded(_))));
@@ -505,6 +510,17 @@ fn only_its_own_sessions_death_buries_a_node() {
     plant.send("NBIRTH/n", &payload(Some(0), vec![metric("speed", 1, 3, Tahu::Int(20)), bd_seq(8)]));
     assert_eq!(plant.engine.status("g/n"), Some(Status::Running));
     assert_eq!(plant.last("n/speed").origin, Origin::Change, "not the first birth since the start");
+}
+
+#[test]
+fn a_member_of_a_template_may_come_by_its_alias_alone() {
+    let mut plant = Plant::born();
+    let pump = |metrics| Tahu::Template(tahu::Template { metrics, is_definition: Some(false) });
+    let born = pump(vec![metric("flow", 5, 10, Tahu::Double(1.5)), metric("on", 6, 11, Tahu::Bool(true))]);
+    plant.send("NBIRTH/n", &payload(Some(0), vec![metric("pump", 4, 19, born), bd_seq(7)]));
+    plant.send("NDATA/n", &payload(Some(1), vec![metric("", 4, 19, pump(vec![metric("", 5, 0, Tahu::Double(2.5))]))]));
+    assert_eq!(plant.value("n/pump/flow"), Owned::Double(2.5));
+    assert_eq!(plant.rejects().len(), 0);
 }
 
 #[test]

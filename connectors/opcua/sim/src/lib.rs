@@ -30,9 +30,9 @@ mod press;
 mod shop;
 mod space;
 
+pub use part::NAMESPACE;
 pub use press::State;
 pub use shop::{Error, Options, Shop};
-pub use space::NAMESPACE;
 
 /// What [`Shop::fail`] gives a node whose sensor is broken.
 pub const BAD_DEVICE_FAILURE: opcua::types::StatusCode = opcua::types::StatusCode::BadDeviceFailure;

@@ -1,7 +1,6 @@
 //! The structure `PartResult` (with a structure inside) and the enumeration `PressState`: their encoding, and how the server describes them.
 
 use crate::press::{Part, State};
-use crate::space::NAMESPACE;
 use opcua::nodes::{DataTypeBuilder, ObjectBuilder, ReferenceDirection, VariableBuilder};
 use opcua::server::address_space::AddressSpace;
 use opcua::types::{
@@ -9,6 +8,9 @@ use opcua::types::{
     LocalizedText, NodeId, ObjectTypeId, QualifiedName, ReferenceTypeId, StructureDefinition, StructureField, StructureType, UAString,
     UaNullable, VariableTypeId,
 };
+
+/// The namespace of everything in the shop.
+pub const NAMESPACE: &str = "http://millrace.example/press-shop";
 
 const STATE: u32 = 3001;
 const STATE_STRINGS: u32 = 3002;

@@ -5,8 +5,9 @@
 
 use crate::alarm::BreakdownAlarm;
 use crate::floor::{Floor, FloorManager, History};
+use crate::part::NAMESPACE;
 use crate::press::Press;
-use crate::space::{self, NAMESPACE, Nodes};
+use crate::space::{self, Nodes};
 use opcua::crypto::SecurityPolicy;
 use opcua::nodes::Event;
 use opcua::server::address_space::AddressSpace;

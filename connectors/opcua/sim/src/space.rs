@@ -10,9 +10,6 @@ use opcua::types::{
 };
 use std::collections::HashMap;
 
-/// The namespace of everything in the shop.
-pub const NAMESPACE: &str = "http://millrace.example/press-shop";
-
 /// A variable of a press.
 struct Column {
     name: &'static str,

@@ -1,6 +1,8 @@
 //! Certificates as plants have them: self-signed, issued, expired, revoked, for another host.
 
 use super::*;
+use crate::fault::Fault;
+use crate::security::Accept;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -63,7 +65,11 @@ fn root() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 fn judge(place: &Place, certificate: &[u8]) -> Result<(), String> {
-    place.pki.judge_at(certificate, "press.plant", URI, at(2026))
+    judge_for(place, certificate, "press.plant", URI, at(2026))
+}
+
+fn judge_for(place: &Place, certificate: &[u8], host: &str, application: &str, now: SystemTime) -> Result<(), String> {
+    place.pki.judge_at(certificate, host, application, &[], now).map(drop).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn an_unknown_server_is_turned_away_with_the_line_that_approves_it() {
     assert!(refused.contains("CN=Press") && refused.contains("press.plant"), "{refused}");
 
     let approved = place.pki.approve(&thumbprint[..8], &[]).unwrap();
-    assert_eq!((approved.shelf, approved.thumbprint.as_str()), (Shelf::Trusted, thumbprint.as_str()));
+    assert_eq!((approved.shelf, approved.thumbprint.as_str()), (TrustList::Trusted, thumbprint.as_str()));
     assert_eq!(judge(&place, &certificate), Ok(()));
     place.pki.reject(&thumbprint).unwrap();
     assert!(judge(&place, &certificate).unwrap_err().contains("is not trusted"));
@@ -97,7 +103,7 @@ fn a_certificate_out_of_its_time_is_refused_even_where_it_is_trusted() {
     let certificate = self_signed("Press");
     place.put("trusted/certs/press.der", &certificate);
     for year in [2024, 2031] {
-        let refused = place.pki.judge_at(&certificate, "press.plant", URI, at(year)).unwrap_err();
+        let refused = judge_for(&place, &certificate, "press.plant", URI, at(year)).unwrap_err();
         assert!(refused.contains("is valid from 2025-01-01T00:00:00Z to 2030-01-01T00:00:00Z"), "{refused}");
     }
 }
@@ -108,14 +114,14 @@ fn a_certificate_for_another_host_or_application_is_refused_until_a_person_names
     let certificate = self_signed("Press");
     place.put("trusted/certs/press.der", &certificate);
     for host in ["press.plant", "PRESS.plant", "10.0.0.5"] {
-        assert_eq!(place.pki.judge_at(&certificate, host, URI, at(2026)), Ok(()), "{host}");
+        assert_eq!(judge_for(&place, &certificate, host, URI, at(2026)), Ok(()), "{host}");
     }
-    let refused = place.pki.judge_at(&certificate, "10.0.0.6", URI, at(2026)).unwrap_err();
+    let refused = judge_for(&place, &certificate, "10.0.0.6", URI, at(2026)).unwrap_err();
     assert!(refused.contains("not for 10.0.0.6") && refused.contains("--host 10.0.0.6"), "{refused}");
     let thumbprint = place.pki.list()[0].thumbprint.clone();
     place.pki.approve(&thumbprint, &["10.0.0.6".into()]).unwrap();
-    assert_eq!(place.pki.judge_at(&certificate, "10.0.0.6", URI, at(2026)), Ok(()));
-    let refused = place.pki.judge_at(&certificate, "press.plant", "urn:another", at(2026)).unwrap_err();
+    assert_eq!(judge_for(&place, &certificate, "10.0.0.6", URI, at(2026)), Ok(()));
+    let refused = judge_for(&place, &certificate, "press.plant", "urn:another", at(2026)).unwrap_err();
     assert!(refused.contains("not for the application urn:another"), "{refused}");
 }
 
@@ -172,7 +178,7 @@ fn a_revoked_certificate_is_refused_and_so_is_one_whose_list_is_too_old_to_tell(
     place.put("trusted/crl/root.crl", &list_of(&root, &[77], 2030));
     assert!(judge(&place, leaf.der()).unwrap_err().contains("its authority has revoked it"));
     place.put("trusted/crl/root.crl", &list_of(&root, &[], 2026));
-    let refused = place.pki.judge_at(leaf.der(), "press.plant", URI, at(2028)).unwrap_err();
+    let refused = judge_for(&place, leaf.der(), "press.plant", URI, at(2028)).unwrap_err();
     assert!(refused.contains("has expired"), "{refused}");
     place.put("trusted/crl/root.crl", b"no list");
     assert!(judge(&place, leaf.der()).unwrap_err().contains("root.crl is no revocation list"));
@@ -197,7 +203,7 @@ fn the_rejected_are_bounded_and_the_oldest_goes_first() {
         place.put(&format!("rejected/certs/old-{number:03}.der"), &self_signed(&format!("Old {number}")));
     }
     assert!(judge(&place, &self_signed("New")).is_err());
-    let kept = place.pki.shelf(Shelf::Rejected);
+    let kept = place.pki.shelf(TrustList::Rejected);
     assert_eq!(kept.len(), MOST_REJECTED);
     assert!(kept.iter().any(|one| one.subject.contains("New")));
 }
@@ -214,19 +220,19 @@ fn our_own_certificate_is_made_once_renewed_with_overlap_and_never_readable_by_o
     let thumbprint = |own: &Own| own.certificate.thumbprint().as_hex_string();
     assert_eq!(thumbprint(&place.pki.own_at(now).unwrap()), thumbprint(&first));
 
-    assert_eq!(place.pki.shelf(Shelf::Own).len(), 1);
+    assert_eq!(place.pki.shelf(TrustList::Own).len(), 1);
 
     let place = self::place();
     let short = place.pki.make_own(None, 50).unwrap();
     assert_eq!(thumbprint(&place.pki.own_at(now).unwrap()), short.thumbprint, "used on, while its successor becomes known");
-    assert_eq!(place.pki.shelf(Shelf::Own).len(), 2);
+    assert_eq!(place.pki.shelf(TrustList::Own).len(), 2);
     assert!(place.pki.own_at(now).unwrap().warning().is_some_and(|warning| warning.contains("ends in 49 days")));
     let successor = place.pki.own_at(now + DAY * 40).unwrap();
     assert_ne!(thumbprint(&successor), short.thumbprint, "taken over before the end");
-    assert_eq!((place.pki.shelf(Shelf::Own).len(), successor.warning()), (2, None));
+    assert_eq!((place.pki.shelf(TrustList::Own).len(), successor.warning()), (2, None));
     assert_eq!(successor.application_uri, place.pki.own_at(now).unwrap().application_uri);
     let exported = place.pki.export(&place.pki.folder().join("out")).unwrap();
-    assert_eq!(exported.len(), place.pki.shelf(Shelf::Own).len());
+    assert_eq!(exported.len(), place.pki.shelf(TrustList::Own).len());
 }
 
 #[test]
@@ -241,6 +247,43 @@ fn a_certificate_put_there_by_hand_goes_before_one_made_here() {
 #[test]
 fn what_is_not_there_can_not_be_approved() {
     let place = place();
-    assert!(place.pki.approve("abc", &[]).unwrap_err().contains("too short"));
-    assert!(place.pki.approve("abcdef012345", &[]).unwrap_err().contains("no certificate abcdef012345"));
+    assert!(place.pki.approve("abc", &[]).unwrap_err().to_string().contains("too short"));
+    assert!(place.pki.approve("abcdef012345", &[]).unwrap_err().to_string().contains("no certificate abcdef012345"));
+}
+
+#[test]
+fn what_the_yaml_accepts_is_put_up_with_and_named_and_nothing_else() {
+    let place = place();
+    let mut params = CertificateParams::new(vec!["old.press".into()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "Old press");
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let judge = |accept: &[Accept]| place.pki.judge_at(&certificate, "10.0.0.7", URI, accept, at(2026));
+
+    // All that is wrong, and all that there is to do, in one message.
+    let refused = judge(&[]).unwrap_err().to_string();
+    for said in ["is valid from 2020", "names no application", "not for 10.0.0.7", "is not trusted", "accept: [expired, no_uri]"] {
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+    assert!(refused.contains(" --host 10.0.0.7 --data "), "{refused}");
+    let thumbprint = X509::from_der(&certificate).unwrap().thumbprint().as_hex_string();
+    place.pki.approve(&thumbprint, &["10.0.0.7".into()]).unwrap();
+
+    let refused = judge(&[Accept::Expired]).unwrap_err().to_string();
+    assert!(refused.contains("accept: [no_uri]") && !refused.contains("2020"), "{refused}");
+    let put_up_with = judge(&[Accept::Expired, Accept::NoUri]).unwrap();
+    assert!(matches!(put_up_with[..], [Fault::Expired { .. }, Fault::NoUri { .. }]), "{put_up_with:?}");
+}
+
+#[test]
+fn one_line_approves_a_server_under_a_host_that_its_certificate_does_not_have() {
+    let place = place();
+    let certificate = self_signed("Press");
+    let refused = judge_for(&place, &certificate, "10.0.0.6", URI, at(2026)).unwrap_err();
+    assert_eq!(refused.matches("type: ").count(), 1, "{refused}");
+    let line: Vec<&str> = refused.split("type: millrace pki approve ").nth(1).unwrap().split(' ').collect();
+    assert_eq!(line[1..3], ["--host", "10.0.0.6"]);
+    place.pki.approve(line[0], &[line[2].into()]).unwrap();
+    assert_eq!(judge_for(&place, &certificate, "10.0.0.6", URI, at(2026)), Ok(()));
 }
