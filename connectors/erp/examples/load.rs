@@ -1,0 +1,129 @@
+//! How fast is the first load, and what does it hold? Against a bare loop with the same client over the same pages.
+//!
+//! `cargo run --release -p millrace-erp --example load -- 1000000`
+
+use millrace_contract::Failure;
+use millrace_erp::ErpSourcePlugin;
+use millrace_kit::Tls;
+use millrace_kit::http::{Client, Options, Request, Url};
+use millrace_testkit::{CountingAllocator, TestHost, memory, yaml};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[global_allocator]
+static MEMORY: CountingAllocator = CountingAllocator;
+
+const PAGE: usize = 1_000;
+
+const METADATA: &str = r#"<edmx:Edmx Version="4.0" xmlns:edmx="e"><edmx:DataServices><Schema Namespace="plant"><EntityType Name="Order">
+<Key><PropertyRef Name="ID"/></Key><Property Name="ID" Type="Edm.String" Nullable="false"/><Property Name="material" Type="Edm.String"/>
+<Property Name="quantity" Type="Edm.Decimal" Precision="15" Scale="3"/><Property Name="status" Type="Edm.String"/>
+<Property Name="modifiedAt" Type="Edm.DateTimeOffset" Precision="3"/></EntityType>
+<EntityContainer Name="C"><EntitySet Name="Orders" EntityType="plant.Order"/></EntityContainer></Schema></edmx:DataServices></edmx:Edmx>"#;
+
+/// The page that begins with a row.
+fn page(from: usize, rows: usize) -> String {
+    let mut out = format!("{{\"@odata.context\":\"$metadata#Orders\",\"@odata.count\":{rows},\"value\":[");
+    for n in from..(from + PAGE).min(rows) {
+        let comma = if n > from { "," } else { "" };
+        let _ = write!(
+            out,
+            "{comma}{{\"@odata.etag\":\"W/\\\"{n}\\\"\",\"ID\":\"{n:012}\",\"material\":\"000000000000004711\",\"quantity\":{n}.125,\"status\":\"released\",\"modifiedAt\":\"2026-07-01T08:00:00.000Z\"}}"
+        );
+    }
+    out.push(']');
+    if from + PAGE < rows {
+        let _ = write!(out, ",\"@odata.nextLink\":\"Orders?$skiptoken={}\"", from + PAGE);
+    }
+    out.push('}');
+    out
+}
+
+async fn serve(mut stream: TcpStream, rows: usize) {
+    let mut bytes = Vec::new();
+    loop {
+        while !bytes.ends_with(b"\r\n\r\n") {
+            if matches!(stream.read_buf(&mut bytes).await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+        let head = String::from_utf8_lossy(&bytes).into_owned();
+        bytes.clear();
+        let (kind, body) = match head.split("skiptoken=").nth(1) {
+            _ if head.contains("/$metadata") => ("application/xml", METADATA.to_owned()),
+            Some(token) => ("application/json", page(token.split([' ', '&']).next().unwrap_or_default().parse().unwrap_or(0), rows)),
+            None => ("application/json", page(0, rows)),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(body.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let rows: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let root = format!("http://{}/srv", listener.local_addr().expect("is bound"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, rows));
+        }
+    });
+    for round in 1..=3 {
+        let bare = bare(&root, rows).await;
+        let (source, held) = source(&root, rows).await;
+        println!(
+            "{round}: bare loop {:.0} rows/s, source {:.0} rows/s, ratio {:.2}, memory above idle {:.1} MiB",
+            rows as f64 / bare.as_secs_f64(),
+            rows as f64 / source.as_secs_f64(),
+            bare.as_secs_f64() / source.as_secs_f64(),
+            held as f64 / f64::from(1 << 20)
+        );
+    }
+}
+
+/// Gets each page and looks for the link to the next.
+async fn bare(root: &str, rows: usize) -> Duration {
+    let begin = Instant::now();
+    let mut url = Url::parse(&format!("{root}/Orders")).expect("is a URL");
+    let client = Client::new(&url, None, &Tls::default(), &Options::default()).expect("a client can be made");
+    let mut pages = 0;
+    loop {
+        let answer = client.fetch(&Request::get(url.clone())).await.expect("the server answers");
+        pages += 1;
+        let text = std::str::from_utf8(&answer.body).expect("is a text");
+        match text.rsplit_once("\"@odata.nextLink\":\"") {
+            Some((_, link)) => url = url.join(link.trim_end_matches("\"}")).expect("is a link"),
+            None => break,
+        }
+    }
+    assert_eq!(pages, rows.div_ceil(PAGE));
+    begin.elapsed()
+}
+
+/// The source, into a host that counts.
+async fn source(root: &str, rows: usize) -> (Duration, usize) {
+    let text = format!("{{endpoint: '{root}', entity_sets: [{{name: Orders, topic: orders, every: 1h}}]}}");
+    let compiled = yaml::compile::<ErpSourcePlugin>(&text, &yaml::context("erp", &[])).unwrap_or_else(|problems| panic!("{problems}"));
+    let host = TestHost::of(&*compiled);
+    host.discard();
+    let (mut source, io) = (compiled.source().expect("is a source"), host.io());
+    let idle = memory::held_bytes();
+    let begin = Instant::now();
+    let running = tokio::spawn(async move { source.session(io).await });
+    let mut most = 0;
+    while host.count() < rows as u64 {
+        most = most.max(memory::held_bytes().saturating_sub(idle));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!running.is_finished(), "the session ended");
+    }
+    let took = begin.elapsed();
+    host.stop();
+    let ended: Result<(), Failure> = running.await.expect("the task ends");
+    ended.expect("it ends well");
+    (took, most)
+}

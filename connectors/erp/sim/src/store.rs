@@ -1,0 +1,163 @@
+//! What the simulated ERP knows: orders in the order of their changes, and the confirmations that came back.
+
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    pub id: String,
+    /// As SAP keeps it: 18 digits.
+    pub material: String,
+    /// A JSON number, or what is to be taken for one.
+    pub quantity: Value,
+    pub status: String,
+    /// Milliseconds since 1970.
+    pub modified_at: i64,
+}
+
+impl Order {
+    pub fn new(id: impl Into<String>, modified_at: i64) -> Self {
+        Self { id: id.into(), material: "000000000000004711".into(), quantity: json!(12.5), status: "released".into(), modified_at }
+    }
+
+    fn json(&self) -> Value {
+        let at = jiff::Timestamp::from_millisecond(self.modified_at).unwrap_or_default();
+        json!({
+            "@odata.etag": format!("W/\"{}-{}\"", self.modified_at, self.status), "ID": self.id, "material": self.material,
+            "quantity": self.quantity, "status": self.status, "modifiedAt": at.to_string(),
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Confirmation {
+    pub id: u64,
+    pub external_id: String,
+    /// As they were posted.
+    pub fields: Map<String, Value>,
+}
+
+impl Confirmation {
+    /// A property that is a text.
+    pub fn text(&self, property: &str) -> Option<&str> {
+        self.fields.get(property)?.as_str()
+    }
+
+    pub fn json(&self) -> Value {
+        let mut fields = self.fields.clone();
+        fields.insert("ID".into(), self.id.into());
+        fields.into()
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Store {
+    orders: BTreeMap<String, Order>,
+    /// By time and id, as pages go.
+    by_time: BTreeMap<(i64, String), ()>,
+    /// Ids in the order of changes, the deleted ones too; the index is a delta token. Not kept: there are no delta links.
+    changes: Option<Vec<(String, bool)>>,
+    pub confirmations: Vec<Confirmation>,
+    /// Posts that were carried out, or answered from memory.
+    pub posts: u64,
+    by_request: HashMap<String, usize>,
+}
+
+impl Store {
+    /// From now on there are delta links.
+    pub fn track_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    pub fn tracks(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// The token of now.
+    pub fn token(&self) -> usize {
+        self.changes.as_ref().map_or(0, Vec::len)
+    }
+
+    pub fn put(&mut self, order: Order) {
+        if let Some(old) = self.orders.get(&order.id) {
+            self.by_time.remove(&(old.modified_at, old.id.clone()));
+        }
+        self.by_time.insert((order.modified_at, order.id.clone()), ());
+        self.log(&order.id, false);
+        self.orders.insert(order.id.clone(), order);
+    }
+
+    pub fn delete(&mut self, id: &str) {
+        if let Some(old) = self.orders.remove(id) {
+            self.by_time.remove(&(old.modified_at, old.id));
+            self.log(id, true);
+        }
+    }
+
+    fn log(&mut self, id: &str, is_deleted: bool) {
+        if let Some(changes) = &mut self.changes {
+            changes.push((id.to_owned(), is_deleted));
+        }
+    }
+
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.orders.values()
+    }
+
+    /// Orders changed at a time or later.
+    pub fn count(&self, begin: i64) -> usize {
+        if begin == i64::MIN { self.by_time.len() } else { self.by_time.range((begin, String::new())..).count() }
+    }
+
+    /// A page of orders, and its last row where there are more.
+    #[allow(clippy::type_complexity, reason = "rows, and where they end")]
+    pub fn page(&self, begin: i64, after: Option<(i64, String)>, size: usize) -> (Vec<Value>, Option<(i64, String)>) {
+        let from = after.clone().unwrap_or((begin, String::new()));
+        let mut rows: Vec<&(i64, String)> =
+            self.by_time.range(from..).map(|(at, ())| at).filter(|at| Some(*at) != after.as_ref()).take(size + 1).collect();
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let last = rows.last().filter(|_| more).map(|at| (*at).clone());
+        (rows.iter().filter_map(|(_, id)| self.orders.get(id)).map(Order::json).collect(), last)
+    }
+
+    /// What changed since a token; each once, as it is now. `None`: the token is of no time that is remembered.
+    pub fn changes(&self, token: usize) -> Option<Vec<Value>> {
+        let changed = self.changes.as_ref()?.get(token..)?;
+        let mut seen = std::collections::HashSet::new();
+        let newest = changed.iter().rev().filter(|(id, _)| seen.insert(id.as_str()));
+        let mut entries: Vec<Value> = newest
+            .map(|(id, is_deleted)| match self.orders.get(id).filter(|_| !is_deleted) {
+                Some(order) => order.json(),
+                None => json!({"@removed": {"reason": "deleted"}, "@id": format!("ProductionOrders('{id}')")}),
+            })
+            .collect();
+        entries.reverse();
+        Some(entries)
+    }
+
+    /// Forgets what changed: every token given out so far is gone.
+    pub fn forget_changes(&mut self) {
+        if let Some(changes) = &mut self.changes {
+            let len = changes.len();
+            *changes = Vec::new();
+            // Tokens must not come to life again by new changes.
+            changes.resize(len + 1_000_000, (String::new(), true));
+        }
+    }
+
+    /// Takes a confirmation in; one with a known request id is the one from then.
+    pub fn confirm(&mut self, fields: &Map<String, Value>, request: &str) -> Confirmation {
+        self.posts += 1;
+        if let Some(known) = self.by_request.get(request) {
+            return self.confirmations[*known].clone();
+        }
+        let external_id = fields.get("externalId").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let confirmation = Confirmation { id: self.confirmations.len() as u64 + 1, external_id, fields: fields.clone() };
+        if !request.is_empty() {
+            self.by_request.insert(request.to_owned(), self.confirmations.len());
+        }
+        self.confirmations.push(confirmation.clone());
+        confirmation
+    }
+}

@@ -1,0 +1,160 @@
+//! One entity of a page: a document, a tombstone, a dead letter, or one that was seen already.
+
+use crate::literal;
+use crate::metadata::Version;
+use crate::reading::{Mode, Reading};
+use crate::set::LeftFilter;
+use crate::values::{self, Entity, Removed};
+use crate::watermark::{Ordinal, fingerprint};
+use millrace_contract::{Loss, SourceIo};
+use millrace_schemas::record::{Doc, Reject};
+use millrace_schemas::{Batch, Micros, Span};
+use serde_json::Value;
+
+impl Reading {
+    /// One entity: a document, a tombstone, a dead letter, or one that was seen already.
+    #[allow(clippy::too_many_arguments, reason = "one row, with all that is known around it")]
+    pub(crate) fn row(
+        &mut self,
+        text: &str,
+        mode: Mode,
+        is_deleted: bool,
+        high: &mut Option<Ordinal>,
+        now: i64,
+        batch: &mut Batch,
+        io: &SourceIo,
+    ) {
+        if mode == Mode::Delta && (is_deleted || text.contains("$deletedEntity")) {
+            return self.deleted_entry(text, batch, io);
+        }
+        let start = batch.heap.len();
+        let entity = match values::entity(text, &self.record, self.version, &self.wanted, &mut batch.heap) {
+            Ok(entity) => entity,
+            Err(wrong) => {
+                batch.heap.truncate(start);
+                return self.reject(text, format!("{} {wrong}", self.set.name), batch);
+            }
+        };
+        let payload = batch.span_from(start);
+        if let Some(removed) = entity.removed {
+            batch.heap.truncate(start);
+            return self.removed(removed, text, &entity, batch, io);
+        }
+        let key = match self.key(&entity, batch) {
+            Ok(key) => key,
+            Err(why) => {
+                batch.heap.truncate(start);
+                return self.reject(text, why, batch);
+            }
+        };
+        let mut time = batch.read_time;
+        if let Some(watermark) = &self.watermark {
+            let slot = &entity.wanted[self.key_names.len()];
+            if let Some(at) = watermark.ordinal(&batch.heap[slot.clone()]) {
+                let version = if entity.etag.is_empty() { text.as_bytes() } else { entity.etag.as_bytes() };
+                let print = fingerprint(batch.bytes_of(key), version);
+                if !self.seen.insert(print, at) && mode != Mode::Delta {
+                    batch.heap.truncate(start);
+                    return;
+                }
+                self.seen_moved = true;
+                *high = watermark.raised(*high, at, now);
+                if let Some(at) = watermark.time(at) {
+                    time = Micros(at);
+                }
+            }
+        }
+        let is_tombstone = self.change_mode.is_some() && entity.wanted.last().is_some_and(|mode| &batch.heap[mode.clone()] == b"\"D\"");
+        batch.docs.push(Doc {
+            route: self.route,
+            time,
+            key,
+            headers: Span::EMPTY,
+            payload: (!is_tombstone).then_some(payload),
+            topic: Span::EMPTY,
+        });
+    }
+
+    fn reject(&self, text: &str, reason: String, batch: &mut Batch) {
+        let payload = batch.push_bytes(text.as_bytes());
+        batch.rejects.push(Reject { route: self.route, key: Span::EMPTY, headers: Span::EMPTY, payload, reason });
+    }
+
+    /// The record's key out of the wanted fields.
+    fn key(&self, entity: &Entity, batch: &mut Batch) -> Result<Span, String> {
+        let value = |slot: usize, out: &mut Vec<u8>, heap: &[u8]| -> Result<(), String> {
+            let json = &heap[entity.wanted[slot].clone()];
+            match json {
+                b"" | b"null" => Err(format!("{}: property {} of the key is missing", self.set.name, self.key_names[slot])),
+                [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => {
+                    out.extend_from_slice(inner);
+                    Ok(())
+                }
+                [b'"', ..] => {
+                    out.extend_from_slice(serde_json::from_slice::<String>(json).unwrap_or_default().as_bytes());
+                    Ok(())
+                }
+                _ => {
+                    out.extend_from_slice(json);
+                    Ok(())
+                }
+            }
+        };
+        let mut key = Vec::with_capacity(64);
+        match &self.set.key {
+            Some(template) => {
+                let mut slot = 0;
+                template.render(&mut key, |_, out| {
+                    slot += 1;
+                    value(slot - 1, out, &batch.heap)
+                })?;
+            }
+            None => {
+                for slot in 0..self.key_names.len() {
+                    if slot > 0 {
+                        key.push(b'/');
+                    }
+                    value(slot, &mut key, &batch.heap)?;
+                }
+            }
+        }
+        Ok(batch.push_bytes(&key))
+    }
+
+    /// V4 before 4.01: `{"@odata.context": "..$deletedEntity", "id": "Orders(5)", "reason": "deleted"}`.
+    fn deleted_entry(&mut self, text: &str, batch: &mut Batch, io: &SourceIo) {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let named = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+        let removed = if named("reason") == "changed" { Removed::LeftFilter } else { Removed::Deleted };
+        let entity = Entity { id: named("id").to_owned(), wanted: vec![0..0; self.wanted.len()], ..Entity::default() };
+        self.removed(removed, text, &entity, batch, io);
+    }
+
+    fn removed(&mut self, removed: Removed, text: &str, entity: &Entity, batch: &mut Batch, io: &SourceIo) {
+        if removed == Removed::LeftFilter && self.set.left_filter == LeftFilter::Count {
+            io.lost(Loss::Other("left_filter"), 1);
+            return;
+        }
+        // The entity's own properties, else its id.
+        let start = batch.heap.len();
+        let given = values::entity(text, &self.record, self.version, &self.wanted, &mut batch.heap).ok();
+        let is_given = given.as_ref().is_some_and(|given| given.wanted[..self.key_names.len()].iter().all(|slot| !slot.is_empty()));
+        let entity = match given.filter(|_| is_given) {
+            Some(given) => Some(given),
+            None => {
+                batch.heap.truncate(start);
+                literal::key_of_id(&entity.id, &self.record)
+                    .and_then(|key| values::entity(&key.to_string(), &self.record, Version::V4, &self.wanted, &mut batch.heap).ok())
+            }
+        };
+        let key = entity.ok_or_else(|| format!("{}: a deletion does not say of what", self.set.name));
+        let key = key.and_then(|entity| self.key(&entity, batch));
+        match key {
+            Ok(key) => {
+                let (time, topic, headers) = (batch.read_time, Span::EMPTY, Span::EMPTY);
+                batch.docs.push(Doc { route: self.route, time, key, headers, payload: None, topic });
+            }
+            Err(why) => self.reject(text, why, batch),
+        }
+    }
+}

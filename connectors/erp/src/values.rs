@@ -1,0 +1,344 @@
+//! An entity as the service writes it becomes a document: control information away, each value in the form that [`crate::shape`] says, exact.
+//!
+//! Nothing goes through a float: numbers stay the texts they are, leading zeros of texts stay. What is not what `$metadata` says is a
+//! [`Wrong`]: a dead letter with the entity as it came. A property that `$metadata` does not know is passed on as it is.
+
+use crate::metadata::Version;
+use crate::shape::{Record, Shape};
+use base64::Engine;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use millrace_schemas::json::encode_text;
+use millrace_schemas::scan::{Next, ScanError, Scanner};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Why an entity cannot be a document: where, and what.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct Wrong {
+    pub path: String,
+    pub what: String,
+}
+
+impl Wrong {
+    fn new(what: impl Into<String>) -> Self {
+        Self { path: String::new(), what: what.into() }
+    }
+
+    fn within(mut self, name: &str) -> Self {
+        self.path = if self.path.is_empty() { name.to_owned() } else { format!("{name}/{}", self.path) };
+        self
+    }
+}
+
+impl From<ScanError> for Wrong {
+    fn from(error: ScanError) -> Self {
+        Self::new(format!("is not JSON: {error}"))
+    }
+}
+
+/// Why an entity is in a delta though it is not there any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removed {
+    Deleted,
+    /// It left the filter; it may still be there.
+    LeftFilter,
+}
+
+/// What an entity says of itself beside its properties.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entity {
+    /// Where in the output the wanted fields lie; empty: absent.
+    pub wanted: Vec<Range<usize>>,
+    pub etag: String,
+    pub id: String,
+    pub removed: Option<Removed>,
+}
+
+/// Writes an entity as a document to `out`. `wanted`: fields whose places are to be remembered, by their index.
+pub fn entity(text: &str, record: &Record, version: Version, wanted: &[usize], out: &mut Vec<u8>) -> Result<Entity, Wrong> {
+    let mut scanner = Scanner::new(text.as_bytes())?;
+    let mut found = Entity { wanted: vec![0..0; wanted.len()], ..Entity::default() };
+    members(&mut scanner, record, version, out, Some((wanted, &mut found)))?;
+    scanner.end()?;
+    Ok(found)
+}
+
+type Outer<'o> = Option<(&'o [usize], &'o mut Entity)>;
+
+fn members(s: &mut Scanner<'_>, record: &Record, version: Version, out: &mut Vec<u8>, mut outer: Outer<'_>) -> Result<(), Wrong> {
+    if s.peek()? != Next::Object {
+        return Err(Wrong::new(format!("expected an entity, found {}", beginning(s.skip()?))));
+    }
+    s.open()?;
+    out.push(b'{');
+    let (mut first, mut is_empty) = (true, true);
+    while let Some(key) = s.next_key(first)? {
+        first = false;
+        let key = key.cow();
+        if let Some(name) = control(&key, version) {
+            let text = s.skip()?;
+            if name == "nextLink" || name == "odata.nextLink" {
+                return Err(paged().within(key.split('@').next().unwrap_or_default()));
+            }
+            if let Some((_, entity)) = &mut outer {
+                remember(entity, name, text)?;
+            }
+            continue;
+        }
+        let at = record.index(&key);
+        let shape = at.map(|at| &record.fields[at].shape);
+        if shape.is_none() && s.peek()? == Next::Object && version == Version::V2 && is_deferred(s)? {
+            s.skip()?;
+            continue;
+        }
+        if !std::mem::take(&mut is_empty) {
+            out.push(b',');
+        }
+        encode_text(&key, out);
+        out.push(b':');
+        let start = out.len();
+        match shape {
+            Some(shape) => value(s, shape, version, out).map_err(|wrong| wrong.within(&key))?,
+            None => out.extend_from_slice(s.skip()?.as_bytes()),
+        }
+        if let (Some(at), Some((wanted, entity))) = (at, &mut outer) {
+            for (slot, _) in wanted.iter().enumerate().filter(|(_, field)| **field == at) {
+                entity.wanted[slot] = start..out.len();
+            }
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// The name of control information; `None`: a property.
+fn control(key: &str, version: Version) -> Option<&str> {
+    match version {
+        Version::V2 => (key == "__metadata").then_some(key),
+        Version::V4 => match key.split_once('@') {
+            Some((_, name)) => Some(name),
+            // Actions that may be called on the entity.
+            None => key.starts_with('#').then_some(""),
+        },
+    }
+}
+
+fn remember(entity: &mut Entity, name: &str, text: &str) -> Result<(), Wrong> {
+    let string = |text: &str| serde_json::from_str::<String>(text).unwrap_or_default();
+    match name.strip_prefix("odata.").unwrap_or(name) {
+        "etag" => entity.etag = string(text),
+        "id" => entity.id = string(text),
+        "removed" => {
+            let left = text.contains("\"changed\"");
+            entity.removed = Some(if left { Removed::LeftFilter } else { Removed::Deleted });
+        }
+        "__metadata" => {
+            let mut s = Scanner::new(text.as_bytes())?;
+            let mut first = true;
+            s.open()?;
+            while let Some(key) = s.next_key(std::mem::take(&mut first))? {
+                let text = s.skip()?;
+                match &*key.cow() {
+                    "etag" => entity.etag = string(text),
+                    "uri" | "id" => entity.id = string(text),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn paged() -> Wrong {
+    Wrong::new("the service gives only a part of the expanded list; read its entity set by itself, or raise the service's page size")
+}
+
+/// Whether an object is V2's placeholder of what was not expanded.
+fn is_deferred(s: &Scanner<'_>) -> Result<bool, Wrong> {
+    let mut probe = *s;
+    probe.open()?;
+    Ok(probe.next_key(true)?.is_some_and(|key| key.is("__deferred")))
+}
+
+fn beginning(text: &str) -> String {
+    let end = text.char_indices().nth(60).map_or(text.len(), |(at, _)| at);
+    format!("`{}`", &text[..end])
+}
+
+fn value(s: &mut Scanner<'_>, shape: &Shape, version: Version, out: &mut Vec<u8>) -> Result<(), Wrong> {
+    let next = s.peek()?;
+    if next == Next::Null {
+        s.null()?;
+        out.extend_from_slice(b"null");
+        return Ok(());
+    }
+    let not = |wanted: &str, text: &str| Wrong::new(format!("{} is not {wanted}", beginning(text)));
+    match shape {
+        Shape::Text | Shape::Guid => match next {
+            Next::Text => out.extend_from_slice(s.skip()?.as_bytes()),
+            Next::Number | Next::Bool => encode_text(s.skip()?, out),
+            _ => return Err(not("a text", s.skip()?)),
+        },
+        Shape::Bool => match s.skip()? {
+            text @ ("true" | "false") => out.extend_from_slice(text.as_bytes()),
+            text => return Err(not("true or false", text)),
+        },
+        Shape::Int | Shape::Long | Shape::Decimal(Some(_)) => {
+            let text = s.skip()?;
+            let number = number(text).ok_or_else(|| not("a number", text))?;
+            let is_whole = !number.contains(['.', 'e', 'E']);
+            if !matches!(shape, Shape::Decimal(_)) && !is_whole {
+                return Err(not("a whole number", text));
+            }
+            out.extend_from_slice(number.as_bytes());
+        }
+        Shape::Decimal(None) => {
+            let text = s.skip()?;
+            let number = number(text).ok_or_else(|| not("a number", text))?;
+            encode_text(&number, out);
+        }
+        Shape::Double => {
+            let text = s.skip()?;
+            match text.trim_matches('"') {
+                "NaN" => out.extend_from_slice(b"\"NaN\""),
+                "INF" | "Infinity" => out.extend_from_slice(b"\"Infinity\""),
+                "-INF" | "-Infinity" => out.extend_from_slice(b"\"-Infinity\""),
+                _ => out.extend_from_slice(number(text).ok_or_else(|| not("a number", text))?.as_bytes()),
+            }
+        }
+        Shape::Date | Shape::DateOfMoment | Shape::LocalTime | Shape::Moment(_) | Shape::TimeOfDay | Shape::Time => {
+            if next != Next::Text {
+                return Err(not("a date or a time", s.skip()?));
+            }
+            let text = s.text()?.cow();
+            moment(&text, shape, out).ok_or_else(|| not("a date or a time that exists", &text))?;
+        }
+        Shape::Binary => {
+            if next != Next::Text {
+                return Err(not("base64", s.skip()?));
+            }
+            let text = s.text()?.cow();
+            let plain = text.replace('-', "+").replace('_', "/");
+            let bytes = LENIENT.decode(plain.as_bytes()).map_err(|_| not("base64", &text))?;
+            encode_text(&STANDARD.encode(bytes), out);
+        }
+        Shape::Json | Shape::Any | Shape::Number => {
+            let text = s.skip()?;
+            encode_text(text, out);
+        }
+        Shape::Record(_) if version == Version::V2 && next == Next::Object && is_deferred(s)? => {
+            s.skip()?;
+            out.extend_from_slice(b"null");
+        }
+        Shape::Record(record) => members(s, record, version, out, None)?,
+        Shape::List(item) => list(s, item, version, next, out)?,
+    }
+    Ok(())
+}
+
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+fn list(s: &mut Scanner<'_>, item: &Shape, version: Version, next: Next, out: &mut Vec<u8>) -> Result<(), Wrong> {
+    match next {
+        Next::Array => {
+            s.open()?;
+            out.push(b'[');
+            let mut first = true;
+            while s.next_item(first)? {
+                if !std::mem::take(&mut first) {
+                    out.push(b',');
+                }
+                value(s, item, version, out)?;
+            }
+            out.push(b']');
+            Ok(())
+        }
+        Next::Object if version == Version::V2 => {
+            if is_deferred(s)? {
+                s.skip()?;
+                out.extend_from_slice(b"null");
+                return Ok(());
+            }
+            s.open()?;
+            let mut is_first = true;
+            let start = out.len();
+            while let Some(key) = s.next_key(std::mem::take(&mut is_first))? {
+                let key = key.cow();
+                match &*key {
+                    "results" if s.peek()? == Next::Array => list(s, item, version, Next::Array, out)?,
+                    "__next" => return Err(paged()),
+                    _ => _ = s.skip()?,
+                }
+            }
+            if out.len() == start {
+                out.extend_from_slice(b"null");
+            }
+            Ok(())
+        }
+        _ => Err(Wrong::new(format!("{} is not a list", beginning(s.skip()?)))),
+    }
+}
+
+/// A number's text, be it a JSON number or a text; `None`: it is none. Leading zeros and a plus go: JSON has none.
+pub fn number(text: &str) -> Option<Cow<'_, str>> {
+    let bare = text.strip_prefix('"').map_or(Some(text), |rest| rest.strip_suffix('"'))?.trim();
+    let (sign, rest) = bare.strip_prefix('-').map_or(("", bare.strip_prefix('+').unwrap_or(bare)), |rest| ("-", rest));
+    let (mantissa, exponent) = rest.split_once(['e', 'E']).map_or((rest, None), |(mantissa, exponent)| (mantissa, Some(exponent)));
+    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(whole, fraction)| (whole, Some(fraction)));
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_good = are_digits(whole)
+        && fraction.is_none_or(are_digits)
+        && exponent.is_none_or(|exponent| are_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)));
+    if !is_good {
+        return None;
+    }
+    let zeros = whole.len() - whole.trim_start_matches('0').len();
+    let zeros = zeros.min(whole.len() - 1);
+    if zeros == 0 && bare.starts_with(sign) && !bare.starts_with('+') {
+        return Some(Cow::Borrowed(bare));
+    }
+    Some(Cow::Owned(format!("{sign}{}", &rest[zeros..])))
+}
+
+/// A date or time in the form of the document; `None`: it is none, or none that exists. SAP's initial dates are null.
+fn moment(text: &str, shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
+    let is_initial = !text.is_empty() && text.bytes().all(|b| b == b'0' || b == b'-') && matches!(shape, Shape::Date | Shape::DateOfMoment);
+    if is_initial || text.is_empty() {
+        out.extend_from_slice(b"null");
+        return Some(());
+    }
+    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
+        let digits = inner.strip_prefix('-').unwrap_or(inner);
+        let end = digits.find(['+', '-']).unwrap_or(digits.len()) + inner.len() - digits.len();
+        // By the calendar, not as an instant: `9999-12-31` is usual, and beyond what an instant can be in every zone.
+        let civil = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        let civil = civil.checked_add(jiff::SignedDuration::from_millis(inner[..end].parse().ok()?)).ok()?;
+        let text = match shape {
+            Shape::Date | Shape::DateOfMoment => civil.date().to_string(),
+            Shape::LocalTime => civil.to_string(),
+            Shape::Moment(_) => format!("{civil}Z"),
+            _ => return None,
+        };
+        encode_text(&text, out);
+        return Some(());
+    }
+    match shape {
+        Shape::Time | Shape::TimeOfDay if text.starts_with('P') => {
+            let time = text.parse::<jiff::SignedDuration>().ok()?;
+            if time.is_negative() || time.as_secs() >= 86_400 {
+                return None;
+            }
+            encode_text(&(jiff::civil::Time::midnight() + time).to_string(), out);
+        }
+        Shape::Date | Shape::DateOfMoment => {
+            let day = text.get(..10).and_then(|day| day.parse::<jiff::civil::Date>().ok())?;
+            encode_text(&day.to_string(), out);
+        }
+        _ => encode_text(text, out),
+    }
+    Some(())
+}
