@@ -1,0 +1,303 @@
+//! The keys of `type: kafka`, and what they compile to.
+
+use crate::names::Names;
+use crate::sink::{Carrying, Replication};
+use crate::target::Making;
+use indexmap::IndexMap;
+use millrace_config::{ByteRate, Period, Problems, Severity, Spanned};
+use millrace_contract::{Compiled, Context, Guarantee, Model, Plan, Plugin, Role, Sink};
+use millrace_kafka::{Settings, check_properties};
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Copies topics of the factory's Kafka to another cluster: keys, values, headers, timestamps and partitions as they are.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSinkConfig {
+    /// The target: `host:port,host:port`.
+    pub brokers: Spanned<String>,
+    /// librdkafka's own properties towards the target: logins, TLS, `compression.type`.
+    #[serde(default)]
+    pub properties: IndexMap<String, Spanned<String>>,
+    /// The topic's name at the target, from `{topic}`, `{site}` and `{origin}`: `{site}.{topic}` makes `acme.detroit.telemetry`. Left out, topics
+    /// keep their names.
+    #[serde(default)]
+    pub rename: Option<Spanned<String>>,
+    /// `exactly_once`: records and their position are committed in one transaction of the target, and a consumer there that reads
+    /// `read_committed` sees each once. Otherwise the tail may be repeated after a crash.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// How often what was sent is committed; with `exactly_once`, how long a transaction is.
+    #[serde(default = "commit_every")]
+    pub commit_every: Spanned<Period>,
+    /// What the factory's cluster is called at the target: in `{origin}`, in the positions and in the header `millrace.origin`. Left out: the
+    /// site, with `.` for `/`.
+    #[serde(default)]
+    pub origin: Option<Spanned<String>>,
+    /// What the target is called by those who replicate from it to here. Topics that begin with `TARGET.` and records whose header
+    /// `millrace.origin` names it are not sent back.
+    #[serde(default)]
+    pub target: Option<Spanned<String>>,
+    /// Whether each record gets the header `millrace.origin` with the cluster, topic, partition and offset it comes from. Left out: yes where
+    /// topics keep their names, for there nothing else tells a copy from an original.
+    #[serde(default)]
+    pub provenance: Option<bool>,
+    /// Whether topics that the target lacks are made, and partitions added where the origin has more.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// The replication factor of topics made at the target; its own default otherwise.
+    #[serde(default)]
+    pub replication: Option<u16>,
+    /// Settings of topics made at the target, as Kafka names them, over those of the origin: `retention.ms`.
+    #[serde(default)]
+    pub topic_properties: IndexMap<String, Spanned<String>>,
+    /// What happens when a topic at home was deleted and made again, so that the position at the target means nothing any more.
+    #[serde(default)]
+    pub on_recreated: OnRecreated,
+    /// Limits towards the target.
+    #[serde(default)]
+    pub limit: Limit,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    #[default]
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRecreated {
+    /// The sink is Blocked until a person has decided.
+    #[default]
+    Stop,
+    /// The new topic is copied from its start.
+    Restart,
+}
+
+/// Limits of the line to the target.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limit {
+    /// Bytes per second of keys, values and headers, before compression: `2MiB/s`.
+    pub bandwidth: Option<Spanned<ByteRate>>,
+}
+
+fn commit_every() -> Spanned<Period> {
+    Spanned::from(Period::from_secs(1))
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A batch of 4 MiB must pass well within Kafka's `max.poll.interval.ms` of five minutes.
+const LEAST_BANDWIDTH: u64 = 32 << 10;
+/// Brokers end transactions after 15 minutes; a short one also holds up fewer readers.
+const LONGEST_COMMIT: Duration = Duration::from_secs(60);
+
+/// The plugin `kafka`, as a sink.
+pub struct KafkaSink;
+
+impl Plugin for KafkaSink {
+    const TYPE: &'static str = "kafka";
+    const ROLE: Role = Role::Sink;
+    type Config = KafkaSinkConfig;
+
+    fn compile(config: KafkaSinkConfig, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>> {
+        let before = problems.iter().count();
+        let replication = check(&config, context, problems);
+        if problems.iter().skip(before).any(|problem| problem.severity == Severity::Error) {
+            return None;
+        }
+        Some(Box::new(CompiledSink { replication: Arc::new(replication?), model: Model::default(), topics: context.topics.clone() }))
+    }
+}
+
+fn plain(properties: &IndexMap<String, Spanned<String>>) -> BTreeMap<String, String> {
+    properties.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect()
+}
+
+fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -> Option<Replication> {
+    for problem in check_properties(&plain(&config.properties)) {
+        let place = config.properties.get(&problem.name).map_or(config.brokers.place, |value| value.place);
+        problems.error(place, problem.message);
+    }
+    if config.brokers.trim().is_empty() {
+        problems.error(config.brokers.place, "`brokers` names no broker of the target");
+    } else if config.brokers.value == context.cluster.brokers {
+        problems
+            .error(config.brokers.place, format!("`brokers: {}` is the factory's own cluster", config.brokers.value))
+            .help("name the brokers of the cluster to copy to");
+    }
+    if config.commit_every.0.is_zero() || config.commit_every.0 > LONGEST_COMMIT {
+        problems
+            .error(config.commit_every.place, format!("`commit_every: {}` must be more than 0 and at most 1m", config.commit_every.value));
+    }
+    if let Some(bandwidth) = &config.limit.bandwidth
+        && bandwidth.0 < LEAST_BANDWIDTH
+    {
+        problems.error(
+            bandwidth.place,
+            format!("`bandwidth: {}` is less than 32KiB/s, with which no batch would pass in time", bandwidth.value),
+        );
+    }
+    let alias = |alias: &Option<Spanned<String>>, problems: &mut Problems| {
+        let alias = alias.as_ref()?;
+        if alias.is_empty() || !alias.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)) {
+            problems.error(alias.place, format!("`{}` is not a cluster's name: letters, digits, `.`, `-` and `_`", alias.value));
+        }
+        Some(alias.value.clone())
+    };
+    let (origin, target) = (alias(&config.origin, problems), alias(&config.target, problems));
+    let rename = config.rename.as_ref().map(|rename| (rename.as_str(), rename.place));
+    let names = Names::parse(rename, &context.site, origin, target, problems)?;
+    let provenance = config.provenance.unwrap_or(names.keeps());
+    if names.keeps() && !provenance {
+        let place = config.rename.as_ref().map_or(context.place, |rename| rename.place);
+        problems
+            .warn(
+                place,
+                "topics keep their names and records have no header `millrace.origin`: a copy back from the target would go round forever",
+            )
+            .help("leave `provenance` out, or add `rename: \"{site}.{topic}\"`");
+    }
+    for topic in context.topics.iter().filter(|topic| !topic.contains('*') && names.stays(topic)) {
+        problems
+            .error(context.place, format!("topic {topic} means something only in its own cluster and is never copied"))
+            .help("take it out of `topics`");
+    }
+    let mut home = Settings::new(context.cluster.brokers.clone());
+    home.client_id = format!("millrace-{}-{}", context.site.replace('/', "-"), context.name);
+    home.properties = context.cluster.properties.clone();
+    let mut there = Settings::new(config.brokers.value.clone());
+    there.client_id = home.client_id.clone();
+    there.properties = plain(&config.properties);
+    Some(Replication {
+        carrying: Carrying {
+            name: format!("{}/{}", context.site, context.name),
+            exactly_once: config.delivery == Delivery::ExactlyOnce,
+            provenance,
+            restart_recreated: config.on_recreated == OnRecreated::Restart,
+            bytes_per_s: config.limit.bandwidth.as_ref().map(|rate| rate.0),
+            commit_every: config.commit_every.0,
+        },
+        names,
+        home,
+        target: there,
+        making: Making {
+            create: config.create,
+            replication: config.replication.map(i32::from),
+            properties: plain(&config.topic_properties),
+        },
+        suspects: Mutex::default(),
+    })
+}
+
+struct CompiledSink {
+    replication: Arc<Replication>,
+    model: Model,
+    topics: Vec<String>,
+}
+
+impl Compiled for CompiledSink {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn sink(&self) -> Option<Box<dyn Sink>> {
+        Some(Box::new(crate::sink::Instance::new(self.replication.clone())))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        if self.replication.carrying.exactly_once {
+            Guarantee::ExactlyOnce("records and their position are committed in one transaction of the target".into())
+        } else {
+            Guarantee::AtLeastOnce("the position follows the target's acknowledgement; after a crash the tail is sent again".into())
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let replication = &self.replication;
+        let mut lines: Vec<String> = self
+            .topics
+            .iter()
+            .map(|topic| match topic.contains('*') {
+                true => format!("copies every topic like {topic}, to names like {}", replication.names.at_target(topic)),
+                false => format!("copies topic {topic} to {}", replication.names.at_target(topic)),
+            })
+            .collect();
+        lines.push(format!("keeps its positions in topic {} at the target", crate::names::POSITIONS));
+        if replication.carrying.exactly_once {
+            lines.push(format!("commits transactions of {:?} as {}", replication.carrying.commit_every, replication.transactional_id()));
+        }
+        if let Some(rate) = replication.carrying.bytes_per_s {
+            lines.push(format!("sends at most {}", ByteRate(rate)));
+        }
+        lines.push("does not copy ACLs, consumer groups' offsets, schemas of the registry, or settings of brokers".into());
+        Plan { endpoint: replication.target.brokers.clone(), lines, rate: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_config::Place;
+    use millrace_testkit::yaml;
+
+    fn compile(text: &str, topics: &[&str]) -> Result<Box<dyn Compiled>, String> {
+        let mut context = yaml::context("cloud", topics);
+        context.cluster.brokers = "home:9092".into();
+        yaml::compile::<KafkaSink>(text, &context)
+    }
+
+    #[test]
+    fn a_plan_says_what_is_copied_where_and_what_is_not() {
+        let compiled = compile(
+            "brokers: cloud:9092\nrename: \"{site}.{topic}\"\ndelivery: exactly_once\nlimit: {bandwidth: 2MiB/s}\n",
+            &["telemetry", "machine-*"],
+        )
+        .unwrap();
+        let plan = compiled.plan();
+        assert_eq!(plan.endpoint, "cloud:9092");
+        let text = plan.lines.join("\n");
+        for part in ["telemetry to test.site.telemetry", "like test.site.machine-*", "2MiB/s", "millrace.replication", "does not copy ACLs"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(matches!(compiled.guarantee(), Guarantee::ExactlyOnce(_)));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_reason() {
+        for (text, topics, expected) in [
+            ("brokers: home:9092\n", &["a"][..], "the factory's own cluster"),
+            ("brokers: c:1\nrename: \"x.{topics}\"\n", &["a"], "there are `{topic}`, `{site}`, `{origin}`"),
+            ("brokers: c:1\nrename: all\n", &["a"], "the same name"),
+            ("brokers: c:1\n", &["__consumer_offsets"], "never copied"),
+            ("brokers: c:1\nlimit: {bandwidth: 1KiB/s}\n", &["a"], "less than 32KiB/s"),
+            ("brokers: c:1\ncommit_every: 5m\n", &["a"], "at most 1m"),
+            ("brokers: c:1\nproperties: {acks: \"1\"}\n", &["a"], "is always `all`"),
+            ("brokers: c:1\ntarget: \"the cloud\"\n", &["a"], "is not a cluster's name"),
+            ("brokers: c:1\nrenam: x\n", &["a"], "did you mean `rename`"),
+        ] {
+            let problems = compile(text, topics).err().unwrap_or_else(|| panic!("{text} was taken"));
+            assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+        }
+    }
+
+    #[test]
+    fn identical_names_carry_the_header_unless_forbidden() {
+        let place = Place::default();
+        let names = Names::parse(None, "a/b", None, None, &mut Problems::new()).unwrap();
+        assert!(names.keeps());
+        let renamed = Names::parse(Some(("{origin}.{topic}", place)), "a/b", Some("west".into()), None, &mut Problems::new()).unwrap();
+        assert_eq!(renamed.at_target("t"), "west.t");
+    }
+}

@@ -1,0 +1,27 @@
+//! Replication: topics of the factory's cluster, record by record, into another Kafka cluster.
+//!
+//! ```text
+//! records of the factory's Kafka -> names (rename, what stays at home) -> throttle -> producer of the target
+//!                                                                           flush: positions at the target, with the data
+//! ```
+//!
+//! - [`config`]: the keys of the YAML, checked without I/O.
+//! - [`names`]: what a topic is called at the target, what is never copied, and how a loop is noticed.
+//! - [`target`]: topics of the target, made like their origin.
+//! - [`positions`]: how far each partition was copied, kept at the target.
+//! - [`deliveries`]: what became of the records that the producer took.
+//! - [`throttle`]: bytes per second.
+//! - [`sink`]: the session.
+//!
+//! Invariants: key, value (null and empty differ), headers, timestamp and partition of a record arrive as they are; a position at the target never
+//! passes a record that is neither there nor refused; what can't be carried is refused with its reason, never changed.
+
+pub mod config;
+mod deliveries;
+pub mod names;
+mod positions;
+mod sink;
+mod target;
+mod throttle;
+
+pub use config::{KafkaSink, KafkaSinkConfig};

@@ -1,0 +1,89 @@
+//! How far each partition was copied, kept at the target, where a lost data directory or a consumer group's retention can't take it.
+//!
+//! ```text
+//! topic millrace.replication, compacted, one partition
+//! key    ["ORIGIN","GROUP","TOPIC",PARTITION]
+//! value  {"offset": the next offset to copy}
+//! ```
+//!
+//! With `delivery: exactly_once` a position is written in the transaction of the records before it, otherwise after their acknowledgement.
+
+use crate::names::POSITIONS;
+use millrace_contract::{Offset, Partition};
+use millrace_kafka::{KafkaError, Message, Settings, TopicSpec, read_topic};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Serialize, Deserialize)]
+struct Position {
+    offset: Offset,
+}
+
+/// The topic, for where it is missing.
+pub fn spec() -> TopicSpec {
+    TopicSpec {
+        name: POSITIONS.to_owned(),
+        partitions: Some(1),
+        replication: None,
+        configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+    }
+}
+
+/// The key of one partition's position.
+pub fn key(origin: &str, group: &str, part: &Partition) -> Vec<u8> {
+    serde_json::to_vec(&(origin, group, &*part.topic, part.partition)).unwrap_or_default()
+}
+
+pub fn value(offset: Offset) -> Vec<u8> {
+    serde_json::to_vec(&Position { offset }).unwrap_or_default()
+}
+
+/// Positions of one origin and group, as committed now; `None`: the topic is not there, as far as the broker that was asked knows.
+pub fn read(target: &Settings, origin: &str, group: &str) -> Result<Option<HashMap<Partition, Offset>>, KafkaError> {
+    let mut known = HashMap::new();
+    let partitions = read_topic(target, POSITIONS, PATIENCE, |message: Message<'_>| {
+        if let Some((part, offset)) = message.key().and_then(|key| entry(key, message.value(), origin, group)) {
+            match offset {
+                Some(offset) => _ = known.insert(part, offset),
+                None => _ = known.remove(&part),
+            }
+        }
+    })?;
+    Ok((partitions > 0).then_some(known))
+}
+
+/// A record of the topic, if it is of that origin and group. A value that can't be read is passed over: the position before it holds.
+fn entry(key: &[u8], value: Option<&[u8]>, origin: &str, group: &str) -> Option<(Partition, Option<Offset>)> {
+    let (of, by, topic, partition) = serde_json::from_slice::<(String, String, String, i32)>(key).ok()?;
+    if of != origin || by != group {
+        return None;
+    }
+    let offset = match value.map(serde_json::from_slice::<Position>) {
+        Some(Ok(position)) => Some(position.offset),
+        Some(Err(error)) => {
+            tracing::warn!(topic, partition, "a position in {POSITIONS} can't be read and is passed over: {error}");
+            return None;
+        }
+        None => None,
+    };
+    Some((Partition { topic: topic.into(), partition }, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_comes_back_for_its_own_origin_and_group() {
+        let part = Partition { topic: "a\"b".into(), partition: 3 };
+        let key = key("acme.detroit", "g", &part);
+        assert_eq!(entry(&key, Some(&value(17)), "acme.detroit", "g"), Some((part.clone(), Some(17))));
+        assert_eq!(entry(&key, None, "acme.detroit", "g"), Some((part, None)));
+        assert_eq!(entry(&key, Some(&value(17)), "acme.detroit", "h"), None);
+        assert_eq!(entry(&key, Some(b"17"), "acme.detroit", "g"), None);
+        assert_eq!(entry(b"x", Some(&value(17)), "acme.detroit", "g"), None);
+    }
+}

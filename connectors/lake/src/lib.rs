@@ -1,0 +1,59 @@
+//! The lake: the years behind Kafka's weeks, as Parquet files in a Delta table, on local disk or in S3.
+//!
+//! ```text
+//! samples of Kafka -> rows (one buffer per day and area) -> sorted by tag and time -> Parquet -> store
+//!                                                                                        flush: one commit of files and positions
+//! table -> files of the days asked for -> row groups and pages of the tag -> samples in order -> averages, buckets, plots
+//! ```
+//!
+//! - [`config`]: the keys of the YAML, checked without I/O. All else is behind the feature `tables`, whose dependencies take minutes to compile.
+//! - [`store`]: local disk and S3, by one interface; what is asked of a store before it is trusted.
+//! - [`layout`]: the columns of a sample; [`rows`]: samples in memory until they are written; [`encode`]: rows to Parquet.
+//! - [`encode_documents`]: documents, which the kit takes apart, to Parquet.
+//! - [`table`]: the Delta table: made, opened, checked, committed to; [`intents`]: what plain Parquet needs besides.
+//! - [`sink`]: the session.
+//! - [`upkeep`]: checking, compaction of small files, deletion of those that nobody needs; [`tending`]: by the sink itself.
+//! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`]: how it looks; [`again`]: all samples of
+//!   a range, as they were in Kafka, with a [`mark`] for each; [`ask`]: all that for the program.
+//!
+//! Invariants: files and positions move in one commit, and every commit compares the positions it begins at; a value keeps its type, in a column of
+//! its own; nothing that was committed is changed, save by a commit that says so.
+
+pub mod ask;
+pub mod config;
+pub mod mark;
+pub mod plot;
+pub mod plugin;
+pub mod series;
+
+#[cfg(feature = "tables")]
+pub mod again;
+#[cfg(feature = "tables")]
+pub mod encode;
+#[cfg(feature = "tables")]
+pub mod encode_documents;
+#[cfg(feature = "tables")]
+pub mod history;
+#[cfg(feature = "tables")]
+pub mod intents;
+#[cfg(feature = "tables")]
+pub mod layout;
+#[cfg(feature = "tables")]
+pub mod object;
+#[cfg(feature = "tables")]
+pub mod rows;
+#[cfg(feature = "tables")]
+pub mod sink;
+#[cfg(feature = "tables")]
+pub mod store;
+#[cfg(feature = "tables")]
+pub mod table;
+#[cfg(feature = "tables")]
+pub mod tending;
+#[cfg(feature = "tables")]
+pub mod upkeep;
+
+pub use ask::{Answer, Question, Report, Series, Tail, Upkeep, What, ask, positions, tend, walk};
+pub use config::{LakeConfig, Place};
+pub use mark::Mark;
+pub use plugin::LakeSink;

@@ -1,0 +1,421 @@
+//! The session: samples into buffers, buffers into files, files and positions into one commit.
+//!
+//! ```text
+//! assign   open or make the table; (parquet: clear what a crash left) read the positions that it holds
+//! write    each sample -> the buffer of its day and level; a document -> that of its day; what no table can hold is refused with its reason
+//! flush    new columns -> the table; buffers -> files; files and the next offsets -> one commit, if every position is where it was
+//!          from time to time, beside it: small files of days that are over -> large ones; what no version names -> away
+//! ```
+
+use crate::config::{DOCUMENTS_DATE, Place, Shape, TableFormat};
+use crate::encode::{self, Encoded};
+use crate::encode_documents;
+use crate::intents;
+use crate::layout;
+use crate::rows::{Folder, Rows};
+use crate::store::LakeError;
+use crate::table::{Fence, Move, Table, Written};
+use crate::tending::{Tending, Turns};
+use async_trait::async_trait;
+use millrace_contract::{
+    Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Records, Refused, Sink, Upstream,
+};
+use millrace_kit::declared;
+use millrace_kit::documents::{Around, Column, Documents};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A configuration that was checked.
+pub struct CompiledSink {
+    settings: Arc<Settings>,
+    model: Model,
+    topics: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    place: Place,
+    commit_every: Duration,
+    memory: u64,
+    turns: Option<Turns>,
+    /// What the topics' schemas say of the fields of documents.
+    declared: Vec<Column>,
+    /// Who has the first partition of it tends the table.
+    first_topic: String,
+}
+
+impl CompiledSink {
+    /// `turns`: when the sink tends its table, and how; `None`: somebody else does.
+    pub fn new(place: Place, commit_every: Duration, memory: u64, turns: Option<Turns>, context: &Context) -> Self {
+        let declared = context.schemas.iter().flat_map(|schema| declared::columns(schema)).collect();
+        let first_topic = context.topics.first().cloned().unwrap_or_default();
+        Self {
+            settings: Arc::new(Settings { place, commit_every, memory, turns, declared, first_topic }),
+            model: Model::default(),
+            topics: context.topics.clone(),
+        }
+    }
+}
+
+impl Compiled for CompiledSink {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn sink(&self) -> Option<Box<dyn Sink>> {
+        Some(Box::new(Instance::new(self.settings.clone())))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce(match self.settings.place.format {
+            TableFormat::Delta => "files and positions are one commit of the table, which compares the positions it begins at".into(),
+            TableFormat::Parquet => {
+                "files and positions are one commit; who reads the folder without the log may see rows of a commit that broke off, until the next start removes them".into()
+            }
+        })
+    }
+
+    fn plan(&self) -> Plan {
+        let Settings { place, commit_every, memory, turns, .. } = &*self.settings;
+        let folders = place.shape.folders();
+        let how = match place.shape {
+            Shape::Samples(_) => "sorted by tag and time",
+            Shape::Documents => "a column for each field",
+        };
+        let kind = match place.format {
+            TableFormat::Delta => "a Delta table",
+            TableFormat::Parquet => "plain Parquet, with a Delta log beside it",
+        };
+        let mut lines = vec![
+            format!("writes {} to {kind} in folders by {}, {how}", self.topics.join(", "), folders.join(" and ")),
+            format!("commits files and positions every {commit_every:?}, or when {} MiB wait", memory >> 20),
+        ];
+        lines.extend(turns.as_ref().map(ToString::to_string));
+        Plan { endpoint: place.table.clone(), lines, rate: None }
+    }
+}
+
+/// What is known of an assigned partition.
+struct Part {
+    app_id: String,
+    /// Where the table has it.
+    held: Option<Offset>,
+    /// Behind the last record taken.
+    next: Option<Offset>,
+}
+
+/// One instance of the sink.
+struct Instance {
+    settings: Arc<Settings>,
+    upstream: Upstream,
+    table: Option<Table>,
+    parts: HashMap<Partition, Part>,
+    fences: Vec<Fence>,
+    waiting: Waiting,
+    /// Something was committed: a clean stop sums the log up.
+    has_committed: bool,
+    tending: Tending,
+}
+
+/// What is not committed yet.
+enum Waiting {
+    Samples(Rows),
+    Documents(Documents),
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Samples(rows) => rows.bytes(),
+            Self::Documents(documents) => documents.bytes(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Samples(rows) => rows.count(),
+            Self::Documents(documents) => documents.count(),
+        }
+    }
+
+    fn take(&mut self) -> Self {
+        match self {
+            Self::Samples(rows) => Self::Samples(rows.take()),
+            Self::Documents(documents) => Self::Documents(documents.take()),
+        }
+    }
+
+    fn folders(&self) -> Vec<Folder> {
+        match self {
+            Self::Samples(rows) => rows.folders().map(|(folder, _)| folder.clone()).collect(),
+            Self::Documents(documents) => documents.days().map(|(day, _)| Folder { day: *day, level: None }).collect(),
+        }
+    }
+
+    /// Makes the files, one after the other, and hands each on.
+    fn encode(&self, table: &Table, mut each: impl FnMut(Encoded) -> Result<(), LakeError>) -> Result<(), LakeError> {
+        let (stats, form) = (table.stats_columns(), table.form()?);
+        match self {
+            Self::Samples(rows) => {
+                let ranks = rows.names.ranks();
+                rows.folders().try_for_each(|(_, buffer)| each(encode::encode(buffer, &rows.names, &ranks, stats, &form)?))
+            }
+            Self::Documents(documents) => {
+                documents.days().try_for_each(|(_, day)| each(encode_documents::encode(day, documents.columns(), stats, &form)?))
+            }
+        }
+    }
+}
+
+/// The name of a position: what it is a position of.
+pub fn app_id(upstream: &Upstream, part: &Partition) -> String {
+    let topic_id = upstream.topic_ids.get(&part.topic).map_or("", String::as_str);
+    format!("millrace/{}/{}/{}/{topic_id}/{}", upstream.cluster, upstream.group, part.topic, part.partition)
+}
+
+impl From<LakeError> for Failure {
+    fn from(error: LakeError) -> Self {
+        match error {
+            LakeError::Away(text) | LakeError::Fenced(text) => Self::Reconnect(text),
+            LakeError::Refused(text) => Self::Blocked(text),
+        }
+    }
+}
+
+impl Instance {
+    fn new(settings: Arc<Settings>) -> Self {
+        let waiting = match settings.place.shape {
+            Shape::Samples(_) => Waiting::Samples(Rows::default()),
+            Shape::Documents => Waiting::Documents(Documents::new(&settings.declared, &[DOCUMENTS_DATE])),
+        };
+        let tending = Tending::new(settings.turns.clone());
+        Self {
+            settings,
+            upstream: Upstream::default(),
+            table: None,
+            parts: HashMap::new(),
+            fences: Vec::new(),
+            waiting,
+            has_committed: false,
+            tending,
+        }
+    }
+
+    fn is_parquet(&self) -> bool {
+        self.settings.place.format == TableFormat::Parquet
+    }
+
+    /// Runs on a thread that may block, as the kernel does. The table comes back; after a panic there it is gone, and the session ends.
+    async fn with_table<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Table) -> Result<T, LakeError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let table = self.table.take();
+        let settings = self.settings.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let done = tokio::task::spawn_blocking(move || -> Result<(Table, T), LakeError> {
+            let mut table = match table {
+                Some(table) => table,
+                None => Table::open(&settings.place, true, runtime)?,
+            };
+            let outcome = work(&mut table)?;
+            Ok((table, outcome))
+        });
+        let (table, outcome) = done.await.map_err(|error| Failure::Reconnect(format!("writing to the lake broke off: {error}")))??;
+        self.table = Some(table);
+        Ok(outcome)
+    }
+
+    /// Files and positions as one commit; what has moved.
+    async fn commit(&mut self) -> Result<Vec<(Partition, Offset)>, Failure> {
+        let moved: Vec<(Partition, Offset, Move)> = self
+            .parts
+            .iter()
+            .filter_map(|(name, part)| {
+                let to = part.next.filter(|next| part.held.is_none_or(|held| held < *next))?;
+                Some((name.clone(), to, Move { app_id: part.app_id.clone(), from: part.held, to }))
+            })
+            .collect();
+        let waiting = self.waiting.take();
+        if moved.is_empty() {
+            return Ok(Vec::new());
+        }
+        let moves: Vec<Move> = moved.iter().map(|(_, _, one)| one.clone()).collect();
+        let fences: Vec<Fence> =
+            self.fences.iter().filter(|fence| moves.iter().any(|one| intents::epoch(&one.app_id) == fence.app_id)).cloned().collect();
+        let declares = self.is_parquet();
+        self.with_table(move |table| write(table, &waiting, &moves, &fences, declares)).await?;
+        self.has_committed = true;
+        for (name, to, _) in &moved {
+            if let Some(part) = self.parts.get_mut(name) {
+                part.held = Some(*to);
+            }
+        }
+        Ok(moved.into_iter().map(|(name, to, _)| (name, to)).collect())
+    }
+}
+
+/// Writes what waits, and commits it.
+fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence], declares: bool) -> Result<(), LakeError> {
+    if let Waiting::Documents(documents) = waiting
+        && !documents.added().is_empty()
+    {
+        table.widen(documents.added())?;
+    }
+    // The name holds where it begins: after a crash the same records may be in a file of another name, which no commit names.
+    let mark = uuid::Uuid::new_v4();
+    let names: Vec<(Folder, String)> =
+        waiting.folders().into_iter().enumerate().map(|(index, folder)| (folder, format!("part-{index:05}-{mark}.zstd.parquet"))).collect();
+    let intent = if declares && !names.is_empty() {
+        let files = names.iter().map(|(folder, name)| table.path_of(folder, name)).collect::<Result<_, _>>()?;
+        Some(intents::declare(table, files, moves.iter().map(|one| one.app_id.clone()).collect())?)
+    } else {
+        None
+    };
+    let mut files = Vec::new();
+    let committed = put_all(table, waiting, &names, &mut files).and_then(|()| table.commit(&files, moves, fences));
+    match committed {
+        Ok(committed) => {
+            tracing::debug!(table = %table.store.url, version = committed.version, conflicts = committed.conflicts, rows = waiting.count(), files = files.len(), "committed");
+            // One that stays is cleared at the next start, and deletes nothing that is committed.
+            if let Some(intent) = intent {
+                intents::done(table, &intent)?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            // With an intent, the next start clears up; without, what is surely not committed goes now, and the rest when it is old, by vacuum.
+            if !declares && matches!(error, LakeError::Fenced(_)) {
+                let _ = table.refresh().and_then(|()| discard(table, &files));
+            }
+            Err(error)
+        }
+    }
+}
+
+fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: &mut Vec<Written>) -> Result<(), LakeError> {
+    let mut names = names.iter();
+    waiting.encode(table, |encoded| {
+        if let Some((folder, name)) = names.next() {
+            files.push(table.put(folder, name, encoded)?);
+        }
+        Ok(())
+    })
+}
+
+/// Deletes files that no commit names.
+fn discard(table: &Table, files: &[Written]) -> Result<(), LakeError> {
+    let live = intents::live(table)?;
+    let paths: Vec<_> = files.iter().filter_map(|file| table.store.path(&file.path).ok()).filter(|path| !live.contains(path)).collect();
+    table.runtime().block_on(table.store.delete(&paths))
+}
+
+#[async_trait]
+impl Sink for Instance {
+    fn input(&self) -> Input {
+        match self.settings.place.shape {
+            Shape::Samples(_) => Input::Samples,
+            Shape::Documents => Input::Documents,
+        }
+    }
+
+    fn flush_every(&self) -> Duration {
+        self.settings.commit_every
+    }
+
+    fn wants_upstream(&self) -> bool {
+        true
+    }
+
+    fn upstream(&mut self, upstream: Upstream) {
+        self.upstream = upstream;
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.bytes() as u64 >= self.settings.memory
+    }
+
+    async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure> {
+        let ids: Vec<String> = parts.iter().map(|part| app_id(&self.upstream, part)).collect();
+        let mut all: Vec<String> = self.parts.values().map(|part| part.app_id.clone()).chain(ids.iter().cloned()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let (wanted, recovers) = (ids.clone(), self.is_parquet());
+        let (held, fences, columns) = self
+            .with_table(move |table| {
+                if recovers {
+                    intents::recover(table, &wanted)?;
+                }
+                table.refresh()?;
+                let held = table.positions(wanted.iter().map(String::as_str))?;
+                let fences = if recovers { intents::fences(table, &all)? } else { Vec::new() };
+                let columns = match table.shape() {
+                    Shape::Samples(_) => Vec::new(),
+                    Shape::Documents => layout::columns(&table.snapshot.schema()),
+                };
+                Ok((held, fences, columns))
+            })
+            .await?;
+        self.fences = fences;
+        if let Waiting::Documents(documents) = &mut self.waiting
+            && documents.is_empty()
+        {
+            documents.know(&columns);
+        }
+        for ((part, app_id), held) in parts.iter().zip(ids).zip(&held) {
+            self.parts.insert(part.clone(), Part { app_id, held: *held, next: None });
+        }
+        Ok(held)
+    }
+
+    async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {
+        let mut refused = Vec::new();
+        let level = self.settings.place.shape.level();
+        let empty = millrace_schemas::Batch::default();
+        let batch = records.batch.as_ref().unwrap_or(&empty);
+        for (index, record) in records.records.iter().enumerate() {
+            let taken = match (&mut self.waiting, &batch.decoded) {
+                (Waiting::Samples(rows), Some(columns)) if index < batch.rows.len() => rows.push(batch, columns, index, level),
+                (Waiting::Samples(_), _) => Err("is no sample".into()),
+                (Waiting::Documents(documents), _) => match records.documents.get(index) {
+                    Some(document) => documents.push(document.map(|span| records.of(span)), &Around::of(records, record)),
+                    None => Err("is no document".into()),
+                },
+            };
+            if let Err(reason) = taken {
+                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
+            }
+        }
+        // Offsets have gaps: the position is behind the last one, whatever their number.
+        for (index, name) in records.parts.iter().enumerate() {
+            let last = records.records.iter().rev().find(|record| record.part as usize == index);
+            if let (Some(record), Some(part)) = (last, self.parts.get_mut(name)) {
+                part.next = Some(record.offset + 1);
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
+        let below = self.commit().await?;
+        if why == Flush::Tick && self.parts.keys().any(|part| part.partition == 0 && *part.topic == *self.settings.first_topic) {
+            self.tending.turn(&self.settings.place);
+        }
+        if why == Flush::Stop && self.table.is_some() && std::mem::take(&mut self.has_committed) {
+            self.with_table(|table| {
+                table.checkpoint();
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(Flushed { below, ..Flushed::default() })
+    }
+
+    async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
+        for part in parts {
+            self.parts.remove(part);
+        }
+        Ok(())
+    }
+}

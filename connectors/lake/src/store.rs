@@ -1,0 +1,280 @@
+//! Local disk, S3, Azure and Google, by one interface; what is asked of a store before it is trusted.
+//!
+//! Invariants: what is put on a local disk is synced before it counts; an object that must not be there yet is put with the store's own condition, and
+//! a store that takes the condition and ignores it is found by a probe.
+
+use crate::config::{Cloud, Place};
+use futures_util::StreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
+    StaticCredentialProvider,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// How long one request may take, and all its repetitions.
+const REQUEST: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// What went wrong with a store or a table, and so what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// It may work later.
+    #[error("{0}")]
+    Away(String),
+    /// A person must act.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else moved these positions: what was read since must be read again.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+impl LakeError {
+    pub fn store(what: impl std::fmt::Display, error: &Error) -> Self {
+        let text = format!("{what}: {}", chain(error));
+        match error {
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+                Self::Refused(text)
+            }
+            // S3 says so of a bucket; an object that is missing is met where it is looked for.
+            Error::NotFound { .. } => Self::Refused(text),
+            _ => Self::Away(text),
+        }
+    }
+}
+
+/// An error and its causes, each once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    // Answers of stores have lines.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Where a table lies.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub objects: Arc<dyn ObjectStore>,
+    /// The table's root, with a slash at its end.
+    pub url: Url,
+    local: bool,
+}
+
+impl Store {
+    /// Makes the client; a local folder is made where it is missing and `makes` says so. Asks nothing of a cloud yet.
+    ///
+    /// Errors: the folder can't be made or is not there, the settings can't be used.
+    pub fn open(place: &Place, makes: bool) -> Result<Self, LakeError> {
+        if let Some(cloud) = place.cloud() {
+            return Self::of_cloud(place, cloud);
+        }
+        let folder = place.folder();
+        let cannot = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                LakeError::Away(format!("cannot make the folder {}: {error}", folder.display()))
+            }
+            _ => LakeError::Refused(format!("cannot use the folder {}: {error}", folder.display())),
+        };
+        if makes {
+            std::fs::create_dir_all(&folder).map_err(cannot)?;
+        }
+        let folder = folder.canonicalize().map_err(cannot)?;
+        let url = Url::from_directory_path(&folder).map_err(|()| LakeError::Refused(format!("{} is no folder", folder.display())))?;
+        Ok(Self { objects: Arc::new(LocalFileSystem::new()), url, local: true })
+    }
+
+    fn of_cloud(place: &Place, cloud: Cloud) -> Result<Self, LakeError> {
+        let text = format!("{}/", place.table.trim_end_matches('/'));
+        let url = Url::parse(&text).map_err(|error| LakeError::Refused(format!("`{}`: {error}", place.table)))?;
+        let retry = RetryConfig {
+            backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(5), base: 2.0 },
+            max_retries: 8,
+            retry_timeout: PATIENCE,
+        };
+        let plain = place.store.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let options = ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(Duration::from_secs(5)).with_allow_http(plain);
+        let objects = match cloud {
+            Cloud::S3 => s3(place, &url, retry, options),
+            Cloud::Azure => azure(place, &url, retry, options),
+            Cloud::Google => google(place, &url, retry, options),
+        };
+        let objects = objects.map_err(|error| LakeError::Refused(format!("cannot use {}: {}", place.table, chain(&error))))?;
+        Ok(Self { objects, url, local: false })
+    }
+
+    /// An object by its path in the log: relative to the root, as in a URL.
+    pub fn path(&self, relative: &str) -> Result<Path, LakeError> {
+        let location = self.location(relative)?;
+        Path::from_url_path(location.path()).map_err(|error| LakeError::Refused(format!("{relative} is no path: {error}")))
+    }
+
+    /// The same as a whole URL.
+    pub fn location(&self, relative: &str) -> Result<Url, LakeError> {
+        self.url.join(relative).map_err(|error| LakeError::Refused(format!("{relative} is no path: {error}")))
+    }
+
+    /// Puts an object, whole or not at all, and synced.
+    pub async fn put(&self, relative: &str, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
+        let path = self.path(relative)?;
+        self.objects.put(&path, bytes.into()).await.map_err(|error| self.cannot_write(relative, &error))?;
+        self.sync(relative)
+    }
+
+    fn cannot_write(&self, relative: &str, error: &Error) -> LakeError {
+        let what = format!("cannot write {relative} to {}", self.url);
+        match error {
+            // A bucket that is not there; a local disk makes folders as it needs them.
+            Error::NotFound { .. } => LakeError::Refused(format!("{what}: there is no such bucket; create it")),
+            _ => LakeError::store(what, error),
+        }
+    }
+
+    /// Waits until the disk has a file and its name.
+    pub fn sync(&self, relative: &str) -> Result<(), LakeError> {
+        if !self.local {
+            return Ok(());
+        }
+        let file = PathBuf::from(format!("/{}", self.path(relative)?));
+        let synced = std::fs::File::open(&file).and_then(|file| file.sync_all()).and_then(|()| match file.parent() {
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        });
+        synced.map_err(|error| LakeError::Away(format!("cannot sync {}: {error}", file.display())))
+    }
+
+    /// Deletes objects; those that are gone already are as good.
+    pub async fn delete(&self, paths: &[Path]) -> Result<(), LakeError> {
+        for path in paths {
+            match self.objects.delete(path).await {
+                Ok(()) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(LakeError::store(format!("cannot delete {path} of {}", self.url), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object; `None`: it is not there.
+    pub async fn get(&self, relative: &str) -> Result<Option<bytes::Bytes>, LakeError> {
+        let cannot = |error: &Error| LakeError::store(format!("cannot read {relative} in {}", self.url), error);
+        match self.objects.get(&self.path(relative)?).await {
+            Ok(got) => got.bytes().await.map(Some).map_err(|error| cannot(&error)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(cannot(&error)),
+        }
+    }
+
+    /// Everything below a folder of the table, or of all of it.
+    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, LakeError> {
+        let prefix = self.path(folder)?;
+        let mut found = Vec::new();
+        let mut listed = self.objects.list(Some(&prefix));
+        while let Some(meta) = listed.next().await {
+            match meta {
+                Ok(meta) => found.push(meta),
+                Err(Error::NotFound { .. }) if self.local => {}
+                Err(error) => return Err(LakeError::store(format!("cannot list {}", self.url), &error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sees that the store refuses to make an object that is there: commits rest on it.
+    ///
+    /// Errors: it makes it all the same, or can't be asked.
+    pub async fn probe(&self) -> Result<(), LakeError> {
+        let name = format!("_millrace/probe-{}", uuid::Uuid::new_v4());
+        let path = self.path(&name)?;
+        let put = async || self.objects.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into()).await;
+        match put().await {
+            // A repetition of our own request, whose answer was lost.
+            Ok(_) | Err(Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(self.cannot_write(&name, &error)),
+        }
+        let second = put().await;
+        self.delete(std::slice::from_ref(&path)).await?;
+        match second {
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
+            Ok(_) => Err(LakeError::Refused(format!(
+                "{} makes an object anew although it was told not to where it exists (If-None-Match), so that two writers would overwrite each other's commits; use a store that keeps to it",
+                self.url
+            ))),
+            Err(error) => Err(self.cannot_write(&name, &error)),
+        }
+    }
+}
+
+fn s3(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+    let config = &place.store;
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(url.host_str().unwrap_or_default())
+        .with_client_options(options)
+        .with_retry(retry)
+        .with_virtual_hosted_style_request(config.virtual_hosts);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    }
+    if let Some(region) = &config.region {
+        builder = builder.with_region(region.as_str());
+    }
+    if let (Some(id), Some(secret)) = (&config.access_key, &config.secret_key) {
+        builder = builder.with_access_key_id(id.as_str()).with_secret_access_key(secret.expose());
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+/// `abfss://container@account.dfs.core.windows.net/folder`.
+fn azure(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+    let config = &place.store;
+    let account = url.host_str().unwrap_or_default().split('.').next().unwrap_or_default();
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_account(account)
+        .with_container_name(url.username())
+        .with_client_options(options)
+        .with_retry(retry);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+    }
+    if let Some(key) = &config.account_key {
+        builder = builder.with_access_key(key.expose());
+    }
+    if let (Some(tenant), Some(client), Some(secret)) = (&config.tenant, &config.client, &config.client_secret) {
+        builder = builder.with_client_secret_authorization(client.as_str(), secret.expose(), tenant.as_str());
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn google(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+    let config = &place.store;
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(url.host_str().unwrap_or_default())
+        .with_client_options(options)
+        .with_retry(retry);
+    if let Some(endpoint) = &config.endpoint {
+        // A store that is not Google's knows no account of theirs.
+        builder = builder.with_base_url(endpoint.trim_end_matches('/'));
+        if config.service_account.is_none() {
+            let nobody = GcpCredential { bearer: String::new() };
+            builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
+        }
+    }
+    if let Some(key) = &config.service_account {
+        builder = builder.with_service_account_key(key.expose());
+    }
+    Ok(Arc::new(builder.build()?))
+}
