@@ -1,14 +1,15 @@
 //! `millrace broker`: the embedded broker alone, for a test or a small plant.
 
-use crate::voice;
+use crate::logging;
+use crate::say::say;
 use anyhow::{Context, Result, bail};
 use millrace_broker::{Broker, Security};
+use millrace_config::Period;
 use millrace_config::factory::Messages;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(clap::Args)]
@@ -19,9 +20,9 @@ pub struct Options {
     /// Where its clients connect.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092")]
     listen: SocketAddr,
-    /// What a power cut may take, in milliseconds; 0: what is acknowledged with acks=all is synced before.
-    #[arg(long, value_name = "MS", default_value_t = 200)]
-    sync: u64,
+    /// What a power cut may take; `0s`: what is acknowledged with acks=all is synced before.
+    #[arg(long, value_name = "PERIOD", default_value = "200ms")]
+    sync: Period,
     /// Certificate and key (PEM) for TLS; wanted off loopback.
     #[arg(long, num_args = 2, value_names = ["CERTIFICATE", "KEY"], requires = "users")]
     tls: Option<Vec<PathBuf>>,
@@ -31,7 +32,7 @@ pub struct Options {
 }
 
 pub fn broker(options: Options) -> Result<ExitCode> {
-    voice::start(&Messages::default());
+    logging::start(&Messages::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("broker").build().context("cannot start threads")?;
     runtime.block_on(serve(options))
 }
@@ -44,12 +45,12 @@ async fn serve(options: Options) -> Result<ExitCode> {
     let broker = Broker::start(millrace_broker::Options {
         dir: options.data.clone(),
         listen: options.listen,
-        sync: Duration::from_millis(options.sync),
+        sync: options.sync.0,
         keep_free: millrace_log::KeepFree::Percent(5.0),
         security,
     })
     .await?;
-    println!("millrace {} broker: {}, data in {}", env!("CARGO_PKG_VERSION"), broker.listening(), options.data.display());
+    say!("millrace {} broker: {}, data in {}", crate::release::VERSION, broker.listening(), options.data.display());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}

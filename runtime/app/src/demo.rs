@@ -1,37 +1,39 @@
 //! `millrace demo`: a simulated plant, the runtime and a Kafka broker in this process, and a screen that shows that nothing is lost.
 //!
 //! ```text
-//! plant ──> Millrace ──> Kafka ──> witness       plant.devices(): how many readings were made
-//!   ^                                            witness.seen():  how many of them are in Kafka
+//! plant ──> Millrace ──> Kafka ──> consumer       plant.devices(): how many readings were made
+//!   ^                                            consumer.seen():  how many of them are in Kafka
 //!   └── script: cables are cut, machines break down, payloads are wrong
 //! ```
 //!
 //! - [`place`]: the factory's file, its ports and its data directory.
-//! - [`plant`]: the simulators and what befalls them. [`witness`]: reads back out of Kafka.
+//! - [`plant`]: the simulators and what befalls them. [`consumer`]: reads back out of Kafka.
 //! - [`view`]: the demo at one moment, and its summary. [`screen`]: drawn on a terminal, or told line by line.
 //!
-//! The end: the devices rest, what is stored anywhere goes its way, the runtime stops, the witness reads what that sent; only then is it judged
+//! The end: the devices rest, what is stored anywhere goes its way, the runtime stops, the consumer reads what that sent; only then is it judged
 //! whether anything is missing.
 
 mod place;
 mod plant;
 mod screen;
+mod verifying_consumer;
 mod view;
-mod witness;
 
 use crate::service::{STOP_BOUND, Service};
-use crate::{check, voice};
+use crate::{check, logging};
 use anyhow::{Context, Result, bail};
 use millrace_config::{Period, Problems};
 use place::Place;
 use plant::Plant;
+#[cfg(test)]
+pub use screen::NEXT;
 use screen::Screen;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use verifying_consumer::VerifyingConsumer;
 use view::View;
-use witness::Witness;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -56,7 +58,7 @@ pub struct Options {
 const FRAME: Duration = Duration::from_millis(250);
 /// How long what is stored somewhere may take to get to Kafka at the end.
 const SETTLE: Duration = Duration::from_secs(20);
-/// How long the witness may take for what the runtime sent at its end.
+/// How long the consumer may take for what the runtime sent at its end.
 const READ_REST: Duration = Duration::from_secs(5);
 /// Ports that were free when they were looked for may be taken when they are used: then others are looked for.
 const STARTS: usize = 4;
@@ -88,8 +90,8 @@ async fn start(place: &Place, is_calm: bool) -> Result<Started> {
     let Some((factory, works)) = factory.zip(works) else {
         bail!("the demo's own file has problems\n{}", problems.render());
     };
-    let plant = Plant::start(&place.addresses, !is_calm).await?;
-    let service = Service::start(&factory, works).await?;
+    let plant = Plant::start(&place.addresses, !is_calm, place.is_embedded).await?;
+    let service = Service::start(&factory, works, None).await?;
     Ok(Started { factory, plant, service })
 }
 
@@ -103,7 +105,7 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut place = Place::prepare(options.data.as_deref(), options.kafka.as_deref())?;
-    voice::to_file(&millrace_config::factory::Messages::default(), &place.log)?;
+    logging::to_file(&millrace_config::factory::Messages::default(), &place.log)?;
     let mut starts = 0;
     let Started { factory, mut plant, service } = loop {
         starts += 1;
@@ -114,7 +116,7 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
     };
     let mut screen = Screen::open(options.json);
     let tags = plant.numbered().into_iter().map(|device| (device.tag, device.counts_from_first));
-    let witness = Witness::start(service.kafka.clone(), factory.site.value.clone(), tags)?;
+    let consumer = VerifyingConsumer::start(service.kafka.clone(), factory.site.value.clone(), tags)?;
     let mut view = View::new(began, &place, &service, &factory);
 
     let mut frames = tokio::time::interval(FRAME);
@@ -127,12 +129,13 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
             _ = interrupt.recv() => { view.is_cut_short(); break }
         }
         // Before everybody is in his place nothing is made that he could miss: a message that nobody has subscribed to is gone.
-        if witness.is_watching() && view.all_run() && plant.is_at_rest() {
+        if consumer.is_watching() && view.all_run() && plant.is_at_rest() {
             plant.work(view.elapsed());
         }
         let left = options.lasts.map(|lasts| lasts.0.saturating_sub(view.elapsed()));
-        let happened = plant.act(view.elapsed(), left);
-        view.update(&service, &plant, &witness, happened);
+        let happened = plant.act(view.elapsed(), left, view.total.ledger.waiting);
+        service.let_kafka_be(plant.kafka_is_away()).await?;
+        view.update(&service, &plant, &consumer, happened);
         if !screen.draw(&view)? || left.is_some_and(|left| left.is_zero()) {
             break;
         }
@@ -148,23 +151,25 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
             _ = terminate.recv() => { hurried = true; break }
             _ = interrupt.recv() => { hurried = true; break }
         }
-        let happened = plant.act(view.elapsed(), Some(Duration::ZERO));
-        view.update(&service, &plant, &witness, happened);
+        let happened = plant.act(view.elapsed(), Some(Duration::ZERO), view.total.ledger.waiting);
+        service.let_kafka_be(plant.kafka_is_away()).await?;
+        view.update(&service, &plant, &consumer, happened);
         screen.draw(&view)?;
         if view.is_settled() || Instant::now() >= settled {
             break;
         }
     }
+    service.let_kafka_be(false).await?;
     view.is_stopping();
     screen.draw(&view)?;
     service.engine.stop(if hurried { Duration::from_secs(1) } else { STOP_BOUND }).await;
     let read = Instant::now() + READ_REST;
-    view.update(&service, &plant, &witness, Vec::new());
+    view.update(&service, &plant, &consumer, Vec::new());
     while !view.is_settled() && !hurried && Instant::now() < read {
         frames.tick().await;
-        view.update(&service, &plant, &witness, Vec::new());
+        view.update(&service, &plant, &consumer, Vec::new());
     }
-    tokio::task::block_in_place(|| witness.stop());
+    tokio::task::block_in_place(|| consumer.stop());
     service.stop(Duration::ZERO).await;
     view.is_over(&service);
     screen.close(&view)?;

@@ -1,6 +1,5 @@
 //! The schema registry of a factory: embedded, or a client of somebody's.
 
-use crate::service;
 use anyhow::{Context, Result};
 use millrace_config::Factory;
 use millrace_config::factory::{Compatibility, RegistryLogin};
@@ -32,13 +31,13 @@ pub async fn start(factory: &Factory) -> Result<Option<Embedded>> {
         Compatibility::Full => Level::Full,
         Compatibility::FullTransitive => Level::FullTransitive,
     };
-    let registry = Registry::start(service::settings(factory), level).context("cannot start the schema registry")?;
+    let registry = Registry::start(millrace_engine::cluster::settings(factory), level).context("cannot start the schema registry")?;
     let listen = factory.schemas.listen.0;
-    match embedded::serve(listen, registry.clone()).await {
+    match embedded::serve(listen, registry.clone(), login(factory).as_ref()).await {
         Ok(listen) => Ok(Some(Embedded { registry, listen })),
         Err(error) => {
             registry.stop().await;
-            Err(error).with_context(|| format!("cannot listen on {listen}; set schemas.listen to a free port"))
+            Err(error).context("cannot serve the schema registry (schemas.listen)")
         }
     }
 }
@@ -59,16 +58,21 @@ fn settings(factory: &Factory, embedded: SocketAddr) -> Settings {
         urls => Settings::new(urls),
     };
     settings.memory = Some(factory.data_dir.join(MEMORY));
-    settings.login = match schemas.login.as_ref().map(|login| login.value.clone()) {
-        Some(RegistryLogin { user: Some(user), password: Some(password), .. }) => {
+    settings.login = login(factory);
+    let tls = schemas.tls.clone();
+    settings.tls = millrace_tls::ClientTls { ca: tls.ca, cert: tls.cert, key: tls.key, server_name: None };
+    settings
+}
+
+/// The login that the registry asks for: somebody's of us, the embedded one of everybody.
+fn login(factory: &Factory) -> Option<millrace_registry::RegistryLogin> {
+    match factory.schemas.login.as_ref().map(|login| login.value.clone())? {
+        RegistryLogin { user: Some(user), password: Some(password), .. } => {
             Some(millrace_registry::RegistryLogin::Basic { user, password })
         }
-        Some(RegistryLogin { token: Some(token), .. }) => Some(millrace_registry::RegistryLogin::Token(token)),
+        RegistryLogin { token: Some(token), .. } => Some(millrace_registry::RegistryLogin::Token(token)),
         _ => None,
-    };
-    let tls = schemas.tls.clone();
-    settings.tls = millrace_kit::Tls { ca: tls.ca, cert: tls.cert, key: tls.key, server_name: None };
-    settings
+    }
 }
 
 /// Where we reach what listens at an address ourselves.

@@ -1,58 +1,98 @@
 //! `millrace run`: the service.
 
+use crate::kept::{self, ReadFiles};
+use crate::say::{say, tell_part};
 use crate::service::{STOP_BOUND, Service};
-use crate::{check, voice};
-use anyhow::{Context, Result};
+use crate::{logging, notify};
+use anyhow::{Context, Result, bail};
+use millrace_config::Problems;
 use millrace_config::factory::Factory;
-use millrace_config::{Load, Problems};
-use millrace_engine::compile::Works;
+use millrace_engine::compile::CompiledFactory;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub fn run(paths: &[PathBuf]) -> Result<ExitCode> {
+/// `watches`: changed files are taken by themselves.
+pub fn run(paths: &[PathBuf], watches: bool) -> Result<ExitCode> {
     let mut problems = Problems::new();
-    let (factory, works) = check::load(paths, &Load::to_run(), &mut problems);
-    eprint!("{}", problems.render());
+    let (factory, works, files) = kept::load(paths, &mut problems);
+    tell_part!("{}", problems.render());
     let Some((factory, works)) = factory.zip(works) else {
         return Ok(ExitCode::FAILURE);
     };
-    voice::start(&factory.messages);
+    logging::start(&factory.messages);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millrace").build().context("cannot start threads")?;
-    runtime.block_on(serve(factory, works))
+    // Looked up now: an upgrade may put another program there.
+    let program = std::env::current_exe().context("cannot say where this program lies")?;
+    let ended = runtime.block_on(serve((paths, files), watches, factory, works))?;
+    drop(runtime);
+    match ended {
+        Ended::Stopped(code) => Ok(code),
+        Ended::Again => {
+            let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+            Err(error).context("cannot begin again with the changed files; start it by hand")
+        }
+    }
 }
 
-async fn serve(factory: Factory, works: Works) -> Result<ExitCode> {
+/// How a service ended.
+enum Ended {
+    Stopped(ExitCode),
+    /// With changed files, in this very process.
+    Again,
+}
+
+async fn serve(files: (&[PathBuf], ReadFiles), watches: bool, factory: Factory, works: CompiledFactory) -> Result<Ended> {
+    // Before anything else: a signal at the start is no end without a stop.
+    let mut hangup = signal(SignalKind::hangup())?;
     let (sources, sinks) = (works.sources.len(), works.sinks.len() + works.commands.len());
-    let service = Service::start(&factory, works).await?;
+    let service = Service::start(&factory, works, Some(files)).await?;
     let http = service.http;
     let data_dir = std::path::absolute(&factory.data_dir).unwrap_or_else(|_| factory.data_dir.clone());
-    println!("millrace {} runs {}: {sources} sources, {sinks} sinks", env!("CARGO_PKG_VERSION"), factory.site.value);
-    println!("  kafka     {}", crate::service::bootstrap(&factory));
-    println!("  data      {}", data_dir.display());
+    say!("millrace {} runs {}: {sources} sources, {sinks} sinks", crate::release::VERSION, factory.site.value);
+    say!("  kafka     {}", millrace_engine::cluster::bootstrap(&factory));
+    say!("  data      {}", data_dir.display());
     if let Some(registry) = service.registry() {
-        println!("  schemas   http://{registry}");
+        say!("  schemas   http://{registry}");
     }
-    println!("  status    http://{http}/status");
-    println!("  metrics   http://{http}/metrics");
-    println!("  live data millrace tap --url http://{http}");
+    say!("  status    http://{http}/status");
+    say!("  metrics   http://{http}/metrics");
+    say!("  live data millrace tap --url http://{http}");
     tracing::info!(site = %factory.site.value, sources, sinks, http = %http, "running");
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let Some(reloader) = service.reloader.clone() else { bail!("a service of files can take them again") };
+    reloader.note(&[]).await;
+    notify::ready();
+    notify::watchdog(&service.engine);
+    if watches {
+        tokio::spawn(reloader.clone().watch());
+    }
+    let again = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            () = reloader.again() => break true,
+            _ = hangup.recv() => {
+                let reloader = reloader.clone();
+                tokio::spawn(async move { reloader.take_and_tell().await });
+            }
+        }
+    };
+    if !again {
+        notify::stopping();
     }
     tracing::info!("stopping: intake first, then what the log still holds goes to Kafka for {STOP_BOUND:?} at most");
     tokio::select! {
         () = service.stop(STOP_BOUND) => {}
         _ = interrupt.recv() => {
             tracing::warn!("told twice to stop: ending at once; what is in the log goes next time");
-            return Ok(ExitCode::from(130));
+            return Ok(Ended::Stopped(ExitCode::from(130)));
         }
     }
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(if again { Ended::Again } else { Ended::Stopped(ExitCode::SUCCESS) })
 }

@@ -1,5 +1,6 @@
 //! `millrace schema`: the schemas of a factory's topics, and what its registry makes of them.
 
+use crate::say::{self, say, tell};
 use crate::{check, registry};
 use anyhow::{Context, Result, anyhow, bail};
 use millrace_config::{Load, Problems};
@@ -65,7 +66,8 @@ pub fn schema(command: Command) -> Result<ExitCode> {
         .ok_or_else(|| anyhow!("the factory has no schema registry; set `schemas: {{registry: http://..}}` or `embedded`"))?;
     let declared: Vec<Declared> = works
         .topics
-        .iter()
+        .all()
+        .into_iter()
         .filter(|topic| which.topic.as_deref().is_none_or(|name| name == &*topic.name))
         .filter_map(|topic| {
             let schema = topic.schema.clone()?;
@@ -87,12 +89,12 @@ pub fn schema(command: Command) -> Result<ExitCode> {
         }
         all.sort_by(|a, b| a.declared.topic.cmp(&b.declared.topic));
         if which.json {
-            println!("{}", serde_json::to_string_pretty(&all.iter().map(as_json).collect::<Vec<_>>())?);
+            say::json(&all.iter().map(as_json).collect());
         } else if all.is_empty() {
-            println!("no topic has a schema");
+            say!("no topic has a schema");
         } else {
             for said in &all {
-                println!("{}", for_a_person(said, &command));
+                say!("{}", for_a_person(said, &command));
             }
         }
         let refused = matches!(command, Command::Check(_)) && all.iter().any(|said| !said.verdict.compatible);
@@ -104,11 +106,11 @@ async fn registers(client: &Client, declared: Vec<Declared>, json: bool) -> Resu
     let mut refused = 0;
     for Declared { topic, subject, schema } in declared {
         match register(client, &subject, &schema).await {
-            Ok(id) if json => println!("{}", json!({"topic": topic, "subject": subject, "id": id})),
-            Ok(id) => println!("{topic}: registered under {subject} with id {id}"),
+            Ok(id) if json => say::json_line(&json!({"topic": topic, "subject": subject, "id": id})),
+            Ok(id) => say!("{topic}: registered under {subject} with id {id}"),
             Err(error) => {
                 refused += 1;
-                eprintln!("{topic}: {error}");
+                tell!("{topic}: {error}");
             }
         }
     }

@@ -1,16 +1,24 @@
 //! The service in this process: what a factory needs, started in order and stopped in order. `run` and `demo` drive it.
 
-use crate::catalog::{Listed, Pki, Shelf};
+use crate::alarm;
+use crate::catalog::{CertificateInfo, Pki, TrustList};
+use crate::control::Controls;
+use crate::kept::ReadFiles;
 use crate::registry::{self, Embedded};
-use anyhow::{Context, Result, anyhow};
+use crate::reload::Reloader;
+use anyhow::{Context, Result};
 use millrace_broker::{Broker, Security};
-use millrace_config::factory::{Delivery, EmbeddedBroker, Factory, LogCompression};
-use millrace_console::{Certificate, Certificates};
-use millrace_engine::compile::Works;
+use millrace_config::factory::{Delivery, Factory, LogCompression, Token, TokenRole, User};
+use millrace_console::control::Control;
+use millrace_console::{Certificate, Certificates, Damage, Damaged, access, logins};
+use millrace_engine::cluster::EMBEDDED;
+use millrace_engine::cluster::settings;
+use millrace_engine::compile::CompiledFactory;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long the drain may go on sending after a stop; the rest goes next time.
@@ -19,65 +27,72 @@ pub const STOP_BOUND: Duration = Duration::from_secs(10);
 /// A running factory.
 pub struct Service {
     pub engine: Arc<Engine>,
+    /// Where it was made of files.
+    pub reloader: Option<Arc<Reloader>>,
+    #[cfg(feature = "demo")]
+    factory: Factory,
     ground: Ground,
     /// Where the console listens.
     pub http: SocketAddr,
     /// How Kafka is reached, also by whoever wants to look at the data.
+    #[cfg(feature = "demo")]
     pub kafka: Settings,
-}
-
-/// `bootstrap.servers`: as the factory says, or where the embedded broker listens.
-pub fn bootstrap(factory: &Factory) -> String {
-    match factory.kafka.brokers.value.as_str() {
-        EMBEDDED => {
-            let mut listen = factory.kafka.embedded.listen.0;
-            if listen.ip().is_unspecified() {
-                listen.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-            }
-            listen.to_string()
-        }
-        brokers => brokers.to_owned(),
-    }
-}
-
-const EMBEDDED: &str = "embedded";
-
-/// Where Kafka is and how to log in, as the factory says.
-pub fn settings(factory: &Factory) -> Settings {
-    let mut settings = Settings::new(bootstrap(factory));
-    settings.client_id = format!("millrace-{}", factory.site.value.replace('/', "-"));
-    settings.properties = factory.kafka.properties.iter().map(|(k, v)| (k.clone(), v.value.clone())).collect();
-    if factory.kafka.brokers.value == EMBEDDED {
-        settings.properties.extend(login(&factory.kafka.embedded).into_iter().flatten());
-    }
-    settings
-}
-
-/// How this process logs in to its own broker, where that asks for it.
-fn login(embedded: &EmbeddedBroker) -> Option<[(String, String); 6]> {
-    let (tls, (user, password)) = (embedded.tls.as_ref()?, embedded.users.first()?);
-    let properties = [
-        ("security.protocol", "SASL_SSL".to_owned()),
-        ("sasl.mechanism", "SCRAM-SHA-256".to_owned()),
-        ("sasl.username", user.clone()),
-        ("sasl.password", password.expose().to_owned()),
-        ("ssl.ca.location", tls.certificate.display().to_string()),
-        // The certificate names this machine as others know it, not as the address here.
-        ("ssl.endpoint.identification.algorithm", "none".to_owned()),
-    ];
-    Some(properties.map(|(key, value)| (key.to_owned(), value)))
 }
 
 /// Those that connections depend on; what was turned away ends without anybody's harm.
 fn certificates(factory: &Factory) -> Certificates {
     let pki = Pki::new(factory.data_dir.join("pki"));
-    let of_use = |shelf: Shelf| matches!(shelf, Shelf::Own | Shelf::Trusted | Shelf::Issuers);
+    let of_use = |shelf: TrustList| matches!(shelf, TrustList::Own | TrustList::Trusted | TrustList::Issuers);
     Arc::new(move || {
         let listed = pki.list().into_iter().filter(|one| of_use(one.shelf));
-        let certificate =
-            |one: Listed| Certificate { shelf: one.shelf.name(), thumbprint: one.thumbprint, subject: one.subject, until: one.until };
+        let certificate = |one: CertificateInfo| Certificate {
+            shelf: one.shelf.name(),
+            thumbprint: one.thumbprint,
+            subject: one.subject,
+            until: one.until,
+        };
         listed.map(certificate).collect()
     })
+}
+
+/// What the embedded broker could not read; a broker that was stopped meanwhile says nothing.
+fn damage(broker: Option<&Arc<Broker>>) -> Damage {
+    let broker = broker.map(Arc::downgrade);
+    Arc::new(move || {
+        let found = broker.as_ref().and_then(Weak::upgrade).map_or_else(Vec::new, |broker| broker.damage());
+        let damaged =
+            |(place, one): (String, millrace_broker::Damage)| Damaged { place, pieces: one.places, records: one.records, bytes: one.bytes };
+        found.into_iter().map(damaged).collect()
+    })
+}
+
+/// How the console is served, and to whom.
+fn console(factory: &Factory, damage: Damage, control: Option<Arc<dyn Control>>) -> millrace_console::Options {
+    let http = &factory.http;
+    let role = |role| match role {
+        TokenRole::Viewer => access::Role::Viewer,
+        TokenRole::Operator => access::Role::Operator,
+        TokenRole::Admin => access::Role::Admin,
+    };
+    let token = |(name, token): (&String, &Token)| access::Token {
+        name: name.clone(),
+        secret: token.token.expose().to_owned(),
+        role: role(token.role),
+    };
+    let user = |(name, user): (&String, &User)| logins::User { name: name.clone(), hash: user.hash.value.clone(), role: role(user.role) };
+    millrace_console::Options {
+        listen: http.listen.0,
+        tls: http.tls.as_ref().map(|tls| (tls.certificate.clone(), tls.key.clone())),
+        access: access::Access {
+            tokens: http.tokens.iter().map(token).collect(),
+            users: http.users.iter().map(user).collect(),
+            hosts: http.hosts.clone(),
+        },
+        version: crate::release::VERSION,
+        certificates: certificates(factory),
+        damage,
+        control,
+    }
 }
 
 /// What stays free on the disk, for the logs and for the embedded broker.
@@ -110,7 +125,7 @@ async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
 #[derive(Default)]
 struct Ground {
     /// With `brokers: embedded`.
-    broker: Option<Arc<Broker>>,
+    broker: tokio::sync::Mutex<Option<Arc<Broker>>>,
     /// With `registry: embedded`.
     registry: Option<Embedded>,
 }
@@ -120,7 +135,7 @@ impl Ground {
         if let Some(embedded) = &self.registry {
             embedded.registry.stop().await;
         }
-        if let Some(broker) = &self.broker
+        if let Some(broker) = self.broker.lock().await.take()
             && let Err(error) = broker.stop().await
         {
             tracing::error!("cannot close the embedded broker's logs: {error}; they are checked at the next start");
@@ -131,11 +146,22 @@ impl Ground {
 impl Service {
     /// Starts the embedded broker and schema registry where there are such, the engine, then the console.
     ///
+    /// `files`: what it was made of, and can be made of again.
+    ///
     /// Errors: the data directory can't be used, or an address is taken. Nothing is left running then.
-    pub async fn start(factory: &Factory, works: Works) -> Result<Self> {
+    pub async fn start(factory: &Factory, works: CompiledFactory, files: Option<(&[PathBuf], ReadFiles)>) -> Result<Self> {
         let mut ground = Ground::default();
-        match Self::start_on(&mut ground, factory, works).await {
-            Ok((engine, http)) => Ok(Self { engine, ground, http, kafka: settings(factory) }),
+        match Self::start_on(&mut ground, factory, works, files).await {
+            Ok((engine, reloader, http)) => Ok(Self {
+                engine,
+                reloader,
+                #[cfg(feature = "demo")]
+                factory: factory.clone(),
+                ground,
+                http,
+                #[cfg(feature = "demo")]
+                kafka: settings(factory),
+            }),
             Err(error) => {
                 ground.stop().await;
                 Err(error)
@@ -143,8 +169,15 @@ impl Service {
         }
     }
 
-    async fn start_on(ground: &mut Ground, factory: &Factory, works: Works) -> Result<(Arc<Engine>, SocketAddr)> {
-        ground.broker = start_broker(factory).await?;
+    async fn start_on(
+        ground: &mut Ground,
+        factory: &Factory,
+        works: CompiledFactory,
+        files: Option<(&[PathBuf], ReadFiles)>,
+    ) -> Result<(Arc<Engine>, Option<Arc<Reloader>>, SocketAddr)> {
+        let broker = start_broker(factory).await?;
+        let damage = damage(broker.as_ref());
+        ground.broker = broker.into();
         ground.registry = registry::start(factory).await?;
         let registry = ground.registry.as_ref().map_or(factory.schemas.listen.0, |embedded| embedded.listen);
         let options = EngineOptions {
@@ -158,15 +191,34 @@ impl Service {
             alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
             registry: registry::client(factory, registry)?,
         };
-        let engine = Engine::start(works, options).map_err(|error| anyhow!(error))?;
-        let listen = factory.http.listen.0;
-        match millrace_console::serve(listen, engine.clone(), certificates(factory)).await {
-            Ok(http) => Ok((engine, http)),
+        let engine = Engine::start(works, options)?;
+        let reloader = files.map(|(paths, files)| Reloader::new(paths.to_vec(), engine.clone(), factory.clone(), files));
+        let control = reloader.clone().map(|reloader| -> Arc<dyn Control> {
+            let alarms = alarm::Watch::start(reloader.alarms(), &engine, certificates(factory), damage.clone(), &factory.data_dir);
+            Arc::new(Controls::new(reloader, alarms, factory.data_dir.clone()))
+        });
+        match millrace_console::serve(console(factory, damage, control), engine.clone()).await {
+            Ok(http) => Ok((engine, reloader, http)),
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
-                Err(error).with_context(|| format!("cannot listen on {listen}; set http.listen to a free port"))
+                Err(error.into())
             }
         }
+    }
+
+    #[cfg(feature = "demo")]
+    /// Stops the embedded broker (`away`) or starts it again, as an outage that can be watched; without one nothing happens.
+    pub async fn let_kafka_be(&self, away: bool) -> Result<()> {
+        let mut broker = self.ground.broker.lock().await;
+        match (broker.as_ref(), away) {
+            (Some(running), true) => {
+                running.stop().await.context("cannot stop the embedded broker")?;
+                *broker = None;
+            }
+            (None, false) => *broker = start_broker(&self.factory).await?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Where the embedded schema registry listens.

@@ -1,13 +1,12 @@
 //! `millrace tap`: live records in a person's form. Of a running service over its HTTP, of a topic straight from Kafka.
 
-use anyhow::{Context, Result, anyhow, bail};
-use millrace_config::{Load, Problems};
+use crate::ask;
+use crate::say::{json_bytes, say, tell, visible, visible_bytes, visible_json};
+use anyhow::{Result, bail};
+use millrace_config::Problems;
 use millrace_engine::topics::{Format, Topic};
 use millrace_kafka::{Consumer, Settings, TopicPartition};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,12 +15,8 @@ pub struct Options {
     /// A source, a tag's path or a pattern with `*`, or with --topic a Kafka topic. Everything without it.
     #[arg(default_value = "")]
     name: String,
-    /// The factory's YAML: says where the service and Kafka are.
-    #[arg(short, long = "config", value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// The service's HTTP address, instead of --config.
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    #[command(flatten)]
+    service: ask::Service,
     /// NAME is a Kafka topic: its new records are read from Kafka.
     #[arg(long)]
     topic: bool,
@@ -34,57 +29,35 @@ pub struct Options {
 }
 
 pub fn tap(options: &Options) -> Result<ExitCode> {
-    let factory = if options.config.is_empty() {
-        None
-    } else {
-        let mut problems = Problems::new();
-        let factory = millrace_config::load(&options.config, &Load::to_run(), &mut problems);
-        Some(factory.ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))?)
-    };
     if options.topic {
-        let factory = factory.context("give the factory's YAML with -c: it says where Kafka is")?;
+        if options.service.config.is_empty() {
+            bail!("give the factory's YAML with -c: it says where Kafka is");
+        }
+        let factory = ask::factory(&options.service.config)?;
         let works = millrace_engine::compile::compile(&factory, crate::catalog::ENTRIES, &mut Problems::new());
         let contract = works.topics.get(&options.name);
         let is_prefixed = factory.schemas.registry.value != "none";
-        return of_topic(options, &crate::service::settings(&factory), &contract, is_prefixed);
-    }
-    let address = match (&options.url, &factory) {
-        (Some(url), _) => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
-        (None, Some(factory)) => factory.http.listen.0.to_string(),
-        (None, None) => "127.0.0.1:8080".to_owned(),
-    };
-    of_service(options, &address)
-}
-
-fn of_service(options: &Options, address: &str) -> Result<ExitCode> {
-    let mut stream =
-        TcpStream::connect(address).with_context(|| format!("no service answers at {address}; is it running, is --url right"))?;
-    let name: String = options
-        .name
-        .bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b"-_./*".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") })
-        .collect();
-    // HTTP/1.0: the body comes unchunked until the service closes.
-    write!(stream, "GET /tap?name={name} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut lines = BufReader::new(stream).lines();
-    let status = lines.next().transpose()?.unwrap_or_default();
-    if !status.contains(" 200 ") {
-        bail!("{address} answered {status}");
-    }
-    for line in lines.by_ref() {
-        if line?.is_empty() {
-            break;
-        }
+        return of_topic(options, &millrace_engine::cluster::settings(&factory), &contract, is_prefixed);
     }
     let mut left = options.count.unwrap_or(u64::MAX);
-    for line in lines {
-        if left == 0 {
-            break;
-        }
-        let line = line?;
-        say(if options.json { line } else { person(&line) })?;
-        left -= 1;
+    if left == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
+    options.service.open()?.lines("/tap", &[("name", options.name.clone())], |line| {
+        // Nothing is new, and the connection lives.
+        if line.is_empty() {
+            return true;
+        }
+        // A note is none of the records that are counted.
+        let is_note = line.starts_with("{\"note\"") || line.starts_with("{\"missed\"");
+        if is_note && !options.json {
+            tell!("{}", visible(line));
+        } else {
+            say!("{}", if options.json { visible_json(line) } else { visible(&person(line)) });
+        }
+        left -= u64::from(!is_note);
+        left > 0
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,21 +78,21 @@ fn of_topic(options: &Options, settings: &Settings, topic: &Topic, is_prefixed: 
         consumer.poll(Duration::from_millis(500), |message| {
             let value = understood(message.value(), topic, is_prefixed);
             lines.push(if options.json {
-                serde_json::json!({
+                let line = serde_json::json!({
                     "partition": message.partition(), "offset": message.offset(), "timestamp": message.timestamp_ms(),
-                    "key": message.key().map(String::from_utf8_lossy), "value": value,
-                })
-                .to_string()
+                    "key": message.key().map(json_bytes), "value": value,
+                });
+                visible_json(&line.to_string())
             } else if value.get("tag").is_some() {
-                person(&value.to_string())
+                visible(&person(&value.to_string()))
             } else {
-                let key = message.key().map(String::from_utf8_lossy).unwrap_or_default();
-                format!("{} {key} {value}", time_of(message.timestamp_ms() * 1000))
+                let key = message.key().map(visible_bytes).unwrap_or_default();
+                format!("{} {key} {}", time_of(message.timestamp_ms() * 1000), visible(&value.to_string()))
             });
             lines.len() < 500
         });
         for line in lines.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-            say(line)?;
+            say!("{line}");
             left -= 1;
         }
     }
@@ -167,7 +140,7 @@ pub fn readable(value: Option<&[u8]>, is_avro: bool) -> Value {
             return sample(&batch);
         }
     }
-    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+    serde_json::from_slice(bytes).unwrap_or_else(|_| json_bytes(bytes))
 }
 
 /// `12:01:02.123  acme/plant/body/press-1/force  312.5  good  change`
@@ -185,15 +158,6 @@ fn time_of(micros: i64) -> String {
     let of_day = micros.rem_euclid(86_400_000_000);
     let (seconds, millis) = (of_day / 1_000_000, of_day / 1000 % 1000);
     format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// Prints a line; whoever closes the pipe (`head`) ends the program quietly.
-fn say(line: String) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]

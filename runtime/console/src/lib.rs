@@ -1,81 +1,364 @@
 //! Millrace's own HTTP: status, metrics, health and live records. The only crate that serves it; it sees the engine's handle and nothing below.
 //!
 //! ```text
-//! GET /             a page for people: where to look                 GET /metrics       Prometheus text
-//! GET /status       every connector, its ledger, as JSON             GET /health/live   the process answers
-//! GET /tap?name=..  live records, one JSON document per line         GET /health/ready  200 when nothing is Blocked and Kafka is reachable, else 503
+//! GET /             the console, one page         GET /metrics            Prometheus text
+//! GET /status       everything, what is wrong     GET /health/live        the process answers
+//!                   in front, as JSON             GET /health/ready       200 when nothing is Blocked and Kafka is reachable, else 503
+//! GET /tags?..      tags with value and quality   GET /tap?name=..        live records, one JSON document per line
+//! GET /why?tag=..   the hops of one tag           GET /lost?since=..      what did not arrive, by reason
+//! GET /events       the status every second, as server-sent events
+//! GET /dead?..      dead letters                  GET /messages           the last warnings and errors
+//! GET /history?tag=..       what tags were, out of the lake
+//! GET /certificates whom we trust                 GET /me                 who asks
+//! POST /reload?dry_run=..   takes the factory's changed files              POST /login, /logout    people with passwords
+//! POST /dead/replay?..      sends dead letters to where they belong        POST /certificates/{thumbprint}/approve, /reject
 //! ```
+//!
+//! - [`connect`]: Kafka Connect's interface (`/connectors`, `/connector-plugins`), for the tools that people have.
+//! - [`access`]: who may ask, [`rate`] how often, [`logins`] people with passwords. [`control`]: what may be changed. [`listener`]: TLS, and how many at a time. [`answers`]: what is wrong, and what to do. [`metrics`]: for Prometheus.
 
+pub mod access;
+mod answers;
+mod clock;
+pub mod connect;
+pub mod control;
+mod listener;
+mod live;
+pub mod logins;
 mod metrics;
+mod pattern;
+mod rate;
+mod shared;
+mod supplied;
+mod twin;
 
+use access::{Access, Gate, is_for_a_page, refused};
+use answers::Wanted;
+pub use answers::{Trouble, troubles};
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use clock::now;
+use control::{Control, DeadQuery, HistoryQuery, Refusal};
+use futures_util::{Stream, StreamExt};
+use listener::{Doors, Patience, Peer};
 use millrace_engine::Engine;
-use millrace_engine::taps::Line;
+use pattern::{is_wanted, matches};
 use serde::Deserialize;
+use shared::{Console, Shared};
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+pub use supplied::{Certificate, Certificates, Damage, Damaged};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_rustls::TlsAcceptor;
+
+/// How the console is served.
+pub struct Options {
+    pub listen: SocketAddr,
+    /// Certificate and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub access: Access,
+    /// The release and its commit.
+    pub version: &'static str,
+    pub certificates: Certificates,
+    pub damage: Damage,
+    /// `None`: nothing can be changed.
+    pub control: Option<Arc<dyn Control>>,
+}
+
+/// Why the console can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {0}; set http.listen to a free port")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    #[error("http.tls: {0}")]
+    Tls(#[from] millrace_tls::TlsError),
+}
+
+/// How often the status goes to those who watch, and how often the counts of what was lost are noted.
+const EVERY: Duration = Duration::from_secs(1);
+
+const NOTE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often who follows live records gets an empty line where there is none: a connection that says nothing is closed.
+const STILL_HERE: Duration = Duration::from_secs(30);
+
+/// Tags in one answer.
+const TAGS_MAX: usize = 10_000;
 
 /// Binds the console and serves it until the process ends. Returns the address bound.
-///
-/// Errors: the address is in use or not this machine's.
-pub async fn serve(listen: SocketAddr, engine: Arc<Engine>, certificates: Certificates) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind(listen).await?;
-    let bound = listener.local_addr()?;
+pub async fn serve(options: Options, engine: Arc<Engine>) -> Result<SocketAddr, ServeError> {
+    let tls = options.tls.map(|(certificate, key)| acceptor(&certificate, &key)).transpose()?;
+    let failed = |error| ServeError::Listen(options.listen, error);
+    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let doors = Doors::open(listener, tls, Patience::default()).map_err(failed)?;
+    let console = Arc::new(Console {
+        hub: live::Hub::new(engine.clone()),
+        engine,
+        certificates: options.certificates,
+        damage: options.damage,
+        version: options.version,
+        history: Mutex::default(),
+        control: options.control,
+        worker: worker(bound),
+    });
+    tokio::spawn(note(Arc::downgrade(&console)));
+    let gate = Gate::new(options.access, console.engine.clone());
+    let router = router(console, gate).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, router(engine, certificates)).await {
+        if let Err(e) = axum::serve(doors, router).await {
             tracing::error!("the console ended: {e}");
         }
     });
     Ok(bound)
 }
 
-/// A certificate whose end somebody has to know of.
-pub struct Certificate {
-    /// Whose it is: `own`, `trusted`.
-    pub shelf: &'static str,
-    pub thumbprint: String,
-    pub subject: String,
-    pub until: SystemTime,
+/// How this runtime is reached, as far as it knows itself.
+fn worker(bound: SocketAddr) -> String {
+    if !bound.ip().is_unspecified() {
+        return bound.to_string();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), bound.port())
 }
 
-/// Reads the certificates as they are now; from files.
-pub type Certificates = Arc<dyn Fn() -> Vec<Certificate> + Send + Sync>;
+fn acceptor(certificate: &std::path::Path, key: &std::path::Path) -> Result<TlsAcceptor, ServeError> {
+    let mut config = (*millrace_tls::server_config(certificate, key)?).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
 
-fn router(engine: Arc<Engine>, certificates: Certificates) -> Router {
+/// Notes the counts of what was lost, as long as there is a console.
+async fn note(console: std::sync::Weak<Console>) {
+    let mut every = tokio::time::interval(NOTE_EVERY);
+    loop {
+        every.tick().await;
+        let Some(console) = console.upgrade() else { return };
+        let report = console.engine.report();
+        console.history.lock().unwrap_or_else(PoisonError::into_inner).note(&report, now());
+    }
+}
+
+fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
+    let logins = Router::new()
+        .route("/login", post(access::login))
+        .route("/logout", post(access::logout))
+        .route("/me", get(access::me))
+        .with_state(gate.clone());
+    let live = Router::new()
+        .route("/live", get(live::live))
+        .route("/twin", get(twin::list))
+        .route("/twin/{*asset}", get(twin::twin))
+        .with_state(console.hub.clone());
     Router::new()
-        .route("/", get(index))
+        .route("/", get(root))
+        .route("/page/chart.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("chart.js")) }))
+        .route("/page/views.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("views.js")) }))
+        .route("/console.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("console.js")) }))
+        .route("/console.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], include_str!("console.css")) }))
         .route("/status", get(status))
-        .route("/metrics", get(metrics).layer(Extension(certificates)))
+        .route("/tags", get(tags))
+        .route("/why", get(why))
+        .route("/lost", get(lost))
+        .route("/events", get(events))
+        .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/tap", get(tap))
-        .with_state(engine)
+        .route("/reload", post(reload))
+        .route("/history", get(history))
+        .route("/dead", get(dead))
+        .route("/dead/replay", post(replay))
+        .route("/certificates", get(certificates))
+        .route("/certificates/{thumbprint}/approve", post(approve))
+        .route("/certificates/{thumbprint}/reject", post(reject))
+        .route("/alarms", get(alarms))
+        .route("/messages", get(messages))
+        .merge(connect::router())
+        .merge(live)
+        .fallback(connect::not_found)
+        .method_not_allowed_fallback(connect::no_such_method)
+        .with_state(console)
+        .merge(logins)
+        .layer(middleware::from_fn(headers))
+        .layer(middleware::from_fn_with_state(gate, access::guard))
 }
 
-async fn index() -> &'static str {
-    "millrace\n\n/status        every connector, its ledger (JSON)\n/metrics       Prometheus\n/health/live   the process answers\n\
-     /health/ready  nothing is blocked, Kafka is reachable\n/tap?name=X    live records of a source or of tags (* matches)\n"
+/// A page of ours runs what it brings along, and nothing else; nobody puts it into a frame.
+async fn headers(request: axum::extract::Request, next: middleware::Next) -> Response {
+    let mut answer = next.run(request).await;
+    let own = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, own),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        answer.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    answer
 }
 
-async fn status(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
-    Json(engine.report())
+/// The page, or what Kafka Connect says of itself.
+async fn root(State(console): Shared, headers: HeaderMap) -> Response {
+    match is_for_a_page(&headers) {
+        true => Html(include_str!("page.html")).into_response(),
+        false => connect::root(console).await,
+    }
 }
 
-async fn metrics(State(engine): State<Arc<Engine>>, Extension(certificates): Extension<Certificates>) -> impl IntoResponse {
+async fn status(State(console): Shared) -> impl IntoResponse {
+    Json(answers::status(&console.engine.report(), &(console.damage)()))
+}
+
+#[derive(Deserialize)]
+struct TagsQuery {
+    /// A tag's path, or a pattern with `*`; every tag without it.
+    #[serde(default)]
+    name: String,
+    /// Only those that nothing vouches for.
+    #[serde(default)]
+    stale: bool,
+    /// Only those whose value is bad, or that can't be read.
+    #[serde(default)]
+    bad: bool,
+    /// At most so many.
+    limit: Option<usize>,
+}
+
+async fn tags(State(console): Shared, Query(query): Query<TagsQuery>) -> Response {
+    let limit = query.limit.unwrap_or(1000).min(TAGS_MAX);
+    let wanted = Wanted { pattern: &query.name, stale: query.stale, bad: query.bad };
+    let (tags, total) = console.engine.tags(|path| wanted.path(path), |state| wanted.state(state), limit);
+    Json(serde_json::json!({ "now": now(), "total": total, "tags": tags })).into_response()
+}
+
+#[derive(Deserialize)]
+struct WhyQuery {
+    tag: String,
+}
+
+async fn why(State(console): Shared, Query(query): Query<WhyQuery>) -> Response {
+    let (tags, total) = console.engine.tags(|path| matches(path, &query.tag), |_| true, 2);
+    match (tags.as_slice(), total) {
+        ([tag], _) => Json(answers::why(&console.engine.report(), tag, now())).into_response(),
+        ([], _) => refused(StatusCode::NOT_FOUND, &format!("there is no tag `{}`; `millrace tags` lists them, `*` matches", query.tag)),
+        (_, total) => refused(StatusCode::BAD_REQUEST, &format!("{total} tags fit `{}`; name one: `millrace tags` lists them", query.tag)),
+    }
+}
+
+#[derive(Deserialize)]
+struct LostQuery {
+    /// Microseconds since 1970; without it everything the ledger knows.
+    since: Option<i64>,
+}
+
+async fn lost(State(console): Shared, Query(query): Query<LostQuery>) -> impl IntoResponse {
+    let report = console.engine.report();
+    let mut history = console.history.lock().unwrap_or_else(PoisonError::into_inner);
+    history.note(&report, now());
+    Json(history.lost(&report, query.since, now()))
+}
+
+/// The status every second. Whoever reads slowly gets fewer of them, and holds nothing up.
+async fn events(State(console): Shared) -> Response {
+    let stream = futures_util::stream::unfold((tokio::time::interval(EVERY), console), |(mut every, console)| async move {
+        every.tick().await;
+        let text = format!("data: {}\n\n", answers::status(&console.engine.report(), &(console.damage)()));
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (every, console)))
+    });
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(stream)).into_response()
+}
+
+#[derive(Deserialize)]
+struct ReloadQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn answered(outcome: Result<serde_json::Value, Refusal>) -> Response {
+    match outcome {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn reload(State(console): Shared, Query(query): Query<ReloadQuery>) -> Response {
+    match console.control() {
+        Ok(control) => answered(control.reload(query.dry_run).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn history(State(console): Shared, Query(query): Query<HistoryQuery>) -> Response {
+    match console.control() {
+        Ok(control) => answered(control.history(query).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn dead(State(console): Shared, Query(query): Query<DeadQuery>) -> Response {
+    match console.control() {
+        Ok(control) => answered(control.dead(query).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn replay(State(console): Shared, Query(query): Query<DeadQuery>) -> Response {
+    let dry_run = query.dry_run;
+    match console.control() {
+        Ok(control) => answered(control.replay(query, dry_run).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn alarms(State(console): Shared) -> Response {
+    answered(console.control().map(|control| control.alarms()))
+}
+
+async fn messages(State(console): Shared) -> Response {
+    answered(console.control().map(|control| control.messages()))
+}
+
+async fn certificates(State(console): Shared) -> Response {
+    in_files(console, |control| Ok(control.certificates())).await
+}
+
+async fn approve(State(console): Shared, Path(thumbprint): Path<String>) -> Response {
+    in_files(console, move |control| control.decide(&thumbprint, true)).await
+}
+
+async fn reject(State(console): Shared, Path(thumbprint): Path<String>) -> Response {
+    in_files(console, move |control| control.decide(&thumbprint, false)).await
+}
+
+/// What reads files waits on a thread of its own.
+async fn in_files(
+    console: Arc<Console>,
+    ask: impl FnOnce(&dyn Control) -> Result<serde_json::Value, Refusal> + Send + 'static,
+) -> Response {
+    let asked = tokio::task::spawn_blocking(move || console.control().and_then(|control| ask(control.as_ref()))).await;
+    answered(asked.unwrap_or_else(|_| Err(Refusal::failed("the question ended in a panic; please report it".to_owned()))))
+}
+
+async fn metrics(State(console): Shared) -> impl IntoResponse {
+    let certificates = console.certificates.clone();
     let certificates = tokio::task::spawn_blocking(move || certificates()).await.unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render(&engine.report(), &certificates))
+    let mut text = metrics::render(&console.engine.report(), &certificates, &(console.damage)(), console.version);
+    text.push_str(&console.hub.metrics());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
-async fn ready(State(engine): State<Arc<Engine>>) -> Response {
-    let reasons = not_ready(&engine.report());
+async fn ready(State(console): Shared) -> Response {
+    let reasons = not_ready(&console.engine.report());
     if reasons.is_empty() {
         return (StatusCode::OK, "ready\n").into_response();
     }
@@ -108,15 +391,36 @@ struct TapQuery {
     name: String,
 }
 
-async fn tap(State(engine): State<Arc<Engine>>, Query(query): Query<TapQuery>) -> Response {
-    let watch = engine.taps().watch();
-    let stream = futures_util::stream::unfold((watch, query.name), |(mut watch, name)| async move {
+/// Whether anything of that name is known: a tap of a typo would be silent forever.
+fn is_known(engine: &Engine, name: &str) -> bool {
+    let report = engine.report();
+    let is_pattern = name.is_empty() || name.contains('*');
+    let of_source = |source: &String| name == source || name == format!("{}/{source}", report.site);
+    is_pattern || report.sources.keys().any(of_source) || !engine.tags(|path| matches(path, name), |_| true, 1).0.is_empty()
+}
+
+async fn tap(State(console): Shared, Query(query): Query<TapQuery>) -> Response {
+    let watch = console.engine.taps().watch();
+    let mut first = Vec::new();
+    if !is_known(&console.engine, &query.name) {
+        let note = format!("no source and no tag is named {} now; it is shown as soon as there is", query.name);
+        first.push(Ok::<_, Infallible>(Bytes::from(format!("{}\n", serde_json::json!({ "note": note })))));
+    }
+    let stream = futures_util::stream::iter(first).chain(lines(watch, query.name));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}
+
+fn lines(watch: millrace_engine::taps::Watch, name: String) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    futures_util::stream::unfold((watch, name), |(mut watch, name)| async move {
         loop {
-            match watch.lines.recv().await {
+            let Ok(received) = tokio::time::timeout(STILL_HERE, watch.lines.recv()).await else {
+                return Some((Ok(Bytes::from_static(b"\n")), (watch, name)));
+            };
+            match received {
                 Ok(line) if is_wanted(&line, &name) => {
                     let mut bytes = line.value.to_vec();
                     bytes.push(b'\n');
-                    return Some((Ok::<_, std::convert::Infallible>(Bytes::from(bytes)), (watch, name)));
+                    return Some((Ok(Bytes::from(bytes)), (watch, name)));
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => {
@@ -126,44 +430,5 @@ async fn tap(State(engine): State<Arc<Engine>>, Query(query): Query<TapQuery>) -
                 Err(RecvError::Closed) => return None,
             }
         }
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
-}
-
-fn is_wanted(line: &Line, name: &str) -> bool {
-    name.is_empty() || matches(&line.subject, name) || matches(&line.source, name) || line.source.rsplit('/').next() == Some(name)
-}
-
-/// Whether a name fits a pattern: `*` stands for anything, a pattern without a site fits below any.
-fn matches(name: &str, pattern: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or("");
-    let Some(mut rest) = name.strip_prefix(first).or_else(|| {
-        let below_site = name.splitn(3, '/').nth(2)?;
-        below_site.strip_prefix(first)
-    }) else {
-        return false;
-    };
-    let mut is_open = false;
-    for part in parts {
-        is_open = part.is_empty();
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.is_empty() || is_open
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_fits_whole_names_and_names_below_the_site() {
-        assert!(matches("acme/plant/body/press-1/temperature", "body/press-1/temperature"));
-        assert!(matches("acme/plant/body/press-1/temperature", "body/*"));
-        assert!(matches("acme/plant/body/press-1/temperature", "*/temperature"));
-        assert!(matches("acme/plant/body/press-1/temperature", "acme/plant/*"));
-        assert!(!matches("acme/plant/body/press-1/temperature", "body/press-1"));
-        assert!(!matches("acme/plant/body/press-1/temperature", "*/force"));
-    }
+    })
 }

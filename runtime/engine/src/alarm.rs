@@ -10,33 +10,43 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The rate is taken over this long, so that one burst is no trend.
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// Logs that fill, by source, and how soon they are full.
+pub type Filling = Arc<parking_lot::Mutex<HashMap<Arc<str>, String>>>;
+
 /// Watches for ever; cancelled by the engine's stop.
-pub async fn watch(intakes: Vec<Arc<Intake>>, store: Store, (share, left): (f64, Duration)) {
-    let mut seen: HashMap<usize, (Instant, u64)> = HashMap::new();
-    let mut raised: HashMap<usize, bool> = HashMap::new();
+///
+/// `filling`: those that fill, each with the reason, for who asks.
+pub async fn watch(intakes: impl Fn() -> Vec<Arc<Intake>>, store: Store, (share, left): (f64, Duration), filling: Filling) {
+    let mut seen: HashMap<Arc<str>, (Instant, u64)> = HashMap::new();
+    let mut raised: HashMap<Arc<str>, bool> = HashMap::new();
     let mut every = tokio::time::interval(EVERY);
     loop {
         every.tick().await;
         let room_on_disk = store.free().unwrap_or(u64::MAX);
-        for (i, intake) in intakes.iter().enumerate() {
+        for intake in intakes() {
+            let source = &intake.source;
             let (used, limit) = intake.log_bytes();
             let room = limit.saturating_sub(used).min(room_on_disk);
             let now = Instant::now();
-            let (since, before) = *seen.entry(i).or_insert((now, used));
+            let (since, before) = *seen.entry(source.clone()).or_insert((now, used));
             let until_full = time_left(used.saturating_sub(before), now - since, room);
             if now - since >= WINDOW {
-                seen.insert(i, (now, used));
+                seen.insert(source.clone(), (now, used));
             }
             let is_alarm = is_alarm(used, limit, room, share, until_full, left);
-            let was = raised.insert(i, is_alarm).unwrap_or(false);
+            let words = until_full.map_or("not growing now".to_owned(), |t| format!("full in about {} min", t.as_secs() / 60));
+            match is_alarm {
+                true => _ = filling.lock().insert(source.clone(), format!("{} % of {limit} bytes, {words}", used * 100 / limit.max(1))),
+                false => _ = filling.lock().remove(source),
+            }
+            let was = raised.insert(source.clone(), is_alarm).unwrap_or(false);
             if is_alarm && !was {
-                let until_full = until_full.map_or("not growing now".to_owned(), |t| format!("full in about {} min", t.as_secs() / 60));
                 tracing::warn!(
-                    source = %intake.source, used, limit, room_on_disk,
-                    "the log fills up: {until_full}; nothing is lost yet. Is Kafka reachable? See the status of `kafka`"
+                    source = %source, used, limit, room_on_disk,
+                    "the log fills up: {words}; nothing is lost yet. Is Kafka reachable? See the status of `kafka`"
                 );
             } else if was && !is_alarm {
-                tracing::info!(source = %intake.source, used, limit, "the log has room again");
+                tracing::info!(source = %source, used, limit, "the log has room again");
             }
         }
     }

@@ -8,7 +8,8 @@
 //! entries are sent again, and compaction keeps one of them.
 
 use crate::positions::replace;
-use millrace_contract::TagDef;
+use crate::sample_key::named_levels;
+use millrace_contract::{TagDef, TagOptions};
 use millrace_schemas::Micros;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -35,6 +36,8 @@ pub struct Catalog {
     topic: Arc<str>,
     /// Where the last sample of each tag is kept: a tag that goes has none.
     latest: Option<Arc<str>>,
+    /// Names of the parts of `at`.
+    levels: Arc<[String]>,
     known: HashMap<Arc<str>, Known>,
     pending: Vec<Entry>,
     is_dirty: bool,
@@ -58,21 +61,53 @@ impl Catalog {
             Some((path.into(), Known { def: def.parse().ok()?, is_static: kind == "s", is_here: false }))
         });
         let known = known.collect();
-        Self { file: file.to_owned(), source: source.clone(), topic: TOPIC.into(), latest, known, pending: Vec::new(), is_dirty: false }
+        Self {
+            file: file.to_owned(),
+            source: source.clone(),
+            topic: TOPIC.into(),
+            latest,
+            levels: Arc::default(),
+            known,
+            pending: Vec::new(),
+            is_dirty: false,
+        }
+    }
+
+    /// With names for the parts of `at`.
+    #[must_use]
+    pub fn with_levels(self, levels: &Arc<[String]>) -> Self {
+        Self { levels: levels.clone(), ..self }
     }
 
     /// Takes a definition in. Returns its `def`, and whether it is another than before.
     pub fn declare(&mut self, path: &Arc<str>, tag: &TagDef, is_static: bool, now: Micros) -> (i32, bool) {
-        let mut value = definition(tag);
+        let value = self.definition(path, &tag.address, tag.kind.as_deref(), &tag.options);
         let def = fingerprint(&Value::Object(value.clone()).to_string());
         let known = self.known.insert(path.clone(), Known { def, is_static, is_here: true });
         let is_news = known.is_none_or(|k| k.def != def);
         if is_news {
-            value.insert("source".to_owned(), self.source.as_ref().into());
-            value.insert("since".to_owned(), now.0.into());
-            self.push(path, def, value);
+            self.news(path, def, value, now);
         }
         (def, is_news)
+    }
+
+    /// Sends a definition once more, where it is still the tag's.
+    pub fn repeat(&mut self, path: &Arc<str>, def: i32, address: &str, kind: Option<&str>, options: &TagOptions, now: Micros) {
+        if self.known.get(path).is_some_and(|known| known.def == def) {
+            let definition = self.definition(path, address, kind, options);
+            self.news(path, def, definition, now);
+        }
+    }
+
+    /// What the catalog says of a tag.
+    pub fn definition(&self, path: &str, address: &str, kind: Option<&str>, options: &TagOptions) -> Map<String, Value> {
+        whole_definition(path, address, kind, options, &self.levels)
+    }
+
+    fn news(&mut self, path: &str, def: i32, mut value: Map<String, Value>, now: Micros) {
+        value.insert("source".to_owned(), self.source.as_ref().into());
+        value.insert("since".to_owned(), now.0.into());
+        self.push(path, def, value);
     }
 
     pub fn retire(&mut self, path: &Arc<str>, now: Micros) {
@@ -129,16 +164,32 @@ impl Catalog {
     }
 }
 
-fn definition(tag: &TagDef) -> Map<String, Value> {
-    let o = &tag.options;
+/// The `def` of a tag.
+pub fn def_of(path: &str, tag: &TagDef, levels: &[String]) -> i32 {
+    let definition = whole_definition(path, &tag.address, tag.kind.as_deref(), &tag.options, levels);
+    fingerprint(&Value::Object(definition).to_string())
+}
+
+/// What a tag is, with the names of the parts of its `at`.
+fn whole_definition(path: &str, address: &str, kind: Option<&str>, options: &TagOptions, levels: &[String]) -> Map<String, Value> {
+    let mut value = definition(address, kind, options);
+    let levels: Map<String, Value> = named_levels(path, levels).map(|(name, part)| (name.to_owned(), part.into())).collect();
+    if !levels.is_empty() {
+        value.insert("levels".to_owned(), levels.into());
+    }
+    value
+}
+
+/// What a tag is, as the catalog says it.
+fn definition(address: &str, kind: Option<&str>, o: &TagOptions) -> Map<String, Value> {
     let mut map = Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
             map.insert(key.to_owned(), value);
         }
     };
-    put("address", Some(tag.address.as_str().into()));
-    put("type", tag.kind.as_deref().map(Into::into));
+    put("address", Some(address.into()));
+    put("type", kind.map(Into::into));
     put("unit", o.unit.as_deref().map(Into::into));
     put("min", o.min.map(Into::into));
     put("max", o.max.map(Into::into));
@@ -163,7 +214,6 @@ fn fingerprint(text: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_contract::TagOptions;
 
     fn tag(unit: &str) -> TagDef {
         TagDef {
@@ -196,6 +246,12 @@ mod tests {
         assert!(is_news && fahrenheit != celsius);
         catalog.take_pending();
         Catalog::write(&catalog.take_changed().unwrap()).unwrap();
+
+        let levels = ["area".to_owned(), "line".to_owned()].into();
+        let mut named = Catalog::open(&dir.path().join("named"), &source, None).with_levels(&levels);
+        named.declare(&path, &tag("degC"), true, Micros(1));
+        let entry: Value = serde_json::from_slice(named.take_pending()[0].value.as_ref().unwrap()).unwrap();
+        assert_eq!(entry["levels"], json!({"area": "body"}));
 
         let mut catalog = Catalog::open(&file, &source, Some("latest".into()));
         catalog.retire_missing(Micros(4));

@@ -2,57 +2,29 @@
 
 mod contracts;
 
-use crate::commands::{self, CommandRules};
+use crate::commands;
+pub use crate::compiled::{CompiledFactory, SinkSpec, SourceSpec, group};
 use crate::frame::Lane;
 use crate::intake::ClockWindow;
-use crate::topics::{Format, LATEST, SampleKey, Topic, Topics, dead_letter_of};
-use millrace_config::factory::{self, Connector, Factory, Shape, SinkKeys, SourceKeys};
-use millrace_config::{Place, Problems, Spanned};
-use millrace_contract::{Compiled, Context, Entry, Role, TagOptions};
+use crate::sample_key::{SampleKey, TemplateError};
+use crate::topics::{Format, LATEST, Topic, Topics, dead_letter_of};
+use millrace_config::factory::{self, Connector, Factory, Shape, SourceKeys};
+use millrace_config::{Deadband, Place, Problems, Spanned, suggest};
+use millrace_contract::{Carries, Cluster, Compiled, Context, Entry, Role, TagDef, TagOptions};
 use millrace_kafka::admin::TopicSpec;
 use millrace_log::Full;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A factory, compiled.
-pub struct Works {
-    /// `enterprise/site`.
-    pub site: String,
-    pub sources: Vec<SourceSpec>,
-    pub sinks: Vec<SinkSpec>,
-    pub commands: Vec<CommandRules>,
-    pub topics: Topics,
-    /// Topics to create where they are missing.
-    pub declared: Vec<TopicSpec>,
-    pub clock: ClockWindow,
-}
-
-pub struct SourceSpec {
-    pub name: String,
-    pub type_name: String,
-    pub compiled: Box<dyn Compiled>,
-    pub log_size: u64,
-    pub full: Full,
-}
-
-pub struct SinkSpec {
-    pub name: String,
-    pub type_name: String,
-    pub compiled: Box<dyn Compiled>,
-    pub topics: Vec<String>,
-    pub group: String,
-    pub from_latest: bool,
-}
-
 /// Compiles a factory with the connectors there are. Problems are added; where there are errors, what is returned must not run.
-pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) -> Works {
+pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) -> CompiledFactory {
     for problem in millrace_kafka::properties::check_properties(&plain(&factory.kafka.properties)) {
         let place = factory.kafka.properties.get(&problem.name).map_or(Place::NONE, |v| v.place);
         problems.error(place, format!("property {} {}", problem.name, problem.message));
     }
     let (topics, declared) = topics(factory, problems);
     let defaults: TagOptions = factory.defaults.as_ref().and_then(|node| node.parse(problems)).unwrap_or_default();
-    let mut works = Works {
+    let mut works = CompiledFactory {
         site: factory.site.value.clone(),
         sources: Vec::new(),
         sinks: Vec::new(),
@@ -75,11 +47,13 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
     }
     clashes(factory, &works, problems);
     formats(factory, &works, problems);
+    deadbands(factory, &works, problems);
+    read_by_sinks(factory, &works, problems);
     for connector in &factory.sinks {
         let (keys, own) = connector.sink_keys(problems);
         let keys = keys.unwrap_or_default();
         if connector.type_name.value == factory::COMMANDS {
-            if let Some(rules) = commands::compile(factory, connector, &keys, &own, &works, problems)
+            if let Some(rules) = commands::compile::compile(factory, connector, &keys, &own, &works, problems)
                 && connector.enabled
             {
                 works.commands.push(rules);
@@ -92,7 +66,9 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         let Some(entry) = entry(connector, entries, Role::Sink, problems) else { continue };
         let mut context = context(factory, connector, &SourceKeys::default(), TagOptions::default());
         context.topics = keys.topics.iter().map(|t| t.value.clone()).collect();
-        context.carries_samples = context.topics.iter().all(|name| factory.topics.get(name).is_some_and(|topic| carries_samples(topic)));
+        context.carries = carries(factory, &context.topics);
+        context.schemas =
+            context.topics.iter().filter_map(|name| works.topics.get(name).contract.as_ref().map(|c| c.schema().clone())).collect();
         let Some(compiled) = (entry.compile)(&own, &context, problems) else { continue };
         if connector.enabled {
             works.sinks.push(SinkSpec {
@@ -108,12 +84,14 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
     works
 }
 
-/// The consumer group of a sink.
-pub(crate) fn group(factory: &Factory, connector: &Connector, keys: &SinkKeys) -> String {
-    keys.group.as_ref().map_or_else(
-        || format!("millrace-{}-{}", factory.site.value.replace('/', "-"), connector.name.replace('/', "-")),
-        |g| g.value.clone(),
-    )
+/// What topics are declared to hold. A pattern says nothing.
+fn carries(factory: &Factory, topics: &[String]) -> Carries {
+    let samples = topics.iter().filter(|name| factory.topics.get(*name).is_some_and(|topic| carries_samples(topic))).count();
+    match samples {
+        0 if topics.iter().all(|name| !name.contains('*')) => Carries::Documents,
+        count if count == topics.len() => Carries::Samples,
+        _ => Carries::Both,
+    }
 }
 
 /// Whether a topic is declared to hold one sample per record.
@@ -126,13 +104,20 @@ fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options:
         name: connector.name.clone(),
         place: connector.place,
         site: factory.site.value.clone(),
+        levels: factory.levels.iter().map(|level| level.to_string()).collect(),
         at: keys.at.clone(),
         topic: keys.topic.as_ref().map(|t| t.value.as_str().into()),
         options,
         topics: Vec::new(),
-        carries_samples: false,
+        carries: Carries::default(),
+        schemas: Vec::new(),
         writes_allowed: factory.floor.writes.value == factory::Writes::Allowed,
         data_dir: factory.data_dir.clone(),
+        sources: factory.sources.iter().filter(|source| source.enabled).map(|source| source.name.clone()).collect(),
+        cluster: {
+            let settings = crate::cluster::settings(factory);
+            Cluster { brokers: settings.brokers, properties: settings.properties }
+        },
     }
 }
 
@@ -157,9 +142,12 @@ fn entry<'e>(connector: &Connector, entries: &'e [Entry], role: Role, problems: 
         let mut known: Vec<&str> = entries.iter().filter(|e| e.role == role).map(|e| e.type_name).collect();
         known.sort_unstable();
         let word = if role == Role::Source { "source" } else { "sink" };
-        problems
-            .error(connector.type_name.place, format!("there is no {word} of type `{}`", connector.type_name.value))
-            .help(format!("this build has {}", known.join(", ")));
+        problems.error(connector.type_name.place, format!("there is no {word} of type `{}`", connector.type_name.value)).help(
+            match suggest::nearest(&connector.type_name.value, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("this build has {}", known.join(", ")),
+            },
+        );
     }
     found
 }
@@ -173,16 +161,17 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
     let mut topics = Vec::new();
     for (name, topic) in &factory.topics {
         let t = &topic.value;
-        let key = match t.key.as_ref().map(|k| k.value.as_str()) {
-            None | Some("tag") => SampleKey::Tag,
-            Some("asset") => SampleKey::Asset,
-            Some("none") => SampleKey::None,
-            Some(template) => {
-                let place = t.key.as_ref().map_or(topic.place, |k| k.place);
-                check_key(template, place, problems);
-                SampleKey::Template(template.into())
+        let key = t.key.as_ref().and_then(|key| match SampleKey::parse(&key.value, &factory.levels) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                let problem = problems.error(key.place, error.to_string());
+                if let TemplateError::Unknown { known, .. } = &error {
+                    let known: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+                    problem.help(format!("a topic's key knows {}; a document's key is said where the document is read", known.join(", ")));
+                }
+                None
             }
-        };
+        });
         let dead_letter = t.dead_letter.as_ref().map_or_else(|| dead_letter_of(name), |d| d.value.as_str().into());
         let mut properties: BTreeMap<String, String> = plain(&t.properties);
         if let Some(retention) = t.retention {
@@ -199,13 +188,14 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
         let declared_as = contracts::of(factory, name, topic, problems);
         topics.push(Topic {
             name: name.as_str().into(),
-            key,
+            key: key.unwrap_or_default(),
             lane: match t.lane {
                 factory::Lane::First => Lane::First,
                 factory::Lane::Normal => Lane::Normal,
                 factory::Lane::Bulk => Lane::Bulk,
             },
             dead_letter,
+            by_read_time: t.timestamp == factory::Timestamp::ReadTime,
             behind,
             ..declared_as
         });
@@ -217,27 +207,11 @@ fn topics(factory: &Factory, problems: &mut Problems) -> (Topics, Vec<TopicSpec>
         });
     }
     topics.extend(contracts::latest(factory, &topics, problems));
-    (Topics::new(topics), declared)
-}
-
-fn check_key(template: &str, place: Place, problems: &mut Problems) {
-    let mut rest = template;
-    while let Some((_, after)) = rest.split_once('{') {
-        let Some((name, tail)) = after.split_once('}') else {
-            problems.error(place, format!("key template {template} has a {{ without a }}"));
-            return;
-        };
-        if !["tag", "asset", "source"].contains(&name) {
-            problems
-                .error(place, format!("key template {template} names {{{name}}}"))
-                .help("a topic's key knows {tag}, {asset} and {source}; a document's key is said where the document is read");
-        }
-        rest = tail;
-    }
+    (Topics::new(topics).with_levels(&factory.levels), declared)
 }
 
 /// Two tags of one path are an error.
-fn clashes(factory: &Factory, works: &Works, problems: &mut Problems) {
+fn clashes(factory: &Factory, works: &CompiledFactory, problems: &mut Problems) {
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for source in &works.sources {
         for tag in &source.compiled.model().tags {
@@ -253,7 +227,7 @@ fn clashes(factory: &Factory, works: &Works, problems: &mut Problems) {
 }
 
 /// Documents and samples go only to topics whose values may be such. A topic that is not declared is listed.
-fn formats(factory: &Factory, works: &Works, problems: &mut Problems) {
+fn formats(factory: &Factory, works: &CompiledFactory, problems: &mut Problems) {
     let mut undeclared: BTreeMap<Arc<str>, Place> = BTreeMap::new();
     for source in &works.sources {
         let place = factory.sources.iter().find(|c| c.name == source.name).map_or(Place::NONE, |c| c.place);
@@ -270,6 +244,7 @@ fn formats(factory: &Factory, works: &Works, problems: &mut Problems) {
             let topic = works.topics.get(&name);
             let also = factory.topics.get(&*name).map_or(Place::NONE, |t| t.place);
             let found = match (is_document, topic.format, &topic.contract) {
+                (true, ..) if topic.from_source && source.compiled.describes() => None,
                 (true, Format::Avro | Format::Protobuf, None) | (true, Format::Json, None) if topic.schema.is_some() => Some((
                     format!("source {} sends documents to topic {name}, which holds samples", source.name),
                     "give the topic a schema of theirs, `schema: file`, or send them to another topic",
@@ -294,8 +269,70 @@ fn formats(factory: &Factory, works: &Works, problems: &mut Problems) {
         }
     }
     for (topic, place) in undeclared {
-        problems
-            .warn(place, format!("topic {topic} is not declared under `topics`: it is json, without a schema"))
-            .help(format!("add `topics: {{{topic}: {{format: json}}}}`, with partitions and retention"));
+        let problem = problems.warn(place, format!("topic {topic} is not declared under `topics`: it is json, without a schema"));
+        match suggest::nearest(&topic, factory.topics.keys().map(String::as_str)) {
+            Some(near) => problem.help(format!("did you mean `{near}`?")),
+            None => problem.help(format!("add `topics: {{{topic}: {{format: json}}}}`, with partitions and retention")),
+        };
+    }
+}
+
+/// A sink that reads what nobody here declares or writes waits for somebody else's topic, or for one whose name is mistyped.
+fn read_by_sinks(factory: &Factory, works: &CompiledFactory, problems: &mut Problems) {
+    let mut known: BTreeSet<&str> = factory.topics.keys().map(String::as_str).collect();
+    known.extend([crate::catalog::TOPIC, LATEST, crate::cursors::TOPIC, crate::commands::AUDIT]);
+    let dead: Vec<Arc<str>> = works.topics.all().iter().map(|topic| topic.dead_letter.clone()).collect();
+    known.extend(dead.iter().map(|name| &**name));
+    let mut is_open = false;
+    for source in &works.sources {
+        let model = source.compiled.model();
+        known.extend(model.routes.iter().map(|route| &*route.topic));
+        known.extend(model.tags.iter().map(|tag| tag.options.topic.as_deref().unwrap_or(&tag.topic)));
+        is_open |= model.routes.iter().any(|route| route.topic.contains('{'));
+    }
+    for connector in &factory.sinks {
+        // What is wrong with its keys was said before.
+        let keys = connector.sink_keys(&mut Problems::new()).0.unwrap_or_default();
+        for topic in keys.topics {
+            let name = topic.value.as_str();
+            let fits = match name.strip_suffix('*') {
+                Some(prefix) => known.iter().any(|known| known.starts_with(prefix)),
+                None => known.contains(name),
+            };
+            if fits || is_open {
+                continue;
+            }
+            let problem = problems.warn(
+                topic.place,
+                format!("sink {} reads topic {name}, which is not declared under `topics` and no source writes to", connector.name),
+            );
+            match suggest::nearest(name, known.iter().copied()) {
+                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                None => problem.help("declare it, or leave it so if another program writes it"),
+            };
+        }
+    }
+}
+
+/// A deadband in percent is a share of a range: without one it would hold nothing back.
+fn deadbands(factory: &Factory, works: &CompiledFactory, problems: &mut Problems) {
+    for source in &works.sources {
+        let without = |tag: &&TagDef| {
+            let o = &tag.options;
+            matches!(o.deadband, Some(Deadband::Percent(_))) && o.eu.is_none() && (o.min.is_none() || o.max.is_none())
+        };
+        let mut tags = source.compiled.model().tags.iter().filter(without);
+        let Some(first) = tags.next() else { continue };
+        let others = tags.count();
+        let Some(connector) = factory.sources.iter().find(|connector| connector.name == source.name) else { continue };
+        let inherited = connector.node.get("deadband").or(factory.defaults.as_ref().and_then(|defaults| defaults.get("deadband")));
+        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        let message = format!("tag {}{more} has a deadband in percent and no range to take it of", first.path);
+        // Where it is set for a whole source, the tags that have a range are meant.
+        let problem = match inherited {
+            Some(node) => problems.warn(node.place, message),
+            None => problems.error(connector.place, message),
+        };
+        problem.help("give the tag `min` and `max`, or `eu`, or an absolute deadband");
     }
 }

@@ -9,14 +9,16 @@
 //! Under at_least_once they follow the data, so what they say was delivered; the little that came after them is sent again.
 
 use crate::frame::Lane;
-use crate::outlet::{Note, Outlet, Positions};
-use millrace_kafka::{Consumer, KafkaError, Message, Settings, TopicPartition, TopicSpec};
+use crate::source_logs::{CursorMetadata, Positions, SourceLogs};
+use millrace_kafka::{KafkaError, Message, Settings, TopicSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// The topic of the cursors.
 pub const TOPIC: &str = "millrace.cursors";
+/// No offset and no count of ours comes as far: JSON keeps numbers exact below it.
+const FARTHEST: u64 = 1 << 53;
 /// How long a read may stand still before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,13 @@ struct Value {
     timestamp_replaced: u64,
 }
 
+impl Value {
+    fn farthest(&self) -> u64 {
+        let Self { offset, lane_total, produced, dead, dropped, timestamp_replaced } = *self;
+        [offset, lane_total, produced, dead, dropped, timestamp_replaced].into_iter().max().unwrap_or(0)
+    }
+}
+
 pub fn cursor_key(source: &str, lane: Lane) -> Vec<u8> {
     serde_json::to_vec(&("cursor", source, lane.as_str())).unwrap_or_default()
 }
@@ -55,8 +64,8 @@ pub fn position_key(source: &str, key: &str) -> Vec<u8> {
     serde_json::to_vec(&("position", source, key)).unwrap_or_default()
 }
 
-pub fn cursor_value(offset: u64, note: &Note) -> Vec<u8> {
-    let Note { lane_total, produced, dead, dropped, timestamp_replaced } = *note;
+pub fn cursor_value(offset: u64, note: &CursorMetadata) -> Vec<u8> {
+    let CursorMetadata { lane_total, produced, dead, dropped, timestamp_replaced } = *note;
     serde_json::to_vec(&Value { offset, lane_total, produced, dead, dropped, timestamp_replaced }).unwrap_or_default()
 }
 
@@ -64,7 +73,7 @@ pub fn cursor_value(offset: u64, note: &Note) -> Vec<u8> {
 #[derive(Debug, Default, PartialEq)]
 pub struct Known {
     /// By the log's name.
-    pub cursors: HashMap<String, (u64, Note)>,
+    pub cursors: HashMap<String, (u64, CursorMetadata)>,
     /// By source.
     pub positions: HashMap<String, Positions>,
 }
@@ -76,10 +85,17 @@ impl Known {
         match kind.as_str() {
             "cursor" => {
                 let Some(lane) = Lane::ALL.into_iter().find(|l| l.as_str() == name) else { return };
-                let log = Outlet::log_name(&source, lane);
+                let log = SourceLogs::log_name(&source, lane);
                 match value.map(serde_json::from_slice::<Value>) {
+                    Some(Ok(value)) if value.farthest() > FARTHEST => {
+                        tracing::warn!(
+                            log,
+                            farthest = value.farthest(),
+                            "a cursor in {TOPIC} is beyond all that can be, and is passed over"
+                        );
+                    }
                     Some(Ok(Value { offset, lane_total, produced, dead, dropped, timestamp_replaced })) => {
-                        self.cursors.insert(log, (offset, Note { lane_total, produced, dead, dropped, timestamp_replaced }));
+                        self.cursors.insert(log, (offset, CursorMetadata { lane_total, produced, dead, dropped, timestamp_replaced }));
                     }
                     Some(Err(error)) => tracing::warn!(log, "a cursor in {TOPIC} can't be read and is passed over: {error}"),
                     None => _ = self.cursors.remove(&log),
@@ -97,23 +113,8 @@ impl Known {
 /// Reads the whole topic as committed up to now. Call it after `init_transactions`: then nothing of ours is open any more, and what others
 /// have open is waited for.
 pub fn read(settings: &Settings) -> Result<Known, KafkaError> {
-    let parts = {
-        // The end of everything, not of what is decided: a transaction of another runtime must not hide our own records behind it.
-        let reader = Consumer::reader(settings, false)?;
-        let count = reader.partitions(TOPIC, PATIENCE)?;
-        (0..count as i32)
-            .map(|p| {
-                let part = TopicPartition::new(TOPIC, p);
-                let (low, high) = reader.watermarks(&part, PATIENCE)?;
-                Ok((part, low, high))
-            })
-            .collect::<Result<Vec<_>, KafkaError>>()?
-    };
     let mut known = Known::default();
-    let reader = Consumer::reader(settings, true)?;
-    let from: Vec<_> = parts.iter().map(|(part, low, _)| (part.clone(), *low)).collect();
-    let ends = parts.into_iter().map(|(part, _, high)| (part, high)).collect();
-    reader.read_to(&from, &ends, PATIENCE, |message: Message<'_>| {
+    millrace_kafka::read_topic(settings, TOPIC, PATIENCE, |message: Message<'_>| {
         if let Some(key) = message.key() {
             known.take(key, message.value());
         }
@@ -128,8 +129,8 @@ mod tests {
     #[test]
     fn cursors_and_positions_come_back_and_the_last_one_counts() {
         let mut known = Known::default();
-        let note = Note { lane_total: 7, produced: 5, dead: 1, dropped: 1, timestamp_replaced: 2 };
-        known.take(&cursor_key("acme/plant/a", Lane::First), Some(&cursor_value(10, &Note::default())));
+        let note = CursorMetadata { lane_total: 7, produced: 5, dead: 1, dropped: 1, timestamp_replaced: 2 };
+        known.take(&cursor_key("acme/plant/a", Lane::First), Some(&cursor_value(10, &CursorMetadata::default())));
         known.take(&cursor_key("acme/plant/a", Lane::First), Some(&cursor_value(1 << 50, &note)));
         known.take(&position_key("acme/plant/a", "file \"x\""), Some(b"\x00\xff"));
         known.take(&position_key("acme/plant/a", "gone"), Some(b"1"));
@@ -144,6 +145,9 @@ mod tests {
         known.take(b"hello", Some(b"1"));
         known.take(&cursor_key("a", Lane::Bulk), Some(b"not json"));
         known.take(br#"["other","a","b"]"#, Some(b"1"));
+        known.take(&cursor_key("a", Lane::Bulk), Some(&cursor_value(u64::MAX, &CursorMetadata::default())));
+        let counts = CursorMetadata { produced: u64::MAX, ..CursorMetadata::default() };
+        known.take(&cursor_key("a", Lane::Bulk), Some(&cursor_value(1, &counts)));
         assert_eq!(known, Known::default());
     }
 }

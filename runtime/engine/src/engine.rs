@@ -4,34 +4,48 @@
 //! start: store ─ intakes ─ drain ─ sources ─ sinks           stop: sources ─ intakes synced ─ sinks ─ drain (bounded) ─ store closed
 //! ```
 
-use crate::book::Book;
-use crate::commands::{self, CommandParts, CommandSink};
-use crate::compile::{SinkSpec, Works};
+use crate::commands::{self, CommandParts, CommandRules, CommandSink};
+use crate::compile::{CompiledFactory, SinkSpec, SourceSpec};
+use crate::dead::kept::KeptRecords;
 use crate::drain::{Drain, DrainOptions, DrainReport};
-use crate::intake::{Intake, IntakeOptions, source_dir};
+use crate::error::EngineError;
+use crate::frame::Lane;
+use crate::hold::{Held, Order, Wanted};
+use crate::intake::{ClockWindow, Intake, IntakeOptions, TagReport, source_dir};
 use crate::ledger::Snapshot;
+use crate::measures::Measured;
 use crate::paths::Paths;
 use crate::registrar::Registrar;
+use crate::schema_store::SchemaStore;
 use crate::sinks::{SinkCounts, SinkOptions, SinkTask};
 use crate::source::{Host, Remote, supervise};
+use crate::source_logs::{Pace, SourceLogs};
 use crate::status::{Board, Report};
+use crate::tags::Look;
 use crate::taps::Taps;
 use crate::topics::Topics;
-use millrace_contract::{Guarantee, Model, Status};
-use millrace_kafka::Settings;
+use millrace_contract::{AckId, Compiled, Guarantee, Model, Role, Status};
+use millrace_kafka::{Admin, Settings};
 use millrace_log::{Full, KeepFree, Store, StoreOptions};
 use millrace_registry::Client;
-use millrace_schemas::Micros;
+use millrace_schemas::{Micros, RouteId};
+use parking_lot::RwLock;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// The name of the engine's own log: audit and answers of commands.
-const OWN: &str = "millrace";
+pub(crate) const OWN: &str = "millrace";
+pub(crate) const OWN_LIMITS: (u64, Full) = (256 << 20, Full::Block);
+
+/// How long Kafka may take to say which cluster it is.
+const CLUSTER_ID_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the engine is started with, beside the compiled factory.
 pub struct EngineOptions {
@@ -51,30 +65,177 @@ pub struct EngineOptions {
 
 /// A running engine.
 pub struct Engine {
-    site: Arc<str>,
-    store: Store,
-    sources: Vec<RunningSource>,
-    sinks: Vec<RunningSink>,
-    drain: Arc<Drain>,
-    stopping: watch::Sender<bool>,
-    taps: Arc<Taps>,
+    pub(crate) ground: Ground,
+    pub(crate) sources: Arc<RwLock<Vec<Arc<RunningSource>>>>,
+    pub(crate) sinks: RwLock<Vec<Arc<RunningSink>>>,
+    pub(crate) drain: Arc<Drain>,
+    /// One change at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     watcher: JoinHandle<()>,
+    filling: crate::alarm::Filling,
     started: Micros,
 }
 
-struct RunningSource {
-    name: String,
-    type_name: String,
-    host: Arc<Host>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-    guarantee: Option<Guarantee>,
+/// What every connector stands on; it outlives them all.
+pub(crate) struct Ground {
+    pub site: Arc<str>,
+    pub store: Store,
+    pub data_dir: PathBuf,
+    pub sync: Duration,
+    pub compress: bool,
+    pub clock: ClockWindow,
+    pub settings: Settings,
+    pub registry: Option<Arc<Client>>,
+    pub topics: Topics,
+    pub schema_store: Arc<SchemaStore>,
+    pub taps: Arc<Taps>,
+    pub paths: Arc<Paths>,
+    pub held: Held,
 }
 
-struct RunningSink {
-    name: String,
-    type_name: String,
+impl Ground {
+    pub fn intake_options<'a>(&'a self, name: &'a str, model: &'a Model, (log_size, full): (u64, Full)) -> IntakeOptions<'a> {
+        IntakeOptions {
+            site: &self.site,
+            name,
+            model,
+            topics: &self.topics,
+            clock: self.clock,
+            log_size,
+            full,
+            sync: self.sync,
+            compress: self.compress,
+            dir: source_dir(&self.data_dir, name),
+            taps: self.taps.clone(),
+            paths: self.paths.clone(),
+        }
+    }
+
+    pub fn open_intake(&self, name: &str, model: &Model, limits: (u64, Full)) -> Result<Arc<Intake>, EngineError> {
+        Intake::open(&self.store, self.intake_options(name, model, limits))
+    }
+
+    pub fn open_own(&self, commands: &[CommandRules]) -> Result<Arc<Intake>, EngineError> {
+        self.open_intake(OWN, &commands::model(commands), OWN_LIMITS)
+    }
+}
+
+pub(crate) struct RunningSource {
+    pub name: String,
+    pub type_name: String,
+    pub host: Arc<Host>,
+    pub remote: Remote,
+    pub limits: (u64, Full),
+    /// `None`: the engine's own.
+    compiled: Option<Arc<dyn Compiled>>,
+    order: watch::Sender<Order>,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    guarantee: Option<Guarantee>,
+    /// It is not in the configuration any more: what its log holds still goes to Kafka.
+    pub is_leaving: AtomicBool,
+}
+
+impl RunningSource {
+    /// `None`: what was compiled is no source.
+    pub fn start(spec: SourceSpec, intake: Arc<Intake>, wanted: Wanted) -> Option<Arc<Self>> {
+        let order = watch::Sender::new(Order::new(wanted));
+        let (host, remote) = Host::new(intake, Arc::new(Board::default()), order.subscribe());
+        let (guarantee, resumes) = (spec.compiled.guarantee(), spec.compiled.keeps_positions());
+        let compiled: Arc<dyn Compiled> = spec.compiled.into();
+        compiled.source()?;
+        let make = {
+            let compiled = compiled.clone();
+            move || compiled.source().expect("compiled as a source")
+        };
+        let task = supervise(make, host.clone(), resumes).instrument(span(&spec.name, &spec.type_name));
+        Some(Arc::new(Self {
+            name: spec.name,
+            type_name: spec.type_name,
+            host,
+            remote,
+            limits: (spec.log_size, spec.full),
+            compiled: Some(compiled),
+            order,
+            task: tokio::sync::Mutex::new(Some(tokio::spawn(task))),
+            guarantee: Some(guarantee),
+            is_leaving: AtomicBool::new(false),
+        }))
+    }
+
+    /// The engine's own, which reads nothing: only the command sinks send on it; its ticks write catalog entries and save positions.
+    pub fn start_own(intake: Arc<Intake>) -> Arc<Self> {
+        let order = watch::Sender::new(Order::default());
+        let (host, remote) = Host::new(intake, Arc::new(Board::default()), order.subscribe());
+        host.board.set(Status::Running, Micros::now());
+        let task = tokio::spawn(supervise(|| Box::new(Idle), host.clone(), false));
+        Arc::new(Self {
+            name: OWN.to_owned(),
+            type_name: "engine".to_owned(),
+            host,
+            remote,
+            limits: OWN_LIMITS,
+            compiled: None,
+            order,
+            task: tokio::sync::Mutex::new(Some(task)),
+            guarantee: None,
+            is_leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// Ends the session in order, and waits until everything it sent is synced.
+    pub async fn stop(&self) {
+        self.tell(|order| order.ends = true);
+        if let Some(task) = self.task.lock().await.take() {
+            let _ = task.await;
+        }
+    }
+
+    /// Changes what it is to do.
+    pub fn tell(&self, change: impl Fn(&mut Order)) {
+        self.order.send_modify(change);
+    }
+
+    /// It left the configuration, and Kafka has all it read.
+    pub fn is_gone(&self) -> bool {
+        self.is_leaving.load(Relaxed) && self.host.intake.ledger.snapshot().waiting == 0
+    }
+
+    fn report(&self, filling: &crate::alarm::Filling) -> SourceReport {
+        let intake = &self.host.intake;
+        let ledger = intake.ledger.snapshot();
+        let (log_bytes, log_limit) = intake.log_bytes();
+        let blocked = intake.source_logs.blocked.lock().clone();
+        let mut state = self.host.board.report(blocked);
+        if self.is_leaving.load(Relaxed) && state.reason.is_none() {
+            state.reason = Some("it is not in the configuration any more; what its log holds still goes to Kafka".to_owned());
+        }
+        SourceReport {
+            r#type: self.type_name.clone(),
+            state,
+            guarantee: self.guarantee.as_ref().map(Guarantee::words),
+            pace: PaceReport::of(&intake.source_logs.pace),
+            measured: self.host.measures.report(),
+            adds_up: ledger.adds_up(),
+            ledger,
+            tags: intake.tags_len(),
+            log_bytes,
+            log_limit,
+            log_held: intake.held(),
+            log_fills: filling.lock().get(&intake.source).cloned(),
+        }
+    }
+}
+
+pub(crate) struct RunningSink {
+    pub name: String,
+    pub type_name: String,
+    /// The source whose device it writes to, of a command sink.
+    pub target: Option<String>,
+    pub group: String,
+    /// Names, or patterns with `*`.
+    pub topics: Vec<String>,
     board: Arc<Board>,
-    task: SinkTask,
+    pub task: SinkTask,
 }
 
 /// The engine at one moment, as REST gives it.
@@ -98,6 +259,10 @@ pub struct SourceReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<&'static str>,
     pub ledger: Snapshot,
+    pub pace: PaceReport,
+    /// How long what the source measures took, in seconds: `trigger_to_ack`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<&'static str, Measured>,
     /// Both equations of the ledger hold.
     pub adds_up: bool,
     pub tags: usize,
@@ -106,6 +271,34 @@ pub struct SourceReport {
     /// Why the log takes nothing at the moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_held: Option<String>,
+    /// It fills: how full it is, and how soon it is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_fills: Option<String>,
+}
+
+/// How fresh a source is. Times in microseconds since 1970; `null`: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PaceReport {
+    /// When the newest record was read.
+    pub newest: Option<i64>,
+    /// When the oldest record was read that Kafka does not have.
+    pub waiting_since: Option<i64>,
+    /// From reading to delivery, in microseconds: the sum over all records of this run.
+    pub latency_sum: u64,
+    /// How many records that are.
+    pub delivered: u64,
+}
+
+impl PaceReport {
+    fn of(pace: &Pace) -> Self {
+        let time = |at: &AtomicI64| Some(at.load(Relaxed)).filter(|at| *at != 0);
+        Self {
+            newest: time(&pace.newest),
+            waiting_since: time(&pace.waiting_since),
+            latency_sum: pace.latency_sum.load(Relaxed),
+            delivered: pace.delivered.load(Relaxed),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -128,230 +321,303 @@ impl Engine {
     /// Starts everything; what can't connect tries again for ever.
     ///
     /// Errors: the data directory can't be used (another process, another version, no permission).
-    pub fn start(works: Works, options: EngineOptions) -> Result<Arc<Self>, String> {
-        let store = Store::open(options.data_dir.join("log"), StoreOptions { keep_free: options.keep_free, ..StoreOptions::default() })
-            .map_err(|e| e.to_string())?;
-        let book = Arc::new(Book::open(&options.data_dir).map_err(|e| format!("cannot make the folder of schemas: {e}"))?);
-        for schema in works.topics.iter().filter_map(|topic| topic.schema.as_ref()) {
-            book.keep(schema).map_err(|e| format!("cannot keep the schema {} in the data directory: {e}", schema.name))?;
+    pub fn start(works: CompiledFactory, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        keep_to_ourselves(&options.data_dir);
+        let store = Store::open(options.data_dir.join("log"), StoreOptions { keep_free: options.keep_free, ..StoreOptions::default() })?;
+        let schema_store = SchemaStore::open(&options.data_dir).map_err(|error| EngineError::files("make the folder of schemas", error))?;
+        let schema_store = Arc::new(schema_store);
+        for schema in works.topics.all().iter().filter_map(|topic| topic.schema.as_ref()) {
+            schema_store.keep(schema).map_err(|error| EngineError::schema(&schema.name, error))?;
         }
-        let topics = works.topics.with_sheets(&options.data_dir, &book).map_err(|e| format!("cannot take up the shapes of topics: {e}"))?;
-        let registrar =
-            options.registry.clone().map(|client| Registrar::new(client, book.clone(), topics.clone(), tokio::runtime::Handle::current()));
-        let taps = Arc::new(Taps::default());
-        let paths = Arc::new(Paths::default());
-        let stopping = watch::Sender::new(false);
-        let open = |name: &str, model: &Model, log_size: u64, full: Full| {
-            Intake::open(
-                &store,
-                IntakeOptions {
-                    site: &works.site,
-                    name,
-                    model,
-                    topics: &topics,
-                    clock: works.clock,
-                    log_size,
-                    full,
-                    sync: options.sync,
-                    compress: options.compress,
-                    dir: source_dir(&options.data_dir, name),
-                    taps: taps.clone(),
-                    paths: paths.clone(),
-                },
-            )
-        };
-        let mut prepared = Vec::new();
-        let mut remotes: BTreeMap<String, (Remote, Arc<Intake>)> = BTreeMap::new();
-        for spec in &works.sources {
-            let intake = open(&spec.name, spec.compiled.model(), spec.log_size, spec.full)?;
-            let (host, remote) = Host::new(intake.clone(), Arc::new(Board::default()), stopping.subscribe());
-            remotes.insert(spec.name.clone(), (remote, intake));
-            prepared.push((spec, host));
-        }
-        let own =
-            if works.commands.is_empty() { None } else { Some(open(OWN, &commands::model(&works.commands), 256 << 20, Full::Block)?) };
-        let outlets = prepared.iter().map(|(_, host)| host.intake.outlet.clone()).chain(own.iter().map(|i| i.outlet.clone())).collect();
-        let drain = Arc::new(Drain::start(DrainOptions {
-            settings: options.settings.clone(),
-            transactions: options.exactly_once.then(|| (format!("millrace-{}", works.site.replace('/', "-")), options.commit)),
-            topics: topics.clone(),
-            declared: works.declared,
-            outlets,
-            linger: Duration::from_millis(5),
-            book,
-            registrar,
-        })?);
-        let mut sources = Vec::new();
-        for (spec, host) in prepared {
-            let guarantee = spec.compiled.guarantee();
-            let resumes = matches!(guarantee, Guarantee::ExactlyOnce(_));
-            let Some(source) = spec.compiled.source() else { continue };
-            let task = tokio::spawn(supervise(source, host.clone(), resumes));
-            sources.push(RunningSource {
-                name: spec.name.clone(),
-                type_name: spec.type_name.clone(),
-                host,
-                task: tokio::sync::Mutex::new(Some(task)),
-                guarantee: Some(guarantee),
-            });
-        }
-        if let Some(own) = &own {
-            // Nobody sends on it but the command sinks; its ticks write catalog entries and save positions.
-            let (host, _) = Host::new(own.clone(), Arc::new(Board::default()), stopping.subscribe());
-            host.board.set(Status::Running, Micros::now());
-            let task = tokio::spawn(supervise(Box::new(Idle), host.clone(), false));
-            sources.push(RunningSource {
-                name: OWN.to_owned(),
-                type_name: "engine".to_owned(),
-                host,
-                task: tokio::sync::Mutex::new(Some(task)),
-                guarantee: None,
-            });
-        }
-        let mut sinks = Vec::new();
-        for spec in works.sinks {
-            sinks.push(start_sink(spec, &works.site, &topics, &options.settings, &options.registry)?);
-        }
-        for (index, rules) in works.commands.into_iter().enumerate() {
-            let Some((own, (remote, target))) = own.clone().zip(remotes.get(&rules.source).cloned()) else { continue };
-            let parts = CommandParts { rules: Arc::new(rules), index, remote, target, own };
-            sinks.push(start_commands(parts, &works.site, &topics, &options.settings, &options.registry)?);
-        }
-        let watched: Vec<Arc<Intake>> = sources.iter().map(|s| s.host.intake.clone()).collect();
-        let watcher = tokio::spawn(crate::alarm::watch(watched, store.clone(), options.alarm));
-        Ok(Arc::new(Self {
+        let topics = works
+            .topics
+            .with_layouts(&options.data_dir, &schema_store)
+            .map_err(|error| EngineError::files("take up the shapes of topics", error))?;
+        let registrar = options
+            .registry
+            .clone()
+            .map(|client| Registrar::new(client, schema_store.clone(), topics.clone(), tokio::runtime::Handle::current()));
+        let ground = Ground {
             site: works.site.as_str().into(),
             store,
+            data_dir: options.data_dir.clone(),
+            sync: options.sync,
+            compress: options.compress,
+            clock: works.clock,
+            settings: options.settings.clone(),
+            registry: options.registry,
+            topics: topics.clone(),
+            schema_store: schema_store.clone(),
+            taps: Arc::default(),
+            paths: Arc::default(),
+            held: Held::open(&options.data_dir),
+        };
+        let mut prepared = Vec::new();
+        for spec in works.sources {
+            let intake = ground.open_intake(&spec.name, spec.compiled.model(), (spec.log_size, spec.full))?;
+            prepared.push((spec, intake));
+        }
+        // What an earlier run wrote into the audit goes to Kafka, too.
+        let has_audit =
+            ground.store.names().is_ok_and(|names| names.contains(&SourceLogs::log_name(&format!("{}/{OWN}", ground.site), Lane::Normal)));
+        let own = if works.commands.is_empty() && !has_audit { None } else { Some(ground.open_own(&works.commands)?) };
+        let intakes = prepared.iter().map(|(_, intake)| intake).chain(&own);
+        let source_logs = intakes.map(|intake| intake.source_logs.clone()).collect();
+        let drain = Arc::new(Drain::start(DrainOptions {
+            settings: options.settings,
+            transactions: options.exactly_once.then(|| (format!("millrace-{}", works.site.replace('/', "-")), options.commit)),
+            topics,
+            declared: works.declared,
+            source_logs,
+            linger: Duration::from_millis(5),
+            schema_store,
+            registrar,
+            kept: KeptRecords::new(&options.data_dir),
+        })?);
+        let start = |(spec, intake): (SourceSpec, Arc<Intake>)| {
+            let wanted = ground.held.wanted(Role::Source, &spec.name);
+            RunningSource::start(spec, intake, wanted)
+        };
+        let mut sources: Vec<_> = prepared.into_iter().filter_map(start).collect();
+        sources.extend(own.map(RunningSource::start_own));
+        let mut sinks = Vec::new();
+        for spec in works.sinks {
+            sinks.push(ground.start_sink(spec)?);
+        }
+        sinks.extend(ground.start_commands(works.commands, &sources)?);
+        let sources = Arc::new(RwLock::new(sources));
+        let watched = {
+            let sources = sources.clone();
+            move || sources.read().iter().map(|source: &Arc<RunningSource>| source.host.intake.clone()).collect()
+        };
+        let filling = crate::alarm::Filling::default();
+        let watcher = tokio::spawn(crate::alarm::watch(watched, ground.store.clone(), options.alarm, filling.clone()));
+        Ok(Arc::new(Self {
+            ground,
             sources,
-            sinks,
+            sinks: RwLock::new(sinks),
             drain,
-            stopping,
-            taps,
+            changing: tokio::sync::Mutex::default(),
             watcher,
+            filling,
             started: Micros::now(),
         }))
     }
 
     pub fn taps(&self) -> &Arc<Taps> {
-        &self.taps
+        &self.ground.taps
+    }
+
+    /// Tags whose path and state are wanted, at most so many, by path; second, how many are wanted in all.
+    pub fn tags(&self, path: impl Fn(&str) -> bool, state: impl Fn(&Look<'_>) -> bool, limit: usize) -> (Vec<TagReport>, usize) {
+        let (mut found, mut total) = (Vec::new(), 0);
+        for source in self.sources.read().iter().filter(|source| !source.is_leaving.load(Relaxed)) {
+            let (more, of_source) = source.host.intake.look(&path, &state, limit.saturating_sub(found.len()));
+            found.extend(more);
+            total += of_source;
+        }
+        found.sort_by(|a, b| a.tag.cmp(&b.tag));
+        (found, total)
+    }
+
+    /// What a connector tells apart, each with its status: devices, subscriptions, topics that are missing.
+    pub fn parts(&self, role: Role, name: &str) -> Vec<(String, Status)> {
+        match role {
+            Role::Source => self.source(name).map_or_else(Vec::new, |source| source.host.board.parts()),
+            Role::Sink => self.sinks.read().iter().find(|sink| sink.name == name).map_or_else(Vec::new, |sink| sink.board.parts()),
+        }
+    }
+    /// What the catalog says of tags whose path is wanted, at most so many of each source.
+    pub fn definitions(&self, path: impl Fn(&str) -> bool, limit: usize) -> BTreeMap<Arc<str>, serde_json::Map<String, serde_json::Value>> {
+        let sources = self.sources.read();
+        let running = sources.iter().filter(|source| !source.is_leaving.load(Relaxed));
+        running.flat_map(|source| source.host.intake.definitions(&path, limit)).collect()
+    }
+
+    /// The topics that a connector writes to, as far as they are known before it runs, or reads: names, or patterns.
+    pub fn topics_of(&self, role: Role, name: &str) -> Vec<String> {
+        match role {
+            Role::Source => {
+                let compiled = self.source(name).and_then(|source| source.compiled.clone());
+                compiled.map_or_else(Vec::new, |compiled| topics_of(compiled.model()).into_iter().collect())
+            }
+            Role::Sink => self.sinks.read().iter().find(|sink| sink.name == name).map_or_else(Vec::new, |sink| sink.topics.clone()),
+        }
+    }
+
+    /// Where a source left off, under its own keys.
+    pub fn source_positions(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+        self.source(name).map_or_else(Vec::new, |source| source.host.intake.positions(""))
+    }
+
+    fn source(&self, name: &str) -> Option<Arc<RunningSource>> {
+        self.sources.read().iter().find(|source| source.name == name && !source.is_leaving.load(Relaxed)).cloned()
+    }
+
+    /// The id of the Kafka cluster, where that answers. Blocks.
+    pub fn cluster_id(&self) -> Option<String> {
+        Admin::new(&self.ground.settings, CLUSTER_ID_WITHIN).ok()?.cluster_id()
+    }
+
+    /// Writes one entry into the topic `millrace.audit`; it is synced when this returns.
+    ///
+    /// Errors: the log of the audit can't be opened.
+    pub async fn audit(&self, key: &str, entry: &serde_json::Value) -> Result<(), EngineError> {
+        let own = self.own().await?;
+        let mut batch = own.batch().await;
+        commands::sink::document(&mut batch, RouteId(0), key, entry);
+        let id = own.send(batch, &[]).await;
+        own.durable(AckId(id.0 - 1)).await;
+        Ok(())
+    }
+
+    /// The engine's own intake; the first audit opens it.
+    async fn own(&self) -> Result<Arc<Intake>, EngineError> {
+        let known =
+            |sources: &[Arc<RunningSource>]| sources.iter().find(|source| source.name == OWN).map(|source| source.host.intake.clone());
+        if let Some(own) = known(&self.sources.read()) {
+            return Ok(own);
+        }
+        let _one = self.changing.lock().await;
+        if let Some(own) = known(&self.sources.read()) {
+            return Ok(own);
+        }
+        let own = self.ground.open_own(&[])?;
+        self.drain.add(vec![own.source_logs.clone()], Vec::new());
+        self.sources.write().push(RunningSource::start_own(own.clone()));
+        Ok(own)
     }
 
     pub fn report(&self) -> EngineReport {
-        let sources = self.sources.iter().map(|source| {
-            let intake = &source.host.intake;
-            let ledger = intake.ledger.snapshot();
-            let (log_bytes, log_limit) = intake.log_bytes();
-            let blocked = intake.outlet.blocked.lock().clone();
-            let report = SourceReport {
-                r#type: source.type_name.clone(),
-                state: source.host.board.report(blocked),
-                guarantee: source.guarantee.as_ref().map(Guarantee::words),
-                adds_up: ledger.adds_up(),
-                ledger,
-                tags: intake.tags_len(),
-                log_bytes,
-                log_limit,
-                log_held: intake.held(),
-            };
-            (source.name.clone(), report)
-        });
-        let sinks = self.sinks.iter().map(|sink| {
+        let sources = self.sources.read();
+        let sources = sources.iter().filter(|source| !source.is_gone()).map(|source| (source.name.clone(), source.report(&self.filling)));
+        let sinks = self.sinks.read();
+        let sinks = sinks.iter().map(|sink| {
             let report = SinkReport { r#type: sink.type_name.clone(), state: sink.board.report(None), counts: sink.task.counts() };
             (sink.name.clone(), report)
         });
         EngineReport {
-            site: self.site.clone(),
+            site: self.ground.site.clone(),
             started: self.started.0,
             kafka: self.drain.report(),
             sources: sources.collect(),
             sinks: sinks.collect(),
-            disk: DiskReport { free: self.store.free().unwrap_or(0), low: self.store.low_on_space() },
+            disk: DiskReport { free: self.ground.store.free().unwrap_or(0), low: self.ground.store.low_on_space() },
         }
     }
 
     /// Stops in order: intake, sinks, drain. Everything together takes little more than `bound`.
     pub async fn stop(&self, bound: Duration) {
-        let _ = self.stopping.send(true);
-        for source in &self.sources {
-            if let Some(task) = source.task.lock().await.take() {
-                let _ = task.await;
-            }
-        }
+        let _one = self.changing.lock().await;
+        let (sources, sinks) = (self.sources.read().clone(), self.sinks.read().clone());
+        futures_util::future::join_all(sources.iter().map(|source| source.stop())).await;
         self.watcher.abort();
         tokio::task::block_in_place(|| {
-            std::thread::scope(|scope| {
-                for sink in &self.sinks {
-                    scope.spawn(|| sink.task.stop(bound));
-                }
-            });
+            stop_sinks(&sinks, bound);
             self.drain.stop(bound);
-            if let Err(e) = self.store.close() {
+            if let Err(e) = self.ground.store.close() {
                 tracing::error!("cannot close the log: {e}; it is checked at the next start");
             }
         });
     }
 }
 
-fn start_sink(
-    spec: SinkSpec,
-    site: &str,
-    topics: &Topics,
-    settings: &Settings,
-    registry: &Option<Arc<Client>>,
-) -> Result<RunningSink, String> {
-    let board = Arc::new(Board::default());
-    let topics = topics.clone();
-    let compiled = spec.compiled;
-    let task = SinkTask::start(
-        SinkOptions {
-            name: spec.name.clone(),
-            settings: settings.clone(),
-            group: spec.group,
-            topics: spec.topics,
-            from_latest: spec.from_latest,
-            connector: format!("{site}/{}", spec.name),
-            known: topics.clone(),
-            registry: registry.clone(),
-            dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
-            make: Box::new(move || compiled.sink().expect("compiled as a sink")),
-            board: board.clone(),
-        },
-        tokio::runtime::Handle::current(),
-    )?;
-    Ok(RunningSink { name: spec.name, type_name: spec.type_name, board, task })
+/// Stops sinks side by side. Blocks.
+pub(crate) fn stop_sinks(sinks: &[Arc<RunningSink>], bound: Duration) {
+    std::thread::scope(|scope| {
+        for sink in sinks {
+            scope.spawn(|| sink.task.stop(bound));
+        }
+    });
 }
 
-fn start_commands(
-    parts: CommandParts,
-    site: &str,
-    topics: &Topics,
-    settings: &Settings,
-    registry: &Option<Arc<Client>>,
-) -> Result<RunningSink, String> {
-    let board = Arc::new(Board::default());
-    let topics = topics.clone();
-    let rules = parts.rules.clone();
-    tokio::spawn({
-        let parts = parts.clone();
-        async move { CommandSink::answer_unknown(&parts).await }
-    });
-    let task = SinkTask::start(
-        SinkOptions {
-            name: rules.name.clone(),
-            settings: settings.clone(),
-            group: rules.group.clone(),
-            topics: rules.topics.clone(),
-            from_latest: true,
-            connector: format!("{site}/{}", rules.name),
+/// Around everything a connector does, so that every message names it.
+fn span(name: &str, type_name: &str) -> tracing::Span {
+    tracing::info_span!("connector", name, r#type = type_name)
+}
+
+impl Ground {
+    pub fn start_sink(&self, spec: SinkSpec) -> Result<Arc<RunningSink>, EngineError> {
+        let (compiled, topics) = (spec.compiled, spec.topics);
+        let make = Box::new(move || compiled.sink().expect("compiled as a sink"));
+        let about = SinkAbout { name: spec.name, type_name: spec.type_name, group: spec.group, topics, from_latest: spec.from_latest };
+        self.run_sink(about, None, make)
+    }
+
+    /// Starts every command sink whose source runs.
+    pub fn start_commands(
+        &self,
+        commands: Vec<CommandRules>,
+        sources: &[Arc<RunningSource>],
+    ) -> Result<Vec<Arc<RunningSink>>, EngineError> {
+        let named = |name: &str| sources.iter().find(|source| source.name == name && !source.is_leaving.load(Relaxed));
+        let mut started = Vec::new();
+        for (index, rules) in commands.into_iter().enumerate() {
+            let Some((own, target)) = named(OWN).zip(named(&rules.source)) else { continue };
+            let parts = CommandParts {
+                rules: Arc::new(rules),
+                index,
+                remote: target.remote.clone(),
+                target: target.host.intake.clone(),
+                own: own.host.intake.clone(),
+                seen: Default::default(),
+            };
+            let rules = parts.rules.clone();
+            let open = CommandSink::remember(&parts);
+            tokio::spawn({
+                let parts = parts.clone();
+                async move { CommandSink::answer_unknown(&parts, open).await }
+            });
+            let make = Box::new(move || -> Box<dyn millrace_contract::Sink> { Box::new(CommandSink::new(parts.clone())) });
+            let about = SinkAbout {
+                name: rules.name.clone(),
+                type_name: "commands".to_owned(),
+                group: rules.group.clone(),
+                topics: rules.topics.clone(),
+                from_latest: true,
+            };
+            started.push(self.run_sink(about, Some(rules.source.clone()), make)?);
+        }
+        Ok(started)
+    }
+
+    fn run_sink(&self, about: SinkAbout, target: Option<String>, make: MakeSink) -> Result<Arc<RunningSink>, EngineError> {
+        let board = Arc::new(Board::default());
+        let topics = self.topics.clone();
+        let options = SinkOptions {
+            name: about.name.clone(),
+            settings: self.settings.clone(),
+            group: about.group.clone(),
+            topics: about.topics.clone(),
+            from_latest: about.from_latest,
+            connector: format!("{}/{}", self.site, about.name),
             known: topics.clone(),
-            registry: registry.clone(),
+            registry: self.registry.clone(),
             dead_letter: Box::new(move |topic| topics.get(topic).dead_letter.clone()),
-            make: Box::new(move || Box::new(CommandSink::new(parts.clone()))),
+            make,
             board: board.clone(),
-        },
-        tokio::runtime::Handle::current(),
-    )?;
-    Ok(RunningSink { name: rules.name.clone(), type_name: "commands".to_owned(), board, task })
+            order: Order::new(self.held.wanted(Role::Sink, &about.name)),
+        };
+        let task = SinkTask::start(options, tokio::runtime::Handle::current())?;
+        let SinkAbout { name, type_name, group, topics, .. } = about;
+        Ok(Arc::new(RunningSink { name, type_name, target, group, topics, board, task }))
+    }
+}
+
+/// The topics of a model's tags and documents.
+fn topics_of(model: &Model) -> BTreeSet<String> {
+    let tags = model.tags.iter().map(|tag| tag.options.topic.as_deref().unwrap_or(&tag.topic));
+    tags.chain(model.routes.iter().map(|route| &*route.topic)).map(str::to_owned).collect()
+}
+
+type MakeSink = Box<dyn Fn() -> Box<dyn millrace_contract::Sink> + Send + Sync>;
+
+struct SinkAbout {
+    name: String,
+    type_name: String,
+    group: String,
+    topics: Vec<String>,
+    from_latest: bool,
 }
 
 /// A source that reads nothing: the engine's own.
@@ -363,6 +629,16 @@ impl millrace_contract::Source for Idle {
         io.status("", Status::Running);
         io.stopping().await;
         Ok(())
+    }
+}
+
+/// Makes the data directory, for nobody else: logs hold what the plant makes, positions what it is asked for. What fails here fails where it is used.
+fn keep_to_ourselves(data_dir: &Path) {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    let Ok(mode) = std::fs::metadata(data_dir).map(|m| m.permissions().mode()) else { return };
+    if mode & 0o007 != 0 && std::fs::set_permissions(data_dir, PermissionsExt::from_mode(mode & 0o770)).is_ok() {
+        tracing::info!(data_dir = %data_dir.display(), "closed to other users");
     }
 }
 

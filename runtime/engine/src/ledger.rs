@@ -60,6 +60,8 @@ counts! {
         appended,
         /// Times of devices that were not believed.
         clock_refused,
+        /// Kafka timestamps that were replaced by read_time, by what the topic's declaration says.
+        timestamp_replaced,
     }
 }
 
@@ -70,7 +72,7 @@ counts! {
         dead,
         /// Dropped from the log: `drop_oldest`, or a quarantined segment.
         dropped,
-        /// Kafka timestamps that were replaced by read_time.
+        /// Kafka timestamps that were replaced by read_time, by what the topic takes.
         timestamp_replaced,
     }
 }
@@ -82,6 +84,13 @@ impl Ledger {
 
     pub fn dropped(&self, reason: &'static str, count: u64) {
         *self.dropped.lock().entry(reason).or_default() += count;
+    }
+
+    /// Records that came in and became nothing.
+    pub fn dropped_at_intake(&self, reason: &'static str, count: u64) {
+        self.intake.received.fetch_add(count, Relaxed);
+        self.intake.dropped.fetch_add(count, Relaxed);
+        self.dropped(reason, count);
     }
 
     /// Records that the log lost, in all: those that `drop_oldest` removed, and those in corrupt places.
@@ -96,8 +105,8 @@ impl Ledger {
 
     pub fn snapshot(&self) -> Snapshot {
         // The outgoing half first: what it counts was appended before.
-        let [produced, dead_at_send, dropped_from_log, timestamp_replaced] = self.outgoing.get();
-        let [received, filtered, dropped_at_intake, dead_at_intake, appended, clock_refused] = self.intake.get();
+        let [produced, dead_at_send, dropped_from_log, replaced_at_send] = self.outgoing.get();
+        let [received, filtered, dropped_at_intake, dead_at_intake, appended, clock_refused, replaced_at_intake] = self.intake.get();
         Snapshot {
             received,
             filtered,
@@ -109,7 +118,7 @@ impl Ledger {
             dropped_from_log,
             waiting: appended.saturating_sub(produced + dead_at_send + dropped_from_log),
             clock_refused,
-            timestamp_replaced,
+            timestamp_replaced: replaced_at_intake + replaced_at_send,
             lost: self.lost.lock().clone(),
             dropped: self.dropped.lock().clone(),
         }

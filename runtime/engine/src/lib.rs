@@ -1,40 +1,57 @@
 //! The engine: supervises sources and sinks, validates, encodes, logs, drains, and keeps the ledger.
 //!
 //! - [`engine`]: all of it, started and stopped in order; [`alarm`] warns before a log is full.
+//! - [`error`]: why a part of it cannot run. [`change`]: a changed factory, taken while it runs. [`hold`]: what a person paused
+//!   or stopped, which `told` tells the connectors; [`offsets`]: of sinks, to look at and to move.
 //! - [`intake`]: what a source sends is judged, encoded and appended; [`tags`] judges, [`topics`] says where it goes, [`catalog`] what a tag is.
+//!   [`sample_key`]: the key of a record.
 //! - [`source`]: session after session, supervised. [`paths`]: which source has which tag path.
-//! - [`wide`]: many tags in one record.
+//! - [`wide`]: many tags in one record, whose fields [`wide_layout`] keeps.
 //! - [`frame`]: what lies inside one opaque batch of the log. [`positions`]: where each source left off.
 //! - [`compile`]: from the YAML to what runs. [`commands`]: from Kafka to a device, at most once.
-//! - [`book`]: the schemas that records in the logs were written with. [`registrar`]: their ids in a registry.
-//! - [`drain`]: from the logs to Kafka. [`sinks`]: from Kafka to sinks, by consumer groups.
-//! - [`outlet`]: what intake and drain share of one source.
-//! - [`ledger`]: what came in and what became of it. [`status`]: the words for it. [`taps`]: live records for a person.
+//! - [`schema_store`]: the schemas that records in the logs were written with. [`registrar`]: their ids in a registry.
+//! - [`drain`]: from the logs to Kafka. [`sinks`]: from Kafka to sinks, by consumer groups; [`tail`]: what they have not committed yet.
+//! - [`source_logs`]: what intake and drain share of one source.
+//! - [`ledger`]: what came in and what became of it. [`status`]: the words for it. [`measures`]: how long it took. [`taps`]: live records for a person; [`reader`]: those of a topic.
 
 pub mod alarm;
-pub mod book;
 pub mod catalog;
+pub mod change;
+pub mod cluster;
 pub mod commands;
 pub mod compile;
+mod compiled;
 pub mod cursors;
 pub mod dead;
 pub mod drain;
 pub mod engine;
+pub mod error;
 pub mod frame;
+pub mod hold;
 pub mod intake;
 pub mod ledger;
-pub mod outlet;
+pub mod measures;
+pub mod offsets;
 pub mod paths;
 pub mod positions;
+pub mod reader;
 pub mod registrar;
 pub mod repeats;
+pub mod replay;
+pub mod sample_key;
+pub mod schema_store;
 pub mod sinks;
 pub mod source;
+pub mod source_logs;
 pub mod status;
 pub mod tags;
+pub mod tail;
 pub mod taps;
+mod told;
 pub mod topics;
 pub mod wide;
-pub mod writers;
+pub mod wide_layout;
+pub mod writer_schemas;
 
 pub use engine::{Engine, EngineOptions, EngineReport};
+pub use error::EngineError;

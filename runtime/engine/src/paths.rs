@@ -31,6 +31,11 @@ impl Paths {
             taken.remove();
         }
     }
+
+    /// Gives back every path of a source.
+    pub fn release_all(&self, source: &Arc<str>) {
+        self.0.lock().retain(|_, by| by != source);
+    }
 }
 
 #[cfg(test)]
@@ -48,5 +53,7 @@ mod tests {
         assert_eq!(paths.claim(&path, &b), Err(a.clone()));
         paths.release(&path, &a);
         assert_eq!(paths.claim(&path, &b), Ok(()));
+        paths.release_all(&b);
+        assert_eq!(paths.claim(&path, &a), Ok(()));
     }
 }

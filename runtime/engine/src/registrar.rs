@@ -9,10 +9,10 @@
 //! A registry that is away is asked again for ever, with back-off; what was answered is not asked again. Schemas that a schema names are
 //! registered before it, each under its own name as the subject.
 
-use crate::book::Book;
+use crate::schema_store::SchemaStore;
 use crate::topics::{Subject, Topics};
-use millrace_registry::{Client, Kind as RegistryKind, Reference as RegistryReference, RegistryError, Schema as Registered, SchemaId};
-use millrace_schemas::contract::{Kind, Schema};
+use millrace_registry::{Client, Reference as RegistryReference, RegistryError, Schema as Registered, SchemaId};
+use millrace_schemas::contract::Schema;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ type Key = (Arc<str>, u64);
 
 pub struct Registrar {
     client: Arc<Client>,
-    book: Arc<Book>,
+    schema_store: Arc<SchemaStore>,
     topics: Topics,
     tokio: tokio::runtime::Handle,
     states: Mutex<HashMap<Key, State>>,
@@ -54,8 +54,8 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    pub fn new(client: Arc<Client>, book: Arc<Book>, topics: Topics, tokio: tokio::runtime::Handle) -> Arc<Self> {
-        Arc::new(Self { client, book, topics, tokio, states: Mutex::default(), wake: Mutex::new(Box::new(|| {})) })
+    pub fn new(client: Arc<Client>, schema_store: Arc<SchemaStore>, topics: Topics, tokio: tokio::runtime::Handle) -> Arc<Self> {
+        Arc::new(Self { client, schema_store, topics, tokio, states: Mutex::default(), wake: Mutex::new(Box::new(|| {})) })
     }
 
     pub fn on_answer(&self, wake: impl Fn() + Send + Sync + 'static) {
@@ -73,7 +73,7 @@ impl Registrar {
             _ => {}
         }
         let refused_before = matches!(states.get(&key), Some(State::Refused(..)));
-        let Some(schema) = self.book.get(mark) else {
+        let Some(schema) = self.schema_store.get(mark) else {
             return Answer::Refused(format!(
                 "records of topic {topic} were written with the schema {mark:016x}, whose file in the data directory's folder schemas is gone or changed; put it back"
             ));
@@ -169,11 +169,6 @@ async fn references(
 }
 
 fn registered(schema: &Schema, done: &BTreeMap<Arc<str>, RegistryReference>) -> Registered {
-    let kind = match schema.kind {
-        Kind::Avro => RegistryKind::Avro,
-        Kind::Json => RegistryKind::Json,
-        Kind::Protobuf => RegistryKind::Protobuf,
-    };
     let references = schema.references.iter().filter_map(|r| done.get(&r.name).cloned()).collect();
-    Registered { kind, text: schema.text.to_string(), references }
+    Registered { kind: schema.kind, text: schema.text.to_string(), references }
 }

@@ -1,15 +1,19 @@
 //! Runs one source: session after session, for ever, disturbing nobody.
 
-use crate::intake::Intake;
+use crate::hold::{Order, Wanted};
+use crate::intake::{Intake, is_believed};
+use crate::measures::Measures;
 use crate::repeats::Repeats;
 use crate::status::Board;
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use millrace_contract::source::SchemaIn;
 use millrace_contract::{AckId, Clash, Command, Failure, Loss, Outcome, Source, SourceHost, SourceIo, Status, TagDef};
-use millrace_schemas::{Batch, Micros, TagId};
+use millrace_schemas::contract::SchemaError;
+use millrace_schemas::{Batch, Micros, RouteId, TagId};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -30,29 +34,107 @@ const ADOPT_BOUND: Duration = Duration::from_secs(10);
 pub struct Host {
     pub intake: Arc<Intake>,
     pub board: Arc<Board>,
-    commands: Mutex<mpsc::Receiver<Command>>,
-    stopping: watch::Receiver<bool>,
+    pub measures: Measures,
+    commands: Mutex<mpsc::Receiver<Waiting>>,
+    order: watch::Receiver<Order>,
+    /// What the session began with: it ends when that is no longer what is wanted.
+    began_with: parking_lot::Mutex<Order>,
     /// The session said that it runs: the next back-off starts from the beginning.
     ran: AtomicBool,
+    /// Since when it does not run, where that was told.
+    away_since: parking_lot::Mutex<Option<Instant>>,
+    parts_told: parking_lot::Mutex<Repeats>,
 }
 
 /// Reaches a running source.
 #[derive(Clone)]
 pub struct Remote {
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<Waiting>,
+}
+
+/// A command that waits for a session to take it.
+pub struct Waiting {
+    command: Command,
+    is_gone: Arc<AtomicBool>,
+}
+
+/// The other end of [`Waiting`].
+pub struct Ticket(Arc<AtomicBool>);
+
+impl Waiting {
+    pub fn new(command: Command) -> (Self, Ticket) {
+        let is_gone = Arc::new(AtomicBool::new(false));
+        (Self { command, is_gone: is_gone.clone() }, Ticket(is_gone))
+    }
+
+    /// The command; `None`: it was withdrawn.
+    fn take(self) -> Option<Command> {
+        (!self.is_gone.swap(true, SeqCst)).then_some(self.command)
+    }
+}
+
+impl Ticket {
+    /// Whether nobody has taken it; then nobody will.
+    pub fn withdraw(&self) -> bool {
+        !self.0.swap(true, SeqCst)
+    }
 }
 
 impl Host {
-    pub fn new(intake: Arc<Intake>, board: Arc<Board>, stopping: watch::Receiver<bool>) -> (Arc<Self>, Remote) {
+    pub fn new(intake: Arc<Intake>, board: Arc<Board>, order: watch::Receiver<Order>) -> (Arc<Self>, Remote) {
         let (tx, rx) = mpsc::channel(64);
-        let host = Self { intake, board, commands: Mutex::new(rx), stopping, ran: AtomicBool::new(false) };
+        let began_with = parking_lot::Mutex::new(*order.borrow());
+        let host = Self {
+            intake,
+            board,
+            measures: Measures::default(),
+            commands: Mutex::new(rx),
+            order,
+            began_with,
+            ran: AtomicBool::new(false),
+            away_since: Default::default(),
+            parts_told: Default::default(),
+        };
         (Arc::new(host), Remote { commands: tx })
     }
 
-    async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
+    /// Resolves when the engine stops.
+    async fn ended(&self) {
+        let mut order = self.order.clone();
         // The engine gone is a stop, too.
-        let _ = stopping.wait_for(|s| *s).await;
+        let _ = order.wait_for(|order| order.ends).await;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.order.borrow().ends
+    }
+
+    /// Resolves when the session that began is no longer wanted.
+    async fn session_unwanted(&self) {
+        let began_with = *self.began_with.lock();
+        let mut order = self.order.clone();
+        let _ = order.wait_for(|order| *order != began_with).await;
+    }
+
+    fn is_session_wanted(&self) -> bool {
+        *self.order.borrow() == *self.began_with.lock()
+    }
+
+    /// Waits while it is paused or stopped.
+    async fn rest(&self) {
+        let mut order = self.order.clone();
+        loop {
+            let now = *order.borrow_and_update();
+            match now.wanted {
+                _ if now.ends => return,
+                Wanted::Running => return,
+                Wanted::Paused => _ = self.board.set(Status::Paused, Micros::now()),
+                Wanted::Stopped => _ = self.board.set(Status::Stopped, Micros::now()),
+            }
+            if order.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -68,6 +150,10 @@ impl SourceHost for Host {
 
     fn declare(&self, tag: TagDef) -> Result<TagId, Clash> {
         self.intake.declare(tag)
+    }
+
+    fn describe(&self, route: RouteId, schema: &SchemaIn<'_>) -> Result<(), SchemaError> {
+        self.intake.describe(route, schema)
     }
 
     fn retire(&self, tag: TagId) {
@@ -86,9 +172,14 @@ impl SourceHost for Host {
         self.intake.durable(after).await
     }
 
+    async fn durable_within(&self, after: AckId, apart: Duration) -> AckId {
+        self.intake.durable_within(after, apart).await
+    }
+
     async fn command(&self) -> Command {
         let mut commands = self.commands.lock().await;
-        while let Some(command) = commands.recv().await {
+        while let Some(waiting) = commands.recv().await {
+            let Some(command) = waiting.take() else { continue };
             if command.expires > Micros::now() {
                 return command;
             }
@@ -101,6 +192,10 @@ impl SourceHost for Host {
         self.intake.ledger.lost(reason.as_str(), count);
     }
 
+    fn dropped(&self, reason: Loss, count: u64) {
+        self.intake.ledger.dropped_at_intake(reason.as_str(), count);
+    }
+
     fn alive(&self, part: &str) {
         self.intake.alive(part);
     }
@@ -110,60 +205,91 @@ impl SourceHost for Host {
     }
 
     fn status(&self, part: &str, status: Status) {
-        if part.is_empty() && status == Status::Running {
-            self.ran.store(true, Relaxed);
+        if part.is_empty() && status == Status::Running && !self.ran.swap(true, Relaxed) {
+            self.board.session_opened();
+            if let Some(since) = self.away_since.lock().take() {
+                tracing::info!(source = %self.intake.source, "runs again after {:.1} s", since.elapsed().as_secs_f64());
+            }
         }
         let text = status.reason().map(str::to_owned);
         let word = status.word();
         if self.board.set_part(part, status, Micros::now()) {
             let source = &self.intake.source;
             match text {
-                Some(reason) => tracing::warn!(source = %source, part, "{word}: {reason}"),
+                // A thousand devices that come and go are told by what is wrong with them, not one by one.
+                Some(reason) => {
+                    if let Some(times) = self.parts_told.lock().say(&format!("{word} {reason}")) {
+                        tracing::warn!(source = %source, part, repeated = times, "the status is {word} now: {reason}");
+                    }
+                }
                 None => tracing::debug!(source = %source, part, "{word}"),
             }
         }
     }
 
+    fn measure(&self, what: &'static str, took: Duration) {
+        self.measures.add(what, took);
+    }
+
     async fn stopping(&self) {
-        self.stopped().await;
+        self.session_unwanted().await;
     }
 
     fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        !self.is_session_wanted()
     }
 }
 
-/// Runs the source until the engine stops. `resumes`: it keeps positions, and must not start before Kafka's are known where ours are lost.
-pub async fn supervise(mut source: Box<dyn Source>, host: Arc<Host>, resumes: bool) {
+/// Runs a source until the engine stops; `make` makes a new one for each restart that a person asks for. `resumes`: it keeps positions, and must not
+/// start before Kafka's are known where ours are lost.
+pub async fn supervise(make: impl Fn() -> Box<dyn Source> + Send, host: Arc<Host>, resumes: bool) {
     let name = host.intake.source.clone();
     if host.intake.is_new && resumes {
         adopt(&host).await;
     }
-    let ticker = tokio::spawn(tick(host.clone()));
+    if host.intake.is_unnumbered {
+        find_number(&host).await;
+    }
+    host.intake.number_above_kafka().await;
+    let mut ticker = tokio::spawn(tick(host.clone()));
     let mut backoff = BACKOFF_FIRST;
     let mut repeats = Repeats::default();
-    while !host.is_stopping() {
-        host.board.session_opened();
+    let mut source = make();
+    loop {
+        host.rest().await;
+        let order = *host.order.borrow();
+        if order.ends {
+            break;
+        }
+        if std::mem::replace(&mut *host.began_with.lock(), order) != order {
+            (source, backoff) = (make(), BACKOFF_FIRST);
+        }
         host.board.set(Status::Starting, Micros::now());
         host.ran.store(false, Relaxed);
         let began = Instant::now();
         let failure = session(&mut source, &host).await;
-        if host.is_stopping() {
-            break;
+        if !host.is_session_wanted() {
+            continue;
         }
         if host.ran.load(Relaxed) && began.elapsed() > Duration::from_secs(5) {
             backoff = BACKOFF_FIRST;
         }
         host.board.failed(&failure.to_string(), Micros::now());
+        host.away_since.lock().get_or_insert_with(Instant::now);
         let wait = match &failure {
             Failure::Stopped => {
                 tracing::info!(source = %name, "the source has nothing more to read");
-                break;
+                ticker.abort();
+                host.intake.close().await;
+                host.board.set(Status::Stopped, Micros::now());
+                host.session_unwanted().await;
+                ticker = tokio::spawn(tick(host.clone()));
+                continue;
             }
             Failure::Reconnect(cause) => {
                 host.board.set(Status::Degraded(cause.clone()), Micros::now());
                 if let Some(times) = repeats.say(cause) {
-                    tracing::warn!(source = %name, repeated = times, "{cause}; trying again");
+                    tracing::warn!(source = %name, repeated = times, "interrupted: {cause}; trying again");
                 }
                 let wait = backoff.mul_f64(0.5 + fastrand::f64());
                 backoff = (backoff * 2).min(BACKOFF_LAST);
@@ -172,14 +298,14 @@ pub async fn supervise(mut source: Box<dyn Source>, host: Arc<Host>, resumes: bo
             Failure::RetryAfter(wait, cause) => {
                 host.board.set(Status::Degraded(cause.clone()), Micros::now());
                 if let Some(times) = repeats.say(cause) {
-                    tracing::warn!(source = %name, repeated = times, "{cause}; trying again in {wait:?}");
+                    tracing::warn!(source = %name, repeated = times, "interrupted: {cause}; trying again in {wait:?}");
                 }
                 *wait
             }
             Failure::Blocked(cause) => {
                 host.board.set(Status::Blocked(cause.clone()), Micros::now());
                 if let Some(times) = repeats.say(cause) {
-                    tracing::error!(source = %name, repeated = times, "blocked: {cause}");
+                    tracing::error!(source = %name, repeated = times, "blocked until somebody acts: {cause}");
                 }
                 BLOCKED_RETRY
             }
@@ -187,7 +313,7 @@ pub async fn supervise(mut source: Box<dyn Source>, host: Arc<Host>, resumes: bo
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = source.unblocked(), if matches!(failure, Failure::Blocked(_)) => {}
-            () = host.stopped() => {}
+            () = host.session_unwanted() => {}
         }
     }
     ticker.abort();
@@ -199,12 +325,8 @@ pub async fn supervise(mut source: Box<dyn Source>, host: Arc<Host>, resumes: bo
 /// One session; bounded once it was told to stop, and a panic of the plugin ends only the session.
 async fn session(source: &mut Box<dyn Source>, host: &Arc<Host>) -> Failure {
     let io = SourceIo::new(host.clone());
-    let run = AssertUnwindSafe(source.session(io)).catch_unwind();
-    let bound = async {
-        host.stopped().await;
-        tokio::time::sleep(STOP_BOUND).await;
-    };
-    tokio::select! {
+    let run = AssertUnwindSafe(source.session(io.clone())).catch_unwind();
+    let failure = tokio::select! {
         outcome = run => match outcome {
             Ok(Ok(())) if host.is_stopping() => Failure::Stopped,
             Ok(Ok(())) => Failure::Reconnect("the session ended".to_owned()),
@@ -216,18 +338,30 @@ async fn session(source: &mut Box<dyn Source>, host: &Arc<Host>) -> Failure {
                 Failure::Reconnect(format!("the connector panicked: {what}"))
             }
         },
-        () = bound => Failure::Reconnect("the session did not end in time".to_owned()),
+        () = bound_of(host) => Failure::Reconnect("the session did not end in time".to_owned()),
+    };
+    // A task that the session leaves behind must not send behind the back of the next one, which begins where this one ended.
+    tokio::select! {
+        () = io.end() => {}
+        () = bound_of(host) => {}
     }
+    failure
+}
+
+/// Resolves some time after the session was told to end.
+async fn bound_of(host: &Host) {
+    host.session_unwanted().await;
+    tokio::time::sleep(STOP_BOUND).await;
 }
 
 async fn adopt(host: &Arc<Host>) {
-    let mut from_kafka = host.intake.outlet.from_kafka.subscribe();
-    let waits = format!("the data directory is new: waits {ADOPT_BOUND:?} at most for Kafka to say where this source left off");
+    let mut from_kafka = host.intake.source_logs.from_kafka.subscribe();
+    let waits = format!("its positions are not known here: waits {ADOPT_BOUND:?} at most for Kafka to say where this source left off");
     host.board.set(Status::Degraded(waits), Micros::now());
     let known = tokio::time::timeout(ADOPT_BOUND, async {
         tokio::select! {
             known = from_kafka.wait_for(Option::is_some) => known.ok().and_then(|k| k.clone()),
-            () = host.stopped() => None,
+            () = host.ended() => None,
         }
     });
     match known.await {
@@ -237,6 +371,21 @@ async fn adopt(host: &Arc<Host>) {
             source = %host.intake.source,
             "kafka did not say in {ADOPT_BOUND:?} where this source left off; it starts from the beginning, data may come twice"
         ),
+    }
+}
+
+/// Waits until Kafka has said which identities were used, or the clock can number new ones.
+async fn find_number(host: &Arc<Host>) {
+    let mut from_kafka = host.intake.source_logs.from_kafka.subscribe();
+    while !is_believed(Micros::now()) && from_kafka.borrow().is_none() && !host.has_ended() {
+        let waits = "the data directory is new and the clock is older than this program, so records can't be numbered without using an \
+                     identity twice: waits for Kafka, or until the clock is set";
+        host.board.set(Status::Degraded(waits.to_owned()), Micros::now());
+        tokio::select! {
+            _ = from_kafka.changed() => {}
+            () = host.ended() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The status board of a connector: its word, the words of its parts, since when and why.
 
-use millrace_contract::Status;
+pub use millrace_contract::Status;
 use millrace_schemas::Micros;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub struct Report {
     pub reason: Option<String>,
     /// Microseconds since 1970.
     pub since: i64,
-    /// Sessions opened so far.
+    /// Sessions so far that came to run.
     pub sessions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
@@ -72,6 +72,11 @@ impl Board {
 
     pub fn has_part(&self, part: &str) -> bool {
         self.0.lock().parts.contains_key(part)
+    }
+
+    /// Every part with its status, by name.
+    pub fn parts(&self) -> Vec<(String, Status)> {
+        self.0.lock().parts.iter().map(|(name, status)| (name.clone(), status.clone())).collect()
     }
 
     pub fn session_opened(&self) {

@@ -7,115 +7,16 @@
 //!
 //! Pure: no clock of its own (times come in), no I/O. What a tag is called and where it goes is `intake`'s.
 
-use millrace_config::Deadband;
-use millrace_contract::{OutOfRange, Report, Structure, TagOptions};
-use millrace_schemas::{Batch, Flags, Kind, Micros, Origin, Row, Span, StatusCode, TagId, TimeSource, Value};
+mod rules;
+mod value;
+
+pub use crate::tags::rules::Rules;
+use crate::tags::value::{Kept, State, changed, fingerprint, keep, last_value};
+use millrace_contract::TagOptions;
+use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
-
-/// The options of a tag, compiled: what happens to each of its readings.
-#[derive(Debug)]
-pub struct Rules {
-    /// Keeps the options alive: tags find their rules by this pointer.
-    pub options: Arc<TagOptions>,
-    report_all: bool,
-    /// Absolute, in engineering units; zero: any change.
-    deadband: f64,
-    scale: Option<(f64, f64)>,
-    range: Option<(f64, f64)>,
-    out_of_range: OutOfRange,
-    pub structure: Structure,
-    /// Microseconds; zero: never.
-    heartbeat: i64,
-    stale: i64,
-    bad_after: i64,
-    /// Bit number and the tag that stands for it.
-    pub bits: bool,
-}
-
-const STALE_AFTER_DEFAULT: i64 = 180_000_000;
-const BAD_AFTER_DEFAULT: i64 = 5_000_000;
-
-impl Rules {
-    /// `has_part`: keep-alives vouch for the tag, not only its own values; then staleness is on unless it is set.
-    pub fn new(options: Arc<TagOptions>, has_part: bool) -> Self {
-        let micros = |period: Option<millrace_config::Period>, otherwise| {
-            period.map_or(otherwise, |p| i64::try_from(p.0.as_micros()).unwrap_or(i64::MAX))
-        };
-        let scale = match (options.raw, options.eu, options.scale, options.offset) {
-            (Some([r0, r1]), Some([e0, e1]), ..) if r1 != r0 => {
-                let factor = (e1 - e0) / (r1 - r0);
-                Some((factor, e0 - r0 * factor))
-            }
-            (_, _, None, None) => None,
-            (_, _, scale, offset) => Some((scale.unwrap_or(1.0), offset.unwrap_or(0.0))),
-        };
-        let range = match (options.min, options.max) {
-            (None, None) => None,
-            (min, max) => Some((min.unwrap_or(f64::NEG_INFINITY), max.unwrap_or(f64::INFINITY))),
-        };
-        let span = match (options.min, options.max, options.eu) {
-            (Some(min), Some(max), _) => max - min,
-            (_, _, Some([e0, e1])) => (e1 - e0).abs(),
-            _ => 0.0,
-        };
-        let deadband = match options.deadband {
-            None => 0.0,
-            Some(Deadband::Absolute(width)) => width,
-            Some(Deadband::Percent(percent)) => span * percent / 100.0,
-        };
-        Self {
-            report_all: options.report == Some(Report::All),
-            deadband,
-            scale,
-            range,
-            out_of_range: options.out_of_range.unwrap_or(OutOfRange::Uncertain),
-            structure: options.structure.unwrap_or(Structure::Expand),
-            heartbeat: micros(options.at_least_every, 0),
-            stale: micros(options.stale_after, if has_part { STALE_AFTER_DEFAULT } else { 0 }),
-            bad_after: micros(options.bad_after, BAD_AFTER_DEFAULT),
-            bits: options.bits.is_some(),
-            options,
-        }
-    }
-
-    /// Applies scale and range to a reading. `Err`: out of range, and declared to be a dead letter then.
-    pub fn apply(&self, row: &mut Row) -> Result<(), String> {
-        let number = |value| match value {
-            Value::Int(v) => Some(v as f64),
-            Value::UInt(v) => Some(v as f64),
-            Value::Double(v) => Some(v),
-            _ => None,
-        };
-        if let (Some((factor, offset)), Some(raw)) = (self.scale, number(row.value)) {
-            row.value = Value::Double(raw * factor + offset);
-        }
-        if let (Some((min, max)), Some(v)) = (self.range, number(row.value))
-            && !(min..=max).contains(&v)
-            && !v.is_nan()
-        {
-            let status = match self.out_of_range {
-                OutOfRange::Uncertain => StatusCode::UNCERTAIN_ENGINEERING_UNITS_EXCEEDED,
-                OutOfRange::Bad => StatusCode::BAD_OUT_OF_RANGE,
-                OutOfRange::Dead => return Err(format!("value {v} is outside {min}..{max}, and out_of_range is dead")),
-            };
-            if (row.status.quality() as u8) < status.quality() as u8 {
-                row.status = status;
-            }
-        }
-        Ok(())
-    }
-
-    fn ticks(&self) -> bool {
-        self.heartbeat != 0 || self.stale != 0
-    }
-
-    /// Whether a silent tag's last value must be kept to be said again.
-    fn keeps_value(&self) -> bool {
-        self.ticks()
-    }
-}
 
 /// A piece of a source that vouches for its tags: a device, a subscription.
 #[derive(Debug)]
@@ -124,27 +25,18 @@ struct Part {
     alive: i64,
 }
 
-/// The last reported state of one tag.
-#[derive(Clone, Copy, Debug)]
-struct State {
-    /// The last value's bits, or the hash of what lies in the heap.
-    bits: u64,
-    /// The last value's own time and when a sample of it was last written.
-    time: i64,
-    sent: i64,
-    /// When the tag itself was last vouched for.
-    alive: i64,
-    /// Since when it can't be read; zero: it can.
-    bad_since: i64,
-    status: StatusCode,
-    rules: u32,
-    part: u32,
-    kind: u8,
-    time_source: TimeSource,
-    /// Nothing was written yet: the first value is `initial`.
-    fresh: bool,
-    stale: bool,
-    retired: bool,
+/// What is known of one tag, see [`Tags::look`].
+pub struct Look<'t> {
+    /// The last value as a row; `None` before the first, and for what is not kept.
+    pub row: Option<Row>,
+    pub quality: &'static str,
+    pub status: StatusCode,
+    pub time: i64,
+    pub sent: i64,
+    pub alive: i64,
+    pub bad_since: i64,
+    pub stale: bool,
+    pub part: &'t Arc<str>,
 }
 
 /// Every tag of one source.
@@ -159,14 +51,6 @@ pub struct Tags {
     kept: HashMap<u32, (Kept, Box<[u8]>)>,
     hasher: RandomState,
     any_ticks: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kept {
-    Text,
-    Bytes,
-    Array(Kind),
-    Struct,
 }
 
 /// What the report filter says of a reading.
@@ -293,10 +177,37 @@ impl Tags {
         Verdict::Report { first }
     }
 
-    /// The last reported value of a tag, where it needs no heap, and its status.
-    pub fn last(&self, tag: TagId) -> Option<(Value, StatusCode)> {
-        let state = self.states.get(tag.0 as usize).filter(|s| !s.fresh && !s.stale && s.kind != HEAP)?;
-        last_value(state, None, &mut Batch::new()).map(|value| (value, state.status))
+    /// What is known of a tag; `None` for one that is gone. A text that is kept goes into the batch's heap.
+    pub fn look(&self, tag: TagId, batch: &mut Batch) -> Option<Look<'_>> {
+        let state = self.states.get(tag.0 as usize).filter(|state| !state.retired)?;
+        let part = &self.parts[state.part as usize];
+        let vouched = if part.name.is_empty() { state.alive } else { state.alive.max(part.alive) };
+        let value = if state.stale { Some(Value::Null) } else { last_value(state, self.kept.get(&tag.0), batch) };
+        let status = if state.stale { StatusCode::BAD_NO_COMMUNICATION } else { state.status };
+        let row = value.filter(|_| !state.fresh).map(|value| Row {
+            time: Micros(state.time),
+            server_time: Micros::NONE,
+            value,
+            tag,
+            status,
+            flags: Flags::new(Origin::Change, state.time_source),
+        });
+        Some(Look {
+            row,
+            quality: match (state.fresh && !state.stale, status.is_bad(), status.quality() as u8) {
+                (true, ..) => "none",
+                (_, true, _) => "bad",
+                (_, _, 0) => "good",
+                _ => "uncertain",
+            },
+            status,
+            time: if state.fresh { 0 } else { state.time },
+            sent: state.sent,
+            alive: vouched,
+            bad_since: state.bad_since,
+            stale: state.stale,
+            part: &part.name,
+        })
     }
 
     /// Something vouched for every tag of a part.
@@ -314,6 +225,15 @@ impl Tags {
                 emit(stale(state, TagId(i as u32), now));
             }
         }
+    }
+
+    /// The clock was set by `step` microseconds: what was remembered by the old clock moves with it, and nothing lies in the future.
+    pub fn shift(&mut self, step: i64, now: Micros) {
+        let shifted = |at: i64| if at == 0 { 0 } else { at.saturating_add(step).min(now.0) };
+        for state in &mut self.states {
+            (state.sent, state.alive, state.bad_since) = (shifted(state.sent), shifted(state.alive), shifted(state.bad_since));
+        }
+        self.parts.iter_mut().for_each(|part| part.alive = shifted(part.alive));
     }
 
     /// Makes stale samples and heartbeats that are due. `batch`'s heap takes the texts of heartbeats.
@@ -372,84 +292,12 @@ fn stale(state: &mut State, tag: TagId, now: Micros) -> Row {
     }
 }
 
-const NULL: u8 = 0;
-const BOOL: u8 = 1;
-const INT: u8 = 2;
-const UINT: u8 = 3;
-const DOUBLE: u8 = 4;
-const HEAP: u8 = 5;
-
-fn fingerprint(value: Value, heap: &[u8], hasher: &RandomState) -> (u8, u64) {
-    match value {
-        Value::Null => (NULL, 0),
-        Value::Bool(v) => (BOOL, u64::from(v)),
-        Value::Int(v) => (INT, v as u64),
-        Value::UInt(v) => (UINT, v),
-        Value::Double(v) => (DOUBLE, v.to_bits()),
-        Value::Text(span) | Value::Bytes(span) | Value::Array(_, span) | Value::Struct(span) => {
-            (HEAP, hasher.hash_one((std::mem::discriminant(&value), span.of(heap))))
-        }
-    }
-}
-
-fn changed(old_kind: u8, old_bits: u64, kind: u8, bits: u64, value: Value, deadband: f64) -> bool {
-    if (old_kind, old_bits) == (kind, bits) {
-        return false;
-    }
-    if deadband > 0.0 && old_kind == kind {
-        let (old, new) = match value {
-            Value::Int(v) => (old_bits as i64 as f64, v as f64),
-            Value::UInt(v) => (old_bits as f64, v as f64),
-            Value::Double(v) => (f64::from_bits(old_bits), v),
-            _ => return true,
-        };
-        let distance = (new - old).abs();
-        // A NaN on either side is a change.
-        return distance.is_nan() || distance >= deadband;
-    }
-    true
-}
-
-fn keep(kept: &mut HashMap<u32, (Kept, Box<[u8]>)>, row: &Row, heap: &[u8]) {
-    let (kind, span) = match row.value {
-        Value::Text(span) => (Kept::Text, span),
-        Value::Bytes(span) => (Kept::Bytes, span),
-        Value::Array(kind, span) => (Kept::Array(kind), span),
-        Value::Struct(span) => (Kept::Struct, span),
-        _ => {
-            if !kept.is_empty() {
-                kept.remove(&row.tag.0);
-            }
-            return;
-        }
-    };
-    kept.insert(row.tag.0, (kind, span.of(heap).into()));
-}
-
-fn last_value(state: &State, kept: Option<&(Kept, Box<[u8]>)>, batch: &mut Batch) -> Option<Value> {
-    Some(match state.kind {
-        NULL => Value::Null,
-        BOOL => Value::Bool(state.bits != 0),
-        INT => Value::Int(state.bits as i64),
-        UINT => Value::UInt(state.bits),
-        DOUBLE => Value::Double(f64::from_bits(state.bits)),
-        _ => {
-            let (kind, bytes) = kept?;
-            let span: Span = batch.push_bytes(bytes);
-            match kind {
-                Kept::Text => Value::Text(span),
-                Kept::Bytes => Value::Bytes(span),
-                Kept::Array(kind) => Value::Array(*kind, span),
-                Kept::Struct => Value::Struct(span),
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_config::Deadband;
     use millrace_config::Period;
+    use millrace_contract::OutOfRange;
     use std::time::Duration;
 
     const SECOND: i64 = 1_000_000;
@@ -490,6 +338,25 @@ mod tests {
         let bad = Row { status: StatusCode::BAD, ..row(tag, Value::Double(2.0)) };
         assert_eq!(tags.judge(&bad, &[], Micros(5)), Verdict::Report { first: false }, "a changed status is a change");
         assert_eq!(tags.judge(&bad, &[], Micros(6)), Verdict::Filter);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_tag_stale_and_keeps_none_from_it() {
+        for step in [3_600 * SECOND, -3_600 * SECOND] {
+            let (mut tags, tag) = one(TagOptions { stale_after: seconds(60), ..Default::default() }, "plc");
+            let start = 10_000 * SECOND;
+            tags.judge(&row(tag, Value::Int(1)), &[], Micros(start));
+            let stale_at = |tags: &mut Tags, now: i64| {
+                let mut batch = Batch::new();
+                tags.tick(Micros(now), &mut batch);
+                batch.rows.len()
+            };
+            let set = start + 10 * SECOND + step;
+            tags.shift(step, Micros(set));
+            assert_eq!(stale_at(&mut tags, set), 0, "ten seconds have passed, not an hour");
+            assert_eq!(stale_at(&mut tags, set + 49 * SECOND), 0);
+            assert_eq!(stale_at(&mut tags, set + 51 * SECOND), 1);
+        }
     }
 
     #[test]

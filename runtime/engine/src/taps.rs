@@ -15,6 +15,9 @@ pub struct Line {
     pub value: Arc<[u8]>,
 }
 
+/// Lines that a watcher may be behind: as long as a large batch.
+const LINES: usize = 8192;
+
 #[derive(Debug)]
 pub struct Taps {
     watchers: Arc<AtomicUsize>,
@@ -29,7 +32,7 @@ pub struct Watch {
 
 impl Default for Taps {
     fn default() -> Self {
-        Self { watchers: Arc::default(), lines: broadcast::channel(1024).0 }
+        Self { watchers: Arc::default(), lines: broadcast::channel(LINES).0 }
     }
 }
 

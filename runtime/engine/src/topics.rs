@@ -1,11 +1,14 @@
 //! What the engine knows of each Kafka topic: format, key, lane, dead letters, and which timestamps it takes.
 
-use crate::book::Book;
 use crate::frame::{Lane, RESERVED};
-use crate::wide::{Shape, Sheet};
+use crate::sample_key::SampleKey;
+use crate::schema_store::SchemaStore;
+use crate::wide_layout::{Shape, WideLayout};
+use millrace_contract::source::SchemaIn;
 use millrace_schemas::Micros;
 use millrace_schemas::avro::TELEMETRY_FINGERPRINT;
-use millrace_schemas::contract::{Contract, Kind, Schema};
+use millrace_schemas::contract::{Contract, Kind, Schema, SchemaError};
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,20 +58,6 @@ impl Subject {
     }
 }
 
-/// The key of a topic's samples.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum SampleKey {
-    /// The tag's path.
-    #[default]
-    Tag,
-    /// The tag's path without its last level.
-    Asset,
-    /// No key.
-    None,
-    /// A text with `{tag}`, `{asset}` and `{source}`.
-    Template(Arc<str>),
-}
-
 /// The contract of one topic.
 #[derive(Clone, Debug)]
 pub struct Topic {
@@ -78,6 +67,8 @@ pub struct Topic {
     pub schema: Option<Arc<Schema>>,
     /// What its documents must be.
     pub contract: Option<Arc<Contract>>,
+    /// Its schema is what the source says of its documents, once it does: see `SourceIo::describe`.
+    pub from_source: bool,
     pub subject: Subject,
     /// The schema's mark, by which a record in the log names it; 0: none.
     pub mark: u64,
@@ -85,11 +76,13 @@ pub struct Topic {
     /// Many tags go into one record.
     pub shape: Option<Shape>,
     /// The fields of its wide records, once the engine runs.
-    pub sheet: Option<Arc<Sheet>>,
+    pub layout: Option<Arc<WideLayout>>,
     /// The last sample of each tag is also kept in [`LATEST`].
     pub latest: bool,
     pub lane: Lane,
     pub dead_letter: Arc<str>,
+    /// Kafka's timestamp is when it was read, whatever its own time says.
+    pub by_read_time: bool,
     /// How far behind and ahead of read_time, in microseconds, Kafka takes a timestamp: its retention, and one hour by default.
     pub behind: i64,
     pub ahead: i64,
@@ -110,14 +103,16 @@ impl Topic {
             format: Format::Json,
             schema: None,
             contract: None,
+            from_source: false,
             subject: Subject::TopicName,
             mark: 0,
             key: SampleKey::Tag,
             shape: None,
-            sheet: None,
+            layout: None,
             latest: false,
             lane: Lane::Normal,
             dead_letter: dead_letter_of(name),
+            by_read_time: false,
             behind: 7 * DAY,
             ahead: HOUR,
         }
@@ -136,7 +131,9 @@ impl Topic {
 
     /// How many bytes of a registry's prefix a value of this topic begins with: magic byte and id, and of Protobuf the message's indexes.
     pub fn prefix_of(&self, value: &[u8]) -> u8 {
-        let Some((&[0, ..], rest)) = value.split_first_chunk::<RESERVED>().filter(|_| self.mark != 0 || self.shape.is_some()) else {
+        let Some((&[0, ..], rest)) =
+            value.split_first_chunk::<RESERVED>().filter(|_| self.mark != 0 || self.shape.is_some() || self.from_source)
+        else {
             return 0;
         };
         if self.format != Format::Protobuf {
@@ -150,6 +147,9 @@ impl Topic {
 
     /// The timestamp Kafka gets for a record of this time, and whether it had to be replaced.
     pub fn timestamp(&self, time: Micros, read_time: Micros) -> (i64, bool) {
+        if self.by_read_time {
+            return (read_time.as_millis(), false);
+        }
         let is_taken = time.0 >= read_time.0.saturating_sub(self.behind) && time.0 <= read_time.0.saturating_add(self.ahead);
         if is_taken { (time.as_millis(), false) } else { (read_time.as_millis(), true) }
     }
@@ -160,37 +160,84 @@ pub fn dead_letter_of(topic: &str) -> Arc<str> {
     if topic.contains('{') { "millrace.dead".into() } else { format!("{topic}.dead").into() }
 }
 
-/// The declared topics of a factory.
+/// The declared topics of a factory. Clones share them: what a reload adds is known to all.
 #[derive(Clone, Debug, Default)]
-pub struct Topics(HashMap<Arc<str>, Arc<Topic>>);
+pub struct Topics {
+    by_name: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
+    /// Names of the parts of `at`.
+    levels: Arc<[String]>,
+    /// Where schemas are kept, once the engine runs.
+    schema_store: Option<Arc<SchemaStore>>,
+}
 
 impl Topics {
     pub fn new(topics: impl IntoIterator<Item = Topic>) -> Self {
-        Self(topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect())
+        let by_name: HashMap<_, _> = topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect();
+        Self { by_name: Arc::new(RwLock::new(by_name)), levels: Arc::default(), schema_store: None }
+    }
+
+    /// With names for the parts of `at`.
+    #[must_use]
+    pub fn with_levels(self, levels: &[String]) -> Self {
+        Self { levels: levels.into(), ..self }
+    }
+
+    /// Names of the parts of `at`.
+    pub fn levels(&self) -> &Arc<[String]> {
+        &self.levels
     }
 
     pub fn get(&self, name: &str) -> Arc<Topic> {
-        self.0.get(name).cloned().unwrap_or_else(|| Arc::new(Topic::undeclared(name)))
+        self.declared(name).unwrap_or_else(|| Arc::new(Topic::undeclared(name)))
     }
 
-    /// With the sheets of wide topics, taken up from the data directory.
-    pub fn with_sheets(&self, data_dir: &Path, book: &Arc<Book>) -> std::io::Result<Self> {
-        let mut topics = self.clone();
-        for topic in topics.0.values_mut() {
-            if let Some(shape) = topic.shape {
-                let sheet = Some(Arc::new(Sheet::open(data_dir, topic, shape, book)?));
-                *topic = Arc::new(Topic { sheet, ..(**topic).clone() });
-            }
-        }
+    /// The topic of that name, where it is declared.
+    pub fn declared(&self, name: &str) -> Option<Arc<Topic>> {
+        self.by_name.read().get(name).cloned()
+    }
+
+    /// With the layouts of wide topics, taken up from the data directory.
+    pub fn with_layouts(&self, data_dir: &Path, schema_store: &Arc<SchemaStore>) -> std::io::Result<Self> {
+        let topics = Self { by_name: Arc::default(), levels: self.levels.clone(), schema_store: Some(schema_store.clone()) };
+        topics.add(self.all(), data_dir, schema_store)?;
         Ok(topics)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Topic>> {
-        self.0.values()
+    /// A topic with the schema that a source says its documents have, compiled and kept on the disk; `None`: the topic has its own, or the source has
+    /// none in its language.
+    ///
+    /// Errors: the schema does not compile, or the disk does not take it.
+    pub fn described(&self, topic: &Topic, schema: &SchemaIn<'_>) -> Result<Option<Topic>, SchemaError> {
+        let Some(kind) = topic.format.kind().filter(|_| topic.from_source) else { return Ok(None) };
+        let Some(text) = schema(kind) else { return Ok(None) };
+        let contract = Contract::compile(kind, &text, None, &mut |_| None)?;
+        let schema = contract.schema().clone();
+        if let Some(store) = &self.schema_store {
+            let what = |error| format!("it cannot be kept on the disk: {error}");
+            store.keep(&schema).map_err(|error| SchemaError { file: None, line: 0, column: 0, what: what(error) })?;
+        }
+        Ok(Some(Topic { contract: Some(Arc::new(contract)), ..topic.clone().with_schema(schema) }))
     }
 
-    pub fn lanes(&self) -> impl Iterator<Item = Lane> {
-        self.0.values().map(|t| t.lane)
+    /// Adds topics that are not known yet, with the layouts of wide ones.
+    pub fn add(&self, others: Vec<Arc<Topic>>, data_dir: &Path, schema_store: &Arc<SchemaStore>) -> std::io::Result<()> {
+        for topic in others.into_iter().filter(|topic| self.declared(&topic.name).is_none()) {
+            let topic = match topic.shape {
+                Some(shape) => {
+                    let kind = if topic.format == Format::Avro { Kind::Avro } else { Kind::Json };
+                    let layout = Some(Arc::new(WideLayout::open(data_dir, &topic.name, kind, shape, schema_store)?));
+                    Arc::new(Topic { layout, ..(*topic).clone() })
+                }
+                None => topic,
+            };
+            self.by_name.write().insert(topic.name.clone(), topic);
+        }
+        Ok(())
+    }
+
+    /// Every declared topic, in no order.
+    pub fn all(&self) -> Vec<Arc<Topic>> {
+        self.by_name.read().values().cloned().collect()
     }
 }
 
@@ -213,10 +260,12 @@ mod tests {
     #[test]
     fn a_timestamp_that_kafka_would_refuse_is_replaced_by_the_read_time() {
         let topic = Topic::undeclared("t");
+        let by_read_time = Topic { by_read_time: true, ..Topic::undeclared("t") };
         let now = Micros(1_800_000_000_000_000);
         assert_eq!(topic.timestamp(Micros(now.0 - DAY), now), ((now.0 - DAY) / 1000, false));
         assert_eq!(topic.timestamp(Micros(now.0 + 2 * HOUR), now), (now.0 / 1000, true));
         assert_eq!(topic.timestamp(Micros(-11_644_473_600_000_000), now), (now.0 / 1000, true));
         assert_eq!(topic.timestamp(Micros(i64::MAX), now), (now.0 / 1000, true));
+        assert_eq!(by_read_time.timestamp(Micros(now.0 - DAY), now), (now.0 / 1000, false));
     }
 }

@@ -5,110 +5,24 @@
 //!                                                        scan:  at the end of the batch what the batch brought is written
 //! ```
 //!
-//! [`Sheet`] is a topic's: the fields, shared by all sources that feed it, kept in `shapes/TOPIC.json`, so that a field keeps its place and its
+//! [`WideLayout`] is a topic's: the fields, shared by all sources that feed it, kept in `shapes/TOPIC.json`, so that a field keeps its place and its
 //! type over a restart. [`Rows`] are one source's: the last values of its assets, already in the topic's format.
 //!
 //! A sample that went into a row is counted as filtered; the record is counted as received and appended. Nothing that was folded into an open
 //! window is acknowledged before the record is in the log: that is `intake`'s.
 
-use crate::book::Book;
-use crate::positions::replace;
-use crate::topics::{Format, Topic};
+use crate::topics::Topic;
+use crate::wide_layout::{Shape, WideLayout};
 use millrace_contract::TagDef;
 use millrace_schemas::contract::Kind;
-use millrace_schemas::wide::{Field, Of, Wide};
+use millrace_schemas::wide::Of;
 use millrace_schemas::{Micros, Row, StatusCode, Value, avro, json};
-use parking_lot::Mutex;
-use serde_json::json;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// When a row becomes a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shape {
-    /// So many microseconds after the first change.
-    Asset(i64),
-    /// At the end of the batch.
-    Scan,
-}
-
-/// The fields of a topic's wide records.
-#[derive(Debug)]
-pub struct Sheet {
-    pub shape: Shape,
-    topic: Arc<str>,
-    kind: Kind,
-    file: PathBuf,
-    book: Arc<Book>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    wide: Wide,
-    /// Of the schema with the first `fields` of them; zero: not made yet.
-    mark: u64,
-    fields: usize,
-}
-
-impl Sheet {
-    /// Takes up the fields of an earlier run.
-    ///
-    /// Errors: the folder can't be made, or the file is none of ours.
-    pub fn open(data_dir: &Path, topic: &Topic, shape: Shape, book: &Arc<Book>) -> std::io::Result<Self> {
-        let folder = data_dir.join("shapes");
-        std::fs::create_dir_all(&folder)?;
-        let file = folder.join(format!("{}.json", topic.name));
-        let wide = match std::fs::read(&file) {
-            Ok(bytes) => Wide::with(read(&bytes).ok_or_else(|| {
-                std::io::Error::new(
-                    std::io::ErrorKind::InvalidData,
-                    format!("{} does not hold the fields of a topic; put it back", file.display()),
-                )
-            })?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Wide::default(),
-            Err(error) => return Err(error),
-        };
-        let kind = if topic.format == Format::Avro { Kind::Avro } else { Kind::Json };
-        let state = Mutex::new(State { wide, mark: 0, fields: 0 });
-        Ok(Self { shape, topic: topic.name.clone(), kind, file, book: book.clone(), state })
-    }
-
-    fn field(&self, tag: &str, of: Of) -> usize {
-        self.state.lock().wide.field(tag, of)
-    }
-
-    /// The mark of the schema with all fields there are, which is on the disk then; and how many there are.
-    fn snapshot(&self) -> std::io::Result<(u64, usize)> {
-        let mut state = self.state.lock();
-        let count = state.wide.fields().len();
-        if state.mark == 0 || state.fields != count {
-            let list = state.wide.fields().iter().map(|f| json!({"tag": f.tag, "type": f.of.as_str(), "name": f.name}));
-            replace(&self.file, &serde_json::to_vec_pretty(&list.collect::<Vec<_>>())?)?;
-            let schema = state.wide.schema(self.kind, &self.topic).ok_or(std::io::ErrorKind::Unsupported)?;
-            state.mark = self.book.keep(&Arc::new(schema))?;
-            state.fields = count;
-        }
-        Ok((state.mark, count))
-    }
-
-    fn name(&self, field: usize) -> Box<str> {
-        self.state.lock().wide.fields()[field].name.clone()
-    }
-}
-
-fn read(bytes: &[u8]) -> Option<Vec<Field>> {
-    let list: Vec<serde_json::Value> = serde_json::from_slice(bytes).ok()?;
-    let text = |item: &serde_json::Value, key: &str| item.get(key).and_then(|v| v.as_str()).map(Box::<str>::from);
-    list.iter()
-        .map(|item| Some(Field { tag: text(item, "tag")?, of: Of::named(&text(item, "type")?)?, name: text(item, "name")? }))
-        .collect()
-}
 
 /// Where a tag has its cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seat {
+pub struct CellRef {
     row: usize,
     cell: usize,
 }
@@ -124,7 +38,7 @@ pub struct Rows {
 
 struct Asset {
     topic: Arc<Topic>,
-    sheet: Arc<Sheet>,
+    layout: Arc<WideLayout>,
     path: Box<str>,
     cells: Vec<Cell>,
     /// Microseconds since 1970 of the window's end; zero: it is not open.
@@ -155,13 +69,13 @@ pub struct Made<'r> {
 }
 
 impl Rows {
-    /// A seat for a tag of that full path, on a topic with a sheet.
-    pub fn seat(&mut self, topic: &Arc<Topic>, sheet: &Arc<Sheet>, path: &str, tag: &TagDef) -> Seat {
+    /// A cell for a tag of that full path, on a topic with a layout.
+    pub fn cell(&mut self, topic: &Arc<Topic>, layout: &Arc<WideLayout>, path: &str, tag: &TagDef) -> CellRef {
         let (asset, leaf) = path.rsplit_once('/').unwrap_or(("", path));
         let row = *self.by_asset.entry((topic.name.clone(), asset.into())).or_insert_with(|| {
             self.rows.push(Asset {
                 topic: topic.clone(),
-                sheet: sheet.clone(),
+                layout: layout.clone(),
                 path: asset.into(),
                 cells: Vec::new(),
                 due: 0,
@@ -172,41 +86,41 @@ impl Rows {
         });
         let cells = &mut self.rows[row].cells;
         if let Some(cell) = cells.iter().position(|c| &*c.tag == leaf) {
-            return Seat { row, cell };
+            return CellRef { row, cell };
         }
         // A declared type is in the schema before the first value; a scaled value is a double whatever it was.
         let is_scaled = tag.options.scale.is_some() || tag.options.offset.is_some() || tag.options.raw.is_some();
         let declared = tag.kind.as_deref().and_then(Of::declared);
         let of = if is_scaled && declared == Some(Of::Long) { Some(Of::Double) } else { declared };
-        let field = of.map(|of| (of, sheet.field(leaf, of)));
-        let label = field.map_or_else(Vec::new, |(_, at)| label(&sheet.name(at)));
+        let field = of.map(|of| (of, layout.field(leaf, of)));
+        let label = field.map_or_else(Vec::new, |(_, at)| label(&layout.name(at)));
         cells.push(Cell { tag: leaf.into(), status: StatusCode::GOOD, field, label, value: Vec::new(), is_set: false });
-        Seat { row, cell: cells.len() - 1 }
+        CellRef { row, cell: cells.len() - 1 }
     }
 
     /// Takes a sample in. Returns when the window it is in ends; zero: at the end of the batch.
-    pub fn fold(&mut self, seat: Seat, row: &Row, heap: &[u8], read_time: Micros) -> i64 {
-        let asset = &mut self.rows[seat.row];
+    pub fn fold(&mut self, cell: CellRef, row: &Row, heap: &[u8], read_time: Micros) -> i64 {
+        let asset = &mut self.rows[cell.row];
         if asset.due == 0 {
-            self.open.push(seat.row);
-            asset.due = match asset.sheet.shape {
+            self.open.push(cell.row);
+            asset.due = match asset.layout.shape {
                 Shape::Asset(window) => read_time.0.saturating_add(window).max(1),
                 Shape::Scan => 1,
             };
         }
         asset.time = asset.time.max(row.time);
         asset.read_time = read_time;
-        let cell = &mut asset.cells[seat.cell];
+        let cell = &mut asset.cells[cell.cell];
         cell.is_set = true;
         cell.status = row.status;
         cell.value.clear();
         if let Some(of) = Of::value(row.value, heap) {
             if cell.field.is_none_or(|(known, _)| known != of) {
-                let at = asset.sheet.field(&cell.tag, of);
+                let at = asset.layout.field(&cell.tag, of);
                 cell.field = Some((of, at));
-                cell.label = label(&asset.sheet.name(at));
+                cell.label = label(&asset.layout.name(at));
             }
-            let written = match asset.sheet.kind {
+            let written = match asset.layout.kind {
                 Kind::Avro => avro::encode_value(row.value, heap, &mut cell.value).map(|_| ()),
                 _ => json::encode_value(row.value, heap, &mut cell.value),
             };
@@ -216,20 +130,20 @@ impl Rows {
         } else if row.value == Value::Null && cell.status.is_good() {
             cell.status = StatusCode::BAD_NO_DATA;
         }
-        match asset.sheet.shape {
+        match asset.layout.shape {
             Shape::Asset(_) => asset.due,
             Shape::Scan => 0,
         }
     }
 
-    pub fn is_scan(&self, seat: Seat) -> bool {
-        self.rows[seat.row].sheet.shape == Shape::Scan
+    pub fn is_scan(&self, cell: CellRef) -> bool {
+        self.rows[cell.row].layout.shape == Shape::Scan
     }
 
     /// Whether a scan already has a value of this tag: the next one begins another record.
-    pub fn is_repeat(&self, seat: Seat) -> bool {
-        let asset = &self.rows[seat.row];
-        asset.sheet.shape == Shape::Scan && asset.due != 0 && asset.cells[seat.cell].is_set
+    pub fn is_repeat(&self, cell: CellRef) -> bool {
+        let asset = &self.rows[cell.row];
+        asset.layout.shape == Shape::Scan && asset.due != 0 && asset.cells[cell.cell].is_set
     }
 
     /// The next row whose time has come, out of those that are open.
@@ -238,10 +152,10 @@ impl Rows {
         Some(self.open.swap_remove(at))
     }
 
-    /// The row of a seat, closed.
-    pub fn close(&mut self, seat: Seat) -> usize {
-        self.open.retain(|row| *row != seat.row);
-        seat.row
+    /// The row of a cell, closed.
+    pub fn close(&mut self, cell: CellRef) -> usize {
+        self.open.retain(|row| *row != cell.row);
+        cell.row
     }
 
     pub fn has_due(&self, now: Micros) -> bool {
@@ -253,15 +167,15 @@ impl Rows {
     /// Errors: its schema can't be kept on the disk; the row stays open.
     pub fn write(&mut self, row: usize, source: &str, seq: u64, out: &mut Vec<u8>) -> std::io::Result<Made<'_>> {
         let asset = &mut self.rows[row];
-        let (mark, fields) = asset.sheet.snapshot().inspect_err(|_| self.open.push(row))?;
+        let (mark, fields) = asset.layout.snapshot().inspect_err(|_| self.open.push(row))?;
         out.clear();
-        match asset.sheet.kind {
+        match asset.layout.kind {
             Kind::Avro => asset.avro(fields, source, seq, out),
             _ => asset.json(source, seq, out),
         }
         let time = asset.time;
         (asset.due, asset.time) = (0, Micros::NONE);
-        if asset.sheet.shape == Shape::Scan {
+        if asset.layout.shape == Shape::Scan {
             for cell in &mut asset.cells {
                 cell.is_set = false;
                 cell.value.clear();

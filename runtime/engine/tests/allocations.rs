@@ -122,7 +122,7 @@ fn nothing_stays_of_what_is_synced_where_nobody_asks_what_is_durable() {
         for round in rounds {
             bench.send(1, round);
             if round % 500 == 0 {
-                bench.intake.outlet.lanes.iter().for_each(|(_, log)| log.sync().unwrap());
+                bench.intake.source_logs.lanes.iter().for_each(|(_, log)| log.sync().unwrap());
             }
         }
         HELD.with(Cell::get)

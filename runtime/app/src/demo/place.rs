@@ -21,6 +21,9 @@ pub struct Addresses {
     pub http: SocketAddr,
     pub mqtt: SocketAddr,
     pub opcua: SocketAddr,
+    pub modbus: SocketAddr,
+    pub s7: SocketAddr,
+    pub erp: SocketAddr,
 }
 
 impl Addresses {
@@ -29,16 +32,28 @@ impl Addresses {
         const fn local(port: u16) -> SocketAddr {
             SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
         }
-        Self { kafka: local(9092), registry: local(8081), http: local(8080), mqtt: local(1883), opcua: local(4840) }
+        Self {
+            kafka: local(9092),
+            registry: local(8081),
+            http: local(8080),
+            mqtt: local(1883),
+            opcua: local(4840),
+            modbus: local(5020),
+            s7: local(1102),
+            erp: local(8090),
+        }
     }
 
-    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 5] {
+    fn each(&mut self) -> [(&'static str, &mut SocketAddr); 8] {
         [
             ("Kafka", &mut self.kafka),
             ("the schema registry", &mut self.registry),
             ("the console", &mut self.http),
             ("the MQTT simulator", &mut self.mqtt),
             ("the OPC UA simulator", &mut self.opcua),
+            ("the Modbus simulator", &mut self.modbus),
+            ("the S7 simulator", &mut self.s7),
+            ("the simulated ERP", &mut self.erp),
         ]
     }
 }

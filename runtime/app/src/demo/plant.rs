@@ -2,8 +2,11 @@
 
 use super::place::Addresses;
 use anyhow::{Context, Result};
+use millrace_erp_sim::{Erp, Order};
+use millrace_modbus_sim::Plant as Meters;
 use millrace_mqtt_sim::{Fault, Hall};
 use millrace_opcua_sim::Shop;
+use millrace_s7_sim::{Kind, Oven};
 use std::time::Duration;
 
 /// A device whose readings are numbered, and where its numbers are in Kafka.
@@ -20,12 +23,30 @@ pub struct Numbered {
     pub connected: bool,
 }
 
+/// What the ERP knows.
+#[derive(Clone, Copy, Default)]
+pub struct Office {
+    pub orders: u64,
+    /// Different parts that are confirmed.
+    pub confirmed: u64,
+    /// Confirmations of a part that has one.
+    pub twice: u64,
+    /// Confirmations whose answer never arrived.
+    pub answers_lost: u64,
+}
+
 pub struct Plant {
+    erp: Erp,
     hall: Hall,
     shop: Shop,
+    oven: Oven,
+    /// Meters and a drive; they live as long as they are held.
+    _meters: Meters,
     /// Since the demo began.
     works_since: Option<Duration>,
     calm: bool,
+    /// The broker is the demo's own, and may be stopped.
+    owns_kafka: bool,
     resting: bool,
     /// Steps of the script that were taken.
     taken: usize,
@@ -37,6 +58,13 @@ pub struct Plant {
 const MILLRACE: &str = "millrace-cells";
 /// As many as the file reads.
 const PRESSES: usize = 3;
+const METERS: u8 = 3;
+/// From one part of the oven to the next.
+const PART_EVERY: Duration = Duration::from_secs(2);
+/// From one production order to the next.
+const ORDER_EVERY: Duration = Duration::from_secs(2);
+/// The ERP loses every so-manieth answer.
+const LOSES_EVERY: u64 = 3;
 /// After the last step the script begins again.
 const ROUND: u64 = 45;
 
@@ -49,25 +77,34 @@ enum Trouble {
         press: usize,
         lasts: Duration,
     },
+    /// The cable to the oven's CPU is cut.
+    OvenCut,
+    /// The Kafka broker is stopped for so long.
+    KafkaAway {
+        lasts: Duration,
+    },
 }
 
 impl Trouble {
     fn lasts(&self) -> Duration {
         match self {
             Self::Hall(fault) => fault.lasts(),
-            Self::Breakdown { lasts, .. } => *lasts,
+            Self::Breakdown { lasts, .. } | Self::KafkaAway { lasts } => *lasts,
+            Self::OvenCut => Duration::ZERO,
         }
     }
 }
 
 /// So many seconds after the beginning of a round.
-fn script() -> [(u64, Trouble); 7] {
+fn script() -> [(u64, Trouble); 9] {
     let secs = Duration::from_secs;
     [
         (3, Trouble::Hall(Fault::Cut { client_id: "cell-3".into(), lasts: secs(5) })),
         (6, Trouble::Breakdown { press: 2, lasts: secs(8) }),
         (9, Trouble::Hall(Fault::Hostile { client_id: "cell-1".into() })),
         (11, Trouble::Hall(Fault::Cut { client_id: MILLRACE.into(), lasts: secs(3) })),
+        (13, Trouble::OvenCut),
+        (14, Trouble::KafkaAway { lasts: secs(5) }),
         (18, Trouble::Hall(Fault::Cut { client_id: "edge-line-1".into(), lasts: secs(5) })),
         (27, Trouble::Hall(Fault::Burst { client_id: "cell-2".into(), readings: 500 })),
         (32, Trouble::Hall(Fault::Death { client_id: "cell-4".into(), lasts: secs(5) })),
@@ -76,7 +113,7 @@ fn script() -> [(u64, Trouble); 7] {
 
 impl Plant {
     /// Starts the simulators, at rest.
-    pub async fn start(addresses: &Addresses, troubled: bool) -> Result<Self> {
+    pub async fn start(addresses: &Addresses, troubled: bool, owns_kafka: bool) -> Result<Self> {
         let options = millrace_mqtt_sim::Options {
             listen: addresses.mqtt,
             primary_host: Some("millrace".to_owned()),
@@ -86,7 +123,27 @@ impl Plant {
         let hall = Hall::start(options).await.with_context(|| format!("cannot listen on {} for the MQTT simulator", addresses.mqtt))?;
         let shop = millrace_opcua_sim::Options { listen: addresses.opcua, presses: PRESSES, ..millrace_opcua_sim::Options::default() };
         let shop = tokio::task::block_in_place(|| Shop::start(shop)).context("cannot start the OPC UA simulator")?;
-        Ok(Self { hall, shop, works_since: None, calm: !troubled, resting: false, taken: 0, ends: Vec::new() })
+        let oven = millrace_s7_sim::Options { part_every: PART_EVERY, ..millrace_s7_sim::Options::at(addresses.s7) };
+        let oven = Oven::start(oven).await.with_context(|| format!("cannot listen on {} for the S7 simulator", addresses.s7))?;
+        let gateway = millrace_modbus_sim::Options { listen: addresses.modbus, is_rtu: false, is_parallel: false };
+        let meters = Meters::start(gateway, METERS).await;
+        let meters = meters.with_context(|| format!("cannot listen on {} for the Modbus simulator", addresses.modbus))?;
+        let erp = Erp::listen(addresses.erp).await.with_context(|| format!("cannot listen on {} for the simulated ERP", addresses.erp))?;
+        let loses_every = if troubled { LOSES_EVERY } else { 0 };
+        erp.set_troubles(millrace_erp_sim::Troubles { loses_every, ..millrace_erp_sim::Troubles::default() });
+        Ok(Self {
+            erp,
+            hall,
+            shop,
+            oven,
+            _meters: meters,
+            works_since: None,
+            calm: !troubled,
+            owns_kafka,
+            resting: false,
+            taken: 0,
+            ends: Vec::new(),
+        })
     }
 
     pub fn is_at_rest(&self) -> bool {
@@ -101,16 +158,28 @@ impl Plant {
     /// Makes nothing new any more; what is stored still comes.
     pub fn rest(&mut self) {
         self.hall.rest(true);
+        self.oven.rest(true);
         tokio::task::block_in_place(|| (1..=PRESSES).for_each(|press| drop(self.shop.breakdown(press))));
         // None of them is repaired any more.
-        self.ends.retain(|(_, trouble, _)| matches!(trouble, Trouble::Hall(_)));
+        self.ends.retain(|(_, trouble, _)| !matches!(trouble, Trouble::Breakdown { .. }));
         self.resting = true;
     }
 
-    /// Takes the steps of the script that are due and says what happened. `left`: nothing begins that would not be over by then.
-    pub fn act(&mut self, now: Duration, left: Option<Duration>) -> Vec<String> {
+    /// Whether the broker should be stopped now.
+    pub fn kafka_is_away(&self) -> bool {
+        self.ends.iter().any(|(_, trouble, _)| matches!(trouble, Trouble::KafkaAway { .. }))
+    }
+
+    /// Takes the steps of the script that are due and says what happened. `left`: nothing begins that would not be over by then. `waiting`: records
+    /// in Millrace's log.
+    pub fn act(&mut self, now: Duration, left: Option<Duration>, waiting: u64) -> Vec<String> {
+        self.release(now);
         for (_, trouble, most) in &mut self.ends {
-            *most = (*most).max(stored(&self.hall, trouble));
+            let held = match trouble {
+                Trouble::KafkaAway { .. } => usize::try_from(waiting).unwrap_or(usize::MAX),
+                _ => stored(&self.hall, trouble),
+            };
+            *most = (*most).max(held);
         }
         let over: Vec<(Duration, Trouble, usize)> = self.ends.extract_if(.., |(end, ..)| *end <= now).collect();
         let mut happened = Vec::new();
@@ -131,18 +200,42 @@ impl Plant {
             self.taken += 1;
             // What a fault held up needs a moment to arrive.
             let needed = trouble.lasts() + Duration::from_secs(2);
-            if left.is_some_and(|left| left < needed) {
+            if left.is_some_and(|left| left < needed) || (matches!(trouble, Trouble::KafkaAway { .. }) && !self.owns_kafka) {
                 continue;
             }
             happened.push(says(trouble));
             match trouble {
                 Trouble::Hall(fault) => self.hall.inflict(fault),
                 Trouble::Breakdown { press, .. } => drop(tokio::task::block_in_place(|| self.shop.breakdown(*press))),
+                Trouble::OvenCut => self.oven.inflict(Kind::Cut),
+                // Whoever runs the broker asks `kafka_is_away`.
+                Trouble::KafkaAway { .. } => {}
             }
             if !trouble.lasts().is_zero() {
                 self.ends.push((now + trouble.lasts(), trouble.clone(), 0));
             }
         }
+    }
+
+    /// Releases the orders that are due.
+    fn release(&self, now: Duration) {
+        let Some(works_since) = self.works_since.filter(|_| !self.resting) else { return };
+        let due = now.saturating_sub(works_since).as_secs() / ORDER_EVERY.as_secs() + 1;
+        self.erp.with(|store| {
+            for number in store.orders().count() as u64..due {
+                store.put(Order::new(format!("{:012}", 1_000_000 + number), millrace_schemas::Micros::now().as_millis()));
+            }
+        });
+    }
+
+    pub fn office(&self) -> Office {
+        let loses_every = if self.calm { 0 } else { LOSES_EVERY };
+        self.erp.with(|store| {
+            let parts: std::collections::HashSet<_> = store.confirmations.iter().map(|one| one.text("serial")).collect();
+            let (all, confirmed) = (store.confirmations.len() as u64, parts.len() as u64);
+            let answers_lost = store.posts.checked_div(loses_every).unwrap_or(0);
+            Office { orders: store.orders().count() as u64, confirmed, twice: all - confirmed, answers_lost }
+        })
     }
 
     pub fn numbered(&self) -> Vec<Numbered> {
@@ -159,7 +252,16 @@ impl Plant {
             let tag = format!("body/{name}/strokes");
             Numbered { tag, made: strokes.into(), counts_from_first: true, stored: 0, connected: true, name }
         });
-        of_hall.chain(of_shop).collect()
+        let parts = u64::try_from(self.oven.parts()).unwrap_or_default();
+        let of_oven = Numbered {
+            name: "oven".into(),
+            tag: "paint/oven/parts".into(),
+            made: parts,
+            counts_from_first: true,
+            stored: 0,
+            connected: true,
+        };
+        of_hall.chain(of_shop).chain([of_oven]).collect()
     }
 
     /// Payloads sent that break their contract.
@@ -181,6 +283,8 @@ fn stored(hall: &Hall, trouble: &Trouble) -> usize {
 fn is_over(trouble: &Trouble, stored: usize) -> String {
     match trouble {
         Trouble::Breakdown { press, .. } => format!("press-{press} runs again"),
+        Trouble::OvenCut => "the oven is read again".into(),
+        Trouble::KafkaAway { .. } => format!("Kafka is back: {stored} records waited in the log and follow"),
         Trouble::Hall(fault @ Fault::Death { .. }) => format!("{} has power again", named(fault.client_id())),
         Trouble::Hall(fault) if fault.client_id() == MILLRACE => {
             format!("Millrace's cable is back: {stored} messages waited at the MQTT broker")
@@ -198,6 +302,8 @@ fn named(client_id: &str) -> &str {
 fn says(trouble: &Trouble) -> String {
     let fault = match trouble {
         Trouble::Breakdown { press, .. } => return format!("press-{press} breaks down: its force turns bad, its alarm goes first"),
+        Trouble::OvenCut => return "the connection to the oven is cut: a part waits for its acknowledgement until it is recorded".into(),
+        Trouble::KafkaAway { lasts } => return format!("Kafka stops for {} s: the log keeps what comes in", lasts.as_secs()),
         Trouble::Hall(fault) => fault,
     };
     let name = named(fault.client_id());

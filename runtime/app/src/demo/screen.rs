@@ -293,6 +293,13 @@ fn devices(view: &View, width: usize) -> Vec<Vec<Piece>> {
         }
     }
     lines.push(sum);
+    let office = view.office;
+    let twice = match office.twice {
+        0 => (GOOD, "none posted twice".to_owned()),
+        twice => (BAD, format!("{} posted twice", grouped(twice))),
+    };
+    let told = format!(" ERP: {} orders, {} parts confirmed, {} answers lost, ", office.orders, office.confirmed, office.answers_lost);
+    lines.push(vec![(PLAIN, told), twice]);
     lines
 }
 
@@ -310,42 +317,62 @@ fn events(view: &View, width: usize, room: usize) -> Vec<Vec<Piece>> {
     view.events.iter().skip(skip).map(line).collect()
 }
 
+/// The words of the screen, for whoever sees them first.
+const WORDS: [&str; 4] = [
+    " received  taken in by Millrace          sent   made by a device, as it counts",
+    " in Kafka  acknowledged by Kafka         twice  read again after an outage",
+    " waiting   in the log, not yet in Kafka  miss   overtaken by later numbers",
+    " filtered  unchanged, not sent again     dead   broke its contract, kept aside",
+];
+
+/// The program as it can be typed here: `millrace` where it is on the path, else where it lies.
+pub fn program() -> String {
+    let Ok(path) = std::env::current_exe() else { return "millrace".into() };
+    let on_the_path =
+        std::env::var_os("PATH").is_some_and(|list| std::env::split_paths(&list).any(|folder| path.parent() == Some(&folder)));
+    if on_the_path {
+        return "millrace".into();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(&path).display().to_string()
+}
+
+/// Lines that can be typed as they stand.
 fn how_to_look(view: &View, is_tall: bool) -> Vec<Vec<Piece>> {
+    let program = program();
     let tap = match view.http.as_str() {
-        "http://127.0.0.1:8080" => "millrace tap 'assembly/*'".to_owned(),
-        http => format!("millrace tap --url {http} 'assembly/*'"),
+        "http://127.0.0.1:8080" => format!("{program} tap 'assembly/*'"),
+        http => format!("{program} tap --url {http} 'assembly/*'"),
     };
-    let kcat = format!("kcat -C -b {} -t machine-state", view.kafka);
     if !is_tall {
-        return vec![vec![(DIM, " look  ".into()), (PLAIN, tap), (DIM, "  or  ".into()), (PLAIN, kcat)]];
+        return vec![vec![(DIM, " look  ".into()), (PLAIN, tap)]];
     }
     let file = format!("{}/demo.yaml", view.data);
-    vec![
-        vec![(DIM, " look  ".into()), (PLAIN, tap), (DIM, "   live values".into())],
-        vec![(DIM, "       ".into()), (PLAIN, kcat), (DIM, "   documents out of Kafka".into())],
-        vec![
-            (DIM, "       ".into()),
-            (PLAIN, format!("millrace tap -c {file} --topic telemetry")),
-            (DIM, "   samples out of Kafka".into()),
-        ],
-        vec![
-            (DIM, "       ".into()),
-            (PLAIN, format!("millrace dead list -c {file}")),
-            (DIM, "   what broke its contract, and why".into()),
-        ],
+    let mut lines: Vec<Vec<Piece>> = WORDS.iter().map(|words| vec![(DIM, (*words).to_owned())]).collect();
+    for (at, line) in [
+        tap,
+        format!("{program} status --url {}", view.http),
+        format!("{program} tap -c {file} --topic telemetry"),
+        format!("{program} dead list -c {file}"),
     ]
+    .into_iter()
+    .enumerate()
+    {
+        lines.push(vec![(DIM, if at == 0 { " look  " } else { "       " }.to_owned()), (PLAIN, line)]);
+    }
+    lines
 }
 
 fn places(view: &View) -> String {
     let kind = if view.is_embedded { " (embedded)" } else { "" };
     let registry = view.registry.map_or(String::new(), |registry| format!(", registry {registry}"));
-    format!("Millrace demo, {}: Kafka {}{kind}{registry}, console {}, data {}", view.site, view.kafka, view.http, view.data)
+    format!("Millrace demo, {}: Kafka {}{kind}{registry}\n      console {}, data {}", view.site, view.kafka, view.http, view.data)
 }
 
 fn in_a_line(view: &View) -> String {
     let ledger = &view.total.ledger;
     format!(
-        "{} received, {} in Kafka, {} waiting: the ledger {}; devices sent {}, in Kafka {}, missing {}, twice {}",
+        "{} received, {} in Kafka, {} waiting: the ledger {}\n      devices sent {}, in Kafka {}, missing {}, twice {}",
         grouped(ledger.received),
         grouped(ledger.produced),
         grouped(ledger.waiting),
@@ -379,9 +406,19 @@ fn ending(view: &View) -> String {
         missing => format!("{} readings are not in Kafka", grouped(missing)),
     };
     let _ = writeln!(out, "\n {} after {}: {verdict}", if view.is_good() { "Good" } else { "Not good" }, clock(view.elapsed()));
-    let _ = writeln!(out, " the factory's file, its data and its messages stay in {} until the next demo", view.data);
+    let _ = writeln!(out, " the factory's file, its data and its messages stay in {}", view.data);
+    let _ = writeln!(out, "\n{}", WORDS.join("\n"));
+    let program = program();
+    let _ = writeln!(out, "\n Next, with a device of your own:");
+    for line in NEXT {
+        let _ = writeln!(out, "   {program} {line}");
+    }
     out
 }
+
+/// What to type after the demo.
+pub const NEXT: [&str; 3] =
+    ["browse opcua opc.tcp://SERVER:4840 --site acme/plant > factory.yaml", "check factory.yaml", "run factory.yaml"];
 
 #[cfg(test)]
 mod tests {
@@ -394,6 +431,11 @@ mod tests {
         assert_eq!(at(120), "1,234,567 appended = 1,200,000 in Kafka + 0 dead + 34,567 waiting");
         assert_eq!(at(70), "1,234,567 appended = 1,200,000 in Kafka + 34,567 waiting");
         assert_eq!(equation((2, "appended"), &[(1, "waiting")], 80)[0], (BAD, " is wrong  ".to_owned()));
+    }
+
+    #[test]
+    fn what_explains_the_screen_fits_into_eighty_columns() {
+        assert!(WORDS.iter().chain(&NEXT).all(|line| line.chars().count() <= 80), "{WORDS:?}");
     }
 
     #[test]

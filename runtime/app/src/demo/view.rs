@@ -1,14 +1,14 @@
 //! The demo at one moment: everything the screen shows, and the summary at the end.
 //!
 //! ```text
-//! sent      readings a device has made            in Kafka   different numbers of its that the witness has read
+//! sent      readings a device has made            in Kafka   different numbers of its that the consumer has read
 //! repeats   numbers read more than once           on the way sent, not in Kafka: in a device's store, at the MQTT broker, in the log
 //! missing   numbers that later ones overtook long ago; at the end, whatever is not in Kafka
 //! ```
 
 use super::place::Place;
-use super::plant::Plant;
-use super::witness::Witness;
+use super::plant::{Office, Plant};
+use super::verifying_consumer::VerifyingConsumer;
 use crate::service::Service;
 use millrace_config::Factory;
 use millrace_engine::EngineReport;
@@ -38,11 +38,12 @@ pub struct View {
     pub total: Source,
     pub devices: Vec<Device>,
     pub hostile: u64,
+    pub office: Office,
     /// Since the beginning, and what happened.
     pub events: VecDeque<(Duration, String)>,
     /// Events so far, also those that are forgotten.
     pub events_total: usize,
-    /// Records the witness has read, and the newest one's age.
+    /// Records the consumer has read, and the newest one's age.
     pub records: u64,
     pub age: Option<Duration>,
     pub first_received: Option<Duration>,
@@ -96,6 +97,7 @@ impl View {
             total: Source::default(),
             devices: Vec::new(),
             hostile: 0,
+            office: Office::default(),
             events: VecDeque::new(),
             events_total: 0,
             records: 0,
@@ -125,16 +127,17 @@ impl View {
         self.events_total += 1;
     }
 
-    pub fn update(&mut self, service: &Service, plant: &Plant, witness: &Witness, happened: Vec<String>) {
+    pub fn update(&mut self, service: &Service, plant: &Plant, consumer: &VerifyingConsumer, happened: Vec<String>) {
         happened.iter().for_each(|what| self.say(what));
         let now = Instant::now();
-        // The witness first: what it has read was made before.
-        let seen = witness.seen();
+        // The consumer first: what it has read was made before.
+        let seen = consumer.seen();
         self.runtime(&service.engine.report(), now);
         self.records = seen.records;
         self.age = (!seen.newest.is_none()).then(|| Duration::from_micros(u64::try_from(Micros::now().0 - seen.newest.0).unwrap_or(0)));
         self.first_in_kafka = self.first_in_kafka.or(seen.first.map(|first| first - self.began));
         self.hostile = plant.hostile();
+        self.office = plant.office();
         let of_device = |device: super::plant::Numbered| {
             let numbers = seen.numbers.get(&device.tag).cloned().unwrap_or_default();
             Device {
@@ -235,7 +238,11 @@ impl View {
 
     /// All equations hold, everything that was made is in Kafka, nothing waits. That nothing was made is good only where there was no time for it.
     pub fn is_good(&self) -> bool {
-        self.total.adds_up && self.total.ledger.waiting == 0 && self.is_settled() && (self.sent() > 0 || self.cut_short)
+        self.total.adds_up
+            && self.total.ledger.waiting == 0
+            && self.is_settled()
+            && self.office.twice == 0
+            && (self.sent() > 0 || self.cut_short)
     }
 
     pub fn sent(&self) -> u64 {
@@ -296,6 +303,9 @@ impl View {
             "missing": self.missing(),
             "repeats": self.repeats(),
             "hostile": self.hostile,
+            "erp": {
+                "orders": self.office.orders, "confirmed": self.office.confirmed, "twice": self.office.twice, "answers_lost": self.office.answers_lost,
+            },
             "events": events,
         })
     }

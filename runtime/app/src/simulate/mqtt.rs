@@ -1,6 +1,7 @@
 //! `millrace simulate mqtt`: the hall of the demo, its broker open to everybody on the loopback.
 
-use super::{Troubles, until_the_end};
+use super::troubles::{Troubles, until_the_end};
+use crate::say::{say, say_part};
 use anyhow::{Context, Result, bail};
 use millrace_mqtt_sim::fault::{Kind, Turns};
 use millrace_mqtt_sim::{Hall, hall};
@@ -54,11 +55,11 @@ pub async fn simulate(options: Options) -> Result<ExitCode> {
         bounds,
     };
     let hall = Hall::start(equipment).await.with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
-    println!("an MQTT broker at {} (3.1.1 and 5, no password), with", hall.endpoint());
+    say!("an MQTT broker at {} (3.1.1 and 5, no password), with", hall.endpoint());
     for client in hall.clients() {
-        println!("  {client}");
+        say!("  {client}");
     }
-    print!("{}", yaml(&hall.endpoint(), cells, packers));
+    say_part!("{}", yaml(&hall.endpoint(), cells, packers));
     let clients = if on.is_empty() { hall.clients().map(str::to_owned).collect() } else { on };
     let mut turns = Turns::new(faults, clients);
     until_the_end(&troubles, || {

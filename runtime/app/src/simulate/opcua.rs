@@ -1,6 +1,7 @@
 //! `millrace simulate opcua`: the press shop of the demo, open to everybody on the loopback.
 
-use super::{Troubles, until_the_end};
+use super::troubles::{Troubles, until_the_end};
+use crate::say::{say, say_part};
 use anyhow::{Result, bail};
 use millrace_config::Period;
 use millrace_opcua_sim::{NAMESPACE, Shop};
@@ -58,8 +59,8 @@ pub async fn simulate(options: Options) -> Result<ExitCode> {
     }
     let shop = millrace_opcua_sim::Options { listen, presses, every: changes.0, load, pki, ..millrace_opcua_sim::Options::default() };
     let shop = Arc::new(tokio::task::block_in_place(|| Shop::start(shop))?);
-    println!("an OPC UA server at {} with {presses} presses; for the tree: millrace browse opcua {0}", shop.endpoint());
-    print!("{}", yaml(&shop.endpoint(), presses));
+    say!("an OPC UA server at {} with {presses} presses; for the tree: millrace browse opcua {0}", shop.endpoint());
+    say_part!("{}", yaml(&shop.endpoint(), presses));
     let mut turn = 0;
     until_the_end(&troubles, || {
         let fault = (!faults.is_empty()).then(|| (faults[turn % faults.len()], turn % presses + 1));

@@ -1,7 +1,10 @@
 //! What does a topic's declaration say of its values? Format, schema and subject, the schema's file read and compiled.
 
-use crate::topics::{Format, LATEST, SampleKey, Subject, Topic};
-use crate::wide::Shape;
+use crate::commands::compile::role_of;
+use crate::commands::request::schema_named;
+use crate::sample_key::SampleKey;
+use crate::topics::{Format, LATEST, Subject, Topic};
+use crate::wide_layout::Shape;
 use millrace_config::factory::{self, Factory};
 use millrace_config::{Place, Problems, Spanned};
 use millrace_schemas::contract::{Contract, Kind, Schema, SchemaError};
@@ -13,6 +16,8 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_secs(1);
 /// The schema of the samples.
 const TELEMETRY: &str = "telemetry";
+/// The schema that the source's own device gives: `$metadata` of an ERP.
+const FROM_SOURCE: &str = "source";
 
 /// The topic with its format, schema, contract and subject; after a problem, without a schema.
 pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>, problems: &mut Problems) -> Topic {
@@ -44,6 +49,11 @@ pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>,
     }
     let declared = match (format.kind(), &topic.schema) {
         (Some(kind), Some(schema)) if schema.value == TELEMETRY => declared.with_schema(Schema::telemetry(kind)),
+        (Some(Kind::Avro), Some(schema)) if schema_named(&schema.value).is_some() => of_commands(declared, &schema.value),
+        (Some(Kind::Json), Some(schema)) if schema.value == FROM_SOURCE => Topic { from_source: true, ..declared },
+        (Some(Kind::Avro), Some(schema)) if schema.value == FROM_SOURCE => {
+            Topic { from_source: true, ..declared.with_schema(Schema::telemetry(Kind::Avro)) }
+        }
         (Some(kind), Some(file)) => match contract(factory, name, kind, file, problems) {
             Some(contract) => {
                 let declared = declared.with_schema(contract.schema().clone());
@@ -57,7 +67,10 @@ pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>,
                 .help("use avro, json or protobuf, or leave `schema` out");
             declared
         }
-        (Some(kind @ (Kind::Avro | Kind::Protobuf)), None) => declared.with_schema(Schema::telemetry(kind)),
+        (Some(Kind::Avro), None) if let Some(role) = role_of(factory, name) => of_commands(declared, role),
+        // Samples are as samples are; of documents the source may know more.
+        (Some(Kind::Avro), None) => Topic { from_source: true, ..declared.with_schema(Schema::telemetry(Kind::Avro)) },
+        (Some(Kind::Protobuf), None) => declared.with_schema(Schema::telemetry(Kind::Protobuf)),
         (_, None) => declared,
     };
     if subject != Subject::TopicName && declared.schema.as_ref().is_some_and(|schema| schema.name.is_empty()) {
@@ -66,6 +79,14 @@ pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>,
             .help("give the JSON Schema a `title`, or use `subject: topic_name`");
     }
     declared
+}
+
+/// A topic of commands or answers, with the schema that the engine has for it.
+fn of_commands(declared: Topic, role: &str) -> Topic {
+    let contract = schema_named(role).and_then(|text| Contract::compile(Kind::Avro, text, None, &mut |_| None).ok());
+    let contract = contract.expect("the engine's own schemas are ones");
+    let declared = declared.with_schema(contract.schema().clone());
+    Topic { contract: Some(Arc::new(contract)), ..declared }
 }
 
 /// What a topic of wide records can't be.
@@ -118,7 +139,10 @@ fn contract(factory: &Factory, topic: &str, kind: Kind, file: &Spanned<String>, 
         Some("proto") => Kind::Protobuf,
         _ => {
             problems
-                .error(file.place, format!("topic {topic}: `{}` is neither `{TELEMETRY}` nor the file of a schema", file.value))
+                .error(
+                    file.place,
+                    format!("topic {topic}: `{}` is neither `{TELEMETRY}` nor `{FROM_SOURCE}` nor the file of a schema", file.value),
+                )
                 .help("schemas are in files *.avsc (Avro), *.json (JSON Schema) or *.proto (Protobuf)");
             return None;
         }

@@ -1,9 +1,11 @@
 //! What is sent for a dead letter: its payload in its topic's format, as it would have gone had it fitted.
 //!
-//! A payload that lay in its topic, or was on its way there, goes as it is. One that died at the intake is judged again, by the contract of today: a
-//! document is converted, a sample is written in the topic's form; what still does not fit is refused with the reason.
+//! A payload that lay in its topic, or was on its way there, goes as it is. What a device sent is decoded again by its source's own route. All else
+//! that died at the intake is judged again, by the contract of today: a document is converted, a sample is written in the topic's form; what still
+//! does not fit is refused with the reason.
 
 use super::DeadLetter;
+use super::again::{Decoded, Sources};
 use crate::frame::RESERVED;
 use crate::intake::encode;
 use crate::registrar::register;
@@ -11,13 +13,16 @@ use crate::topics::{Format, SCHEMA_HEADER, Topic, Topics};
 use millrace_registry::{Client, SchemaId};
 use millrace_schemas::contract::Work;
 use millrace_schemas::{Batch, Micros, SampleMeta, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// Prepares letters for their topics.
 pub struct Prepare {
     topics: Topics,
+    /// Topics that hold samples.
+    samples: HashSet<Arc<str>>,
+    sources: Option<Sources>,
     registry: Option<Arc<Client>>,
     /// Not a handle: that of a single-threaded runtime would wait for a registry whose answers nobody reads.
     tokio: Runtime,
@@ -26,26 +31,79 @@ pub struct Prepare {
 }
 
 impl Prepare {
-    /// `registry`: values of topics with a schema go out with its id.
-    pub fn new(topics: Topics, registry: Option<Arc<Client>>, tokio: Runtime) -> Self {
-        Self { topics, registry, tokio, ids: HashMap::new(), work: Work::default() }
+    /// `samples`: the topics that hold samples. `registry`: values of topics with a schema go out with its id.
+    pub fn new(topics: Topics, samples: HashSet<Arc<str>>, registry: Option<Arc<Client>>, tokio: Runtime) -> Self {
+        Self { topics, samples, sources: None, registry, tokio, ids: HashMap::new(), work: Work::default() }
     }
 
-    /// Makes of a letter what its topic holds. Blocks while the registry is asked.
+    /// With sources that decode again what their devices sent.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self { sources: Some(sources), ..self }
+    }
+
+    /// Makes of a letter what its topic holds: records with the topics where they go. Blocks while the registry is asked.
     ///
-    /// Errors: why it can't be sent; the letter is as it was.
-    pub fn prepare(&mut self, topic: &str, letter: &mut DeadLetter) -> Result<(), String> {
-        let topic = self.topics.get(topic);
-        let Some(payload) = letter.value.as_ref().filter(|_| !letter.is_encoded() && topic.mark != 0) else { return Ok(()) };
-        // Room for the id, which is asked for only once the payload fits.
-        let start = if self.registry.is_some() { RESERVED } else { 0 };
-        let mut out = vec![0; start];
-        match &topic.contract {
-            Some(contract) => contract.fit(payload, &mut out, &mut self.work).map_err(|misfit| format!("still does not fit: {misfit}"))?,
-            None => sample(topic.format, payload, &mut out)?,
+    /// Errors: why it can't be sent.
+    pub fn prepare(&mut self, name: &str, mut letter: DeadLetter) -> Result<Vec<(String, DeadLetter)>, String> {
+        if letter.value.is_none() || letter.is_encoded() {
+            return Ok(vec![(name.to_owned(), letter)]);
         }
-        if self.registry.is_some() {
-            out[..RESERVED].copy_from_slice(&self.id(&topic)?.prefix());
+        match self.sources.as_ref().and_then(|sources| sources.decode(&letter, &self.topics)).transpose()? {
+            None => {}
+            Some(Decoded::Document(key, payload)) => {
+                letter.key = key.or(letter.key);
+                letter.value = Some(payload);
+            }
+            Some(Decoded::Samples(samples)) => {
+                let ready = |(topic, mut sample): (Arc<Topic>, DeadLetter)| {
+                    let value = sample.value.take().unwrap_or_default();
+                    self.finish(&topic, &mut sample, |out| {
+                        out.extend_from_slice(&value);
+                        Ok(())
+                    })?;
+                    Ok((topic.name.to_string(), sample))
+                };
+                return samples.into_iter().map(ready).collect();
+            }
+        }
+        self.judge(name, &mut letter)?;
+        Ok(vec![(name.to_owned(), letter)])
+    }
+
+    fn judge(&mut self, topic: &str, letter: &mut DeadLetter) -> Result<(), String> {
+        let topic = self.topics.get(topic);
+        let payload = letter.value.take().unwrap_or_default();
+        if topic.mark == 0 {
+            // Without a schema documents go as they came; what a device said is no sample.
+            if self.samples.contains(&topic.name) {
+                sample(topic.format, &payload, &mut Vec::new())?;
+            }
+            letter.value = Some(payload);
+            return Ok(());
+        }
+        let mut work = std::mem::take(&mut self.work);
+        let done = self.finish(&topic, letter, |out| match &topic.contract {
+            Some(contract) => contract.fit(&payload, out, &mut work).map_err(|misfit| format!("still does not fit: {misfit}")),
+            None => sample(topic.format, &payload, out),
+        });
+        self.work = work;
+        done
+    }
+
+    /// Gives the letter what `write` writes in the topic's format, behind the registry's id or beside the schema's mark.
+    fn finish(
+        &mut self,
+        topic: &Topic,
+        letter: &mut DeadLetter,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let is_registered = topic.schema.is_some() && self.registry.is_some();
+        // Room for the id, which is asked for only once the payload fits.
+        let mut out = vec![0; if is_registered { RESERVED } else { 0 }];
+        write(&mut out)?;
+        if is_registered {
+            out[..RESERVED].copy_from_slice(&self.id(topic)?.prefix());
         } else {
             let indexes = topic.schema.as_ref().map_or(0, |schema| schema.indexes.len());
             out.drain(..indexes);
@@ -73,8 +131,9 @@ impl Prepare {
 /// A sample died as JSON, whatever its topic's form.
 fn sample(format: Format, payload: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let mut batch = Batch::new();
-    json::decode(payload, &mut batch).map_err(|error| format!("the topic holds samples, and this is none: {error}"))?;
-    let Some(columns) = &batch.decoded else { return Err("the topic holds samples, and this is none".to_owned()) };
+    const NONE: &str = "the topic holds samples, and this is what a device sent: correct the route, and let the device send it again";
+    json::decode(payload, &mut batch).map_err(|error| format!("{NONE} ({error})"))?;
+    let Some(columns) = &batch.decoded else { return Err(NONE.to_owned()) };
     let meta = SampleMeta {
         tag: batch.text_of(columns.tag_path[0]),
         def: columns.def[0],
@@ -111,9 +170,9 @@ mod tests {
         let documents = Topic { format: Format::Protobuf, ..Topic::undeclared("documents") }.with_schema(contract.schema().clone());
         let documents = Topic { contract: Some(Arc::new(contract)), ..documents };
         let samples = Topic { format: Format::Avro, ..Topic::undeclared("samples") }.with_schema(Schema::telemetry(Kind::Avro));
-        let mut prepare = Prepare::new(Topics::new([documents, samples]), None, tokio);
+        let mut prepare = Prepare::new(Topics::new([documents, samples]), HashSet::from(["plain".into()]), None, tokio);
 
-        let mut value = |topic: &str, mut letter: DeadLetter| prepare.prepare(topic, &mut letter).map(|()| letter);
+        let mut value = |topic: &str, letter: DeadLetter| prepare.prepare(topic, letter).map(|mut records| records.remove(0).1);
         let converted = value("documents", letter(br#"{"x":"a"}"#, &[])).unwrap();
         assert_eq!(converted.value, Some(vec![0x0A, 1, b'a']));
         assert!(converted.header(SCHEMA_HEADER).is_some_and(|mark| mark.len() == 16), "{converted:?}");
@@ -128,6 +187,8 @@ mod tests {
         let mut batch = Batch::new();
         millrace_schemas::avro::decode(&sample.value.unwrap(), &mut batch).unwrap();
         assert_eq!(batch.rows[0].value, millrace_schemas::Value::Int(5));
-        assert!(value("samples", letter(b"{", &[])).unwrap_err().contains("this is none"));
+        assert!(value("samples", letter(b"{", &[])).unwrap_err().contains("what a device sent"));
+        assert!(value("plain", letter(b"ON", &[])).unwrap_err().contains("what a device sent"));
+        assert_eq!(value("plain", letter(json, &[])).unwrap().value.as_deref(), Some(&json[..]));
     }
 }

@@ -1,16 +1,19 @@
 //! The producer with what belongs to it: topics made ready before their first record, and what each of them accepts.
 
-use super::DrainOptions;
+use super::options::DrainOptions;
 use super::reports::Mailbox;
 use crate::{catalog, cursors, topics};
 use millrace_kafka::{Admin, Class, KafkaError, Limits, Producer, Settings, Topic, TopicOutcome, TopicSpec, TransactionError};
 use millrace_schemas::Micros;
-use std::collections::HashMap;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long Kafka may take to answer a question about topics.
 const ASK: Duration = Duration::from_secs(5);
+/// As above, where the answer only says whether something is amiss.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long `init_transactions` may take: another runtime's open transaction under the same id is aborted first.
 const INIT: Duration = Duration::from_secs(30);
 /// What a topic refused stays refused for, before it is asked again.
@@ -21,7 +24,24 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Client {
     pub producer: Producer,
     settings: Settings,
+    /// Made with the first topic that nobody declared, and kept: connecting takes longer than making a topic.
+    admin: Option<Admin>,
+    declared: HashMap<String, TopicSpec>,
     topics: HashMap<Arc<str>, Ready>,
+    seen: Seen,
+    /// Topics that had to be made again since this was last asked.
+    gone: Vec<String>,
+}
+
+/// Topics that were there in this run, whatever the client: one that has to be made again was gone.
+pub(super) type Seen = Arc<Mutex<HashSet<String>>>;
+
+/// A topic was there in this run, and had to be made again.
+fn say_gone(name: &str) {
+    tracing::error!(
+        topic = name,
+        "the topic was gone from Kafka, and is made again: what it held there is lost, what waits in the logs goes into the new one"
+    );
 }
 
 /// What is known of a topic.
@@ -38,6 +58,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// The largest batch the topic takes, and so the largest record.
+    pub fn max_message_bytes(&self) -> i64 {
+        self.limits.max_message_bytes
+    }
+
     /// Whether the topic takes a timestamp, by the clock of this machine.
     pub fn takes(&self, timestamp_ms: i64, now: Micros) -> bool {
         let now = now.as_millis();
@@ -50,7 +75,7 @@ impl Gate {
 
 impl Client {
     /// Connects: declared topics are made, then the producer. Blocks while Kafka is asked. Also says which topics are not as declared.
-    pub fn open(options: &DrainOptions, mailbox: Arc<Mailbox>) -> Result<(Self, Vec<String>), KafkaError> {
+    pub fn open(options: &DrainOptions, mailbox: Arc<Mailbox>, seen: Seen) -> Result<(Self, Vec<String>), KafkaError> {
         let mut specs = options.declared.clone();
         specs.push(cursors::spec());
         let (outcomes, limits) = {
@@ -78,10 +103,12 @@ impl Client {
                 producer
             }
         };
-        let mut client = Self { producer, settings, topics: HashMap::new() };
+        let declared = specs.iter().map(|spec| (spec.name.clone(), spec.clone())).collect();
+        let mut client = Self { producer, settings, admin: None, declared, topics: HashMap::new(), seen, gone: Vec::new() };
         let mut contradictions = Vec::new();
         for ((spec, outcome), limits) in specs.iter().zip(outcomes).zip(limits) {
             contradictions.extend(say(spec, &outcome));
+            client.note(&spec.name, &outcome);
             let ready = match outcome {
                 TopicOutcome::Refused(error) => Ready::No(error, Instant::now()),
                 _ => Ready::Yes(client.gate_of(&spec.name, limits)?),
@@ -91,8 +118,42 @@ impl Client {
         Ok((client, contradictions))
     }
 
+    /// Topics that a reload added; they are made at once where that is possible, else before their first record.
+    pub fn declare(&mut self, specs: &[TopicSpec]) {
+        for spec in specs {
+            self.declared.insert(spec.name.clone(), spec.clone());
+            if let Err(error) = self.gate(&spec.name) {
+                tracing::warn!("cannot make a topic yet: {error}");
+            }
+        }
+    }
+
     fn gate_of(&self, name: &str, limits: Limits) -> Result<Gate, KafkaError> {
         Ok(Gate { topic: self.producer.topic(name)?, limits })
+    }
+
+    /// Remembers that a topic is there; says so where it was gone.
+    fn note(&mut self, name: &str, outcome: &TopicOutcome) {
+        let is_new = match outcome {
+            TopicOutcome::Refused(_) => return,
+            TopicOutcome::Created | TopicOutcome::Exists(_) => self.seen.lock().insert(name.to_owned()),
+        };
+        if !is_new && *outcome == TopicOutcome::Created {
+            say_gone(name);
+            self.gone.push(name.to_owned());
+        }
+    }
+
+    /// Topics that had to be made again since this was last asked.
+    pub fn take_gone(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// A topic that was ready, and is not in the cluster any more. Blocks while Kafka is asked; one that does not answer says nothing.
+    pub fn missing(&self) -> Option<String> {
+        let there = self.producer.topics(LOOK).ok()?;
+        let mut ready = self.topics.iter().filter(|(_, ready)| matches!(ready, Ready::Yes(_))).map(|(name, _)| name);
+        ready.find(|name| !there.contains(&***name)).map(|name| name.to_string())
     }
 
     /// The way to a topic. One that nobody declared is made with the defaults before its first record.
@@ -104,28 +165,52 @@ impl Client {
             Some(Ready::No(error, since)) if since.elapsed() < REFUSED_FOR => return Err(error.clone()),
             _ => {}
         }
-        let spec = undeclared(name);
-        let admin = Admin::new(&self.settings, ASK)?;
-        let outcome = admin.ensure(std::slice::from_ref(&spec))?.pop();
-        let ready = match outcome {
-            Some(TopicOutcome::Refused(mut error)) => {
-                // Whatever it is, it is about this topic: nobody else need wait.
-                if error.class != Class::Retry {
-                    error.class = Class::Topic;
-                }
-                Ready::No(error, Instant::now())
-            }
-            _ => {
-                let limits = admin.limits(&[name])?.pop().unwrap_or_default();
-                Ready::Yes(self.gate_of(name, limits)?)
-            }
-        };
-        let answer = match &ready {
+        self.make(&[name])?;
+        match &self.topics[name] {
             Ready::Yes(gate) => Ok(gate.clone()),
             Ready::No(error, _) => Err(error.clone()),
-        };
-        self.topics.insert(name.into(), ready);
-        answer
+        }
+    }
+
+    /// Makes topics that are new here in one go: a thousand devices may each have their own. What goes wrong is said by [`Client::gate`].
+    pub fn make_new(&mut self, names: &[(&str, u64)]) {
+        let mut new: Vec<&str> = names.iter().map(|(name, _)| *name).filter(|name| !self.topics.contains_key(*name)).collect();
+        new.sort_unstable();
+        new.dedup();
+        if new.len() > 1 {
+            let _ = self.make(&new);
+        }
+    }
+
+    fn admin(&mut self) -> Result<&Admin, KafkaError> {
+        match &mut self.admin {
+            Some(admin) => Ok(admin),
+            none => Ok(none.insert(Admin::new(&self.settings, ASK)?)),
+        }
+    }
+
+    /// Asks Kafka for topics, and notes of each whether it may be sent to.
+    fn make(&mut self, names: &[&str]) -> Result<(), KafkaError> {
+        let specs: Vec<TopicSpec> =
+            names.iter().map(|name| self.declared.get(*name).cloned().unwrap_or_else(|| undeclared(name))).collect();
+        let admin = self.admin()?;
+        let outcomes = admin.ensure(&specs)?;
+        let limits = admin.limits(names)?;
+        for ((name, outcome), limits) in names.iter().zip(outcomes).zip(limits) {
+            self.note(name, &outcome);
+            let ready = match outcome {
+                TopicOutcome::Refused(mut error) => {
+                    // Whatever it is, it is about this topic: nobody else need wait.
+                    if error.class != Class::Retry {
+                        error.class = Class::Topic;
+                    }
+                    Ready::No(error, Instant::now())
+                }
+                _ => Ready::Yes(self.gate_of(name, limits)?),
+            };
+            self.topics.insert((*name).into(), ready);
+        }
+        Ok(())
     }
 
     /// A topic refused a record or a timestamp: what it accepts is asked again.
@@ -135,6 +220,16 @@ impl Client {
 }
 
 /// A topic that nobody declared: the cluster's defaults.
+/// Opens a transaction.
+pub(super) fn begin(client: &Client) -> Result<(), KafkaError> {
+    client.producer.begin().map_err(|error| error.error().clone())
+}
+
+/// Why a client that fails without a word is given up.
+pub(super) fn gone(text: &str) -> KafkaError {
+    KafkaError { code: 0, class: Class::Fatal, text: text.into() }
+}
+
 fn undeclared(name: &str) -> TopicSpec {
     let mut spec = TopicSpec { name: name.to_owned(), ..TopicSpec::default() };
     if name == catalog::TOPIC || name == topics::LATEST {
@@ -154,11 +249,11 @@ fn say(spec: &TopicSpec, outcome: &TopicOutcome) -> Option<String> {
         TopicOutcome::Exists(contradictions) => {
             let list: Vec<String> = contradictions.iter().map(ToString::to_string).collect();
             let text = format!("topic {}: {}", spec.name, list.join(", "));
-            tracing::warn!("{text}; it is used as it is, change one or the other");
+            tracing::warn!("not as declared: {text}; it is used as it is, change one or the other");
             Some(text)
         }
         TopicOutcome::Refused(error) => {
-            tracing::error!("{error}");
+            tracing::error!("Kafka refuses a topic: {error}");
             Some(error.to_string())
         }
     }

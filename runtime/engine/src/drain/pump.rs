@@ -1,115 +1,123 @@
 //! The drain's thread: its turns, and the books it keeps.
 
 mod commit;
+mod connect;
 
-use super::client::Client;
-use super::lane::{Lane, Moved, Room, State};
-use super::reports::{Mailbox, Tally};
-use super::{DrainOptions, Shared};
-use crate::cursors;
+use crate::drain::client::begin;
+use crate::drain::client::{Client, Seen, gone};
+use crate::drain::lane::{Lane, Room, State};
+use crate::drain::options::DrainOptions;
+use crate::drain::reports::{Mailbox, Tally};
+use crate::drain::shared::Shared;
+use crate::drain::source::Source;
 use crate::frame::Lane as LaneName;
-use crate::outlet::Outlet;
-use commit::begin;
+use crate::source_logs::SourceLogs;
 use millrace_kafka::{Class, Connection, KafkaError};
+use millrace_schemas::Micros;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// Records in flight, all lanes together; their bytes are bounded by the producer's queue.
+/// Records in flight, all lanes together, and what they may hold of memory: the producer's own limit counts no headers.
 const IN_FLIGHT: usize = 50_000;
+
+const BYTES_IN_FLIGHT: usize = 48 << 20;
+
+/// When nothing of what is in flight is answered for this long, Kafka counts as away.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the topics are still there.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(20);
+
 /// Bytes a lane may send before another gets its turn.
 const QUANTUM: usize = 256 << 10;
+
 /// How often cursors are written to Kafka where there are no transactions.
 const CURSORS_EVERY: Duration = Duration::from_millis(500);
+
 /// How often cursors are saved on the disk; Kafka knows them better.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
+
 /// How often segments behind the cursors are looked for.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+
 /// After a turn that sent something the drain rests this long, so that a thousand small appends are few turns; the first after a quiet time goes at once.
 const REST: Duration = Duration::from_millis(3);
-/// Positions of a source that wait for a slow lane, at most; beyond that neighbours are folded.
-const PENDING: usize = 256;
-
-/// A source, as the drain keeps it.
-pub(super) struct Source {
-    pub(super) outlet: Arc<Outlet>,
-    /// Positions that moved and are not in Kafka yet, by the offset behind which they count.
-    pub(super) pending: BTreeMap<u64, Vec<(String, Vec<u8>)>>,
-}
-
-impl Source {
-    pub(super) fn push(&mut self, moved: Moved) {
-        self.pending.insert(moved.behind, moved.keys);
-        if self.pending.len() > PENDING
-            && let Some((_, older)) = self.pending.pop_first()
-            && let Some(mut next) = self.pending.first_entry()
-        {
-            let newer = next.get_mut();
-            let kept: Vec<_> = older.into_iter().filter(|(key, _)| newer.iter().all(|(k, _)| k != key)).collect();
-            newer.splice(0..0, kept);
-        }
-    }
-}
 
 pub(super) struct Pump {
-    options: DrainOptions,
-    shared: Arc<Shared>,
-    mailbox: Arc<Mailbox>,
-    client: Option<Client>,
-    sources: Vec<Source>,
-    lanes: BTreeMap<u32, Lane>,
+    pub(super) options: DrainOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) client: Option<Client>,
+    pub(super) sources: Vec<Source>,
+    pub(super) lanes: BTreeMap<u32, Lane>,
     /// The open transaction's begin.
-    open: Option<Instant>,
+    pub(super) open: Option<Instant>,
     /// When another client may be tried.
-    retry_at: Option<Instant>,
-    failures: u32,
-    tallies: Vec<Tally>,
-    turn: u64,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) failures: u32,
+    pub(super) tallies: Vec<Tally>,
+    /// When Kafka last answered, or nothing was in flight.
+    pub(super) heard: Instant,
+    /// It did not answer for too long, and that was said.
+    pub(super) is_silent: bool,
+    pub(super) seen: Seen,
+    pub(super) look_at: Instant,
+    pub(super) turn: u64,
     /// The lane last served, by class.
-    last: [u32; 3],
-    cursors_at: Instant,
-    reclaim_at: Instant,
-    save_at: Instant,
+    pub(super) last: [u32; 3],
+    pub(super) cursors_at: Instant,
+    pub(super) reclaim_at: Instant,
+    pub(super) save_at: Instant,
 }
 
 /// Why the client is given up.
-type Spent = KafkaError;
+pub(super) type Spent = KafkaError;
 
 impl Pump {
     pub(super) fn new(options: DrainOptions, shared: Arc<Shared>) -> Self {
         let mailbox = Arc::new(Mailbox::new(shared.signal.clone()));
         let now = Instant::now();
-        let (mut sources, mut lanes) = (Vec::new(), BTreeMap::new());
-        for outlet in &options.outlets {
-            for (name, log) in &outlet.lanes {
-                // Zero is nobody's: cursor records have it.
-                let id = lanes.len() as u32 + 1;
-                lanes.insert(id, Lane::new(id, *name, log.clone(), sources.len()));
-            }
-            sources.push(Source { outlet: outlet.clone(), pending: BTreeMap::new() });
-        }
-        let pump = Self {
+        let mut pump = Self {
             options,
             shared,
             mailbox,
             client: None,
-            sources,
-            lanes,
+            sources: Vec::new(),
+            lanes: BTreeMap::new(),
             open: None,
             retry_at: None,
             failures: 0,
             tallies: Vec::new(),
+            heard: now,
+            is_silent: false,
+            seen: Seen::default(),
+            look_at: now,
             turn: 0,
             last: [0; 3],
             cursors_at: now,
             reclaim_at: now,
             save_at: now,
         };
-        (0..pump.sources.len()).for_each(|source| pump.count(source));
+        for source_logs in std::mem::take(&mut pump.options.source_logs) {
+            pump.take_on(source_logs);
+        }
         pump
     }
 
-    pub(super) fn run(mut self) {
+    pub(super) fn take_on(&mut self, source_logs: Arc<SourceLogs>) {
+        let source = self.sources.len();
+        for (name, log) in &source_logs.lanes {
+            // Zero is nobody's: cursor records have it.
+            let id = self.lanes.len() as u32 + 1;
+            self.lanes.insert(id, Lane::new(id, *name, log.clone(), source));
+        }
+        self.sources.push(Source { source_logs, pending: BTreeMap::new() });
+        self.count(source);
+    }
+
+    pub(crate) fn run(mut self) {
         loop {
             let stop = *self.shared.stop.lock();
             if stop.is_some_and(|at| Instant::now() >= at || self.is_drained()) {
@@ -133,14 +141,14 @@ impl Pump {
         self.finish();
     }
 
-    // ---- a step ---------------------------------------------------------------------------------------------------------------
-
     /// Does what can be done now; true if it did something.
-    fn step(&mut self) -> Result<bool, Spent> {
+    pub(super) fn step(&mut self) -> Result<bool, Spent> {
+        self.take_orders()?;
         if self.client.is_none() && !self.connect()? {
             return Ok(false);
         }
         self.take_reports()?;
+        self.watch()?;
         match self.options.commit_every() {
             None => {
                 self.settle();
@@ -169,79 +177,29 @@ impl Pump {
         }
     }
 
-    /// Makes a client and learns from Kafka how far each log is. False: not yet.
-    fn connect(&mut self) -> Result<bool, Spent> {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(false);
+    pub(super) fn take_reports(&mut self) -> Result<(), Spent> {
+        let spent = self.hand_out_reports();
+        if let Some(state) = self.mailbox.take_connection() {
+            self.connection(&state);
         }
-        let (client, contradictions) = Client::open(&self.options, self.mailbox.clone())?;
-        let known = cursors::read(&self.options.settings)?;
-        for lane in self.lanes.values_mut() {
-            lane.adopt(known.cursors.get(lane.log.name()).copied());
+        match spent {
+            // Within a transaction a record that was given up says the same as the culprit; the client itself knows whether it can go on.
+            Some(error) => Err(self.client.as_ref().and_then(|c| c.producer.fatal()).unwrap_or(error)),
+            None => Ok(()),
         }
-        for source in &self.sources {
-            source.outlet.from_kafka.send_if_modified(|from| {
-                let is_first = from.is_none();
-                if is_first {
-                    *from = Some(Arc::new(known.positions.get(&*source.outlet.source).cloned().unwrap_or_default()));
-                }
-                is_first
-            });
-        }
-        self.client = Some(client);
-        self.failures = 0;
-        (0..self.sources.len()).for_each(|source| self.count(source));
-        self.shared.report.lock().contradictions = contradictions;
-        self.connection(&Connection::Up);
-        Ok(true)
     }
 
-    /// Says how the connection is, once when it changes.
-    fn connection(&self, state: &Connection) {
-        let (status, reason) = match state {
-            Connection::Up => ("Running", None),
-            Connection::Down(why) => ("Degraded", Some(why.clone())),
-            Connection::Denied(why) => ("Blocked", Some(why.clone())),
-        };
-        let mut report = self.shared.report.lock();
-        if report.status != status {
-            match state {
-                Connection::Up => tracing::info!("connected to Kafka at {}", self.options.settings.brokers),
-                Connection::Down(why) => tracing::warn!("Kafka can't be reached; the logs keep everything: {why}"),
-                Connection::Denied(why) => tracing::error!("Kafka refuses this runtime; the logs keep everything: {why}"),
-            }
-        }
-        report.status = status;
-        report.reason = reason;
-    }
-
-    /// Drops the client; the next one begins at the cursors.
-    fn give_up(&mut self, error: &Spent) {
-        self.client = None; // gives up what is in flight and reports it
-        let mut tallies = Vec::new();
-        self.mailbox.take(&mut tallies);
-        self.open = None;
-        for lane in self.lanes.values_mut() {
-            lane.back_to_cursor();
-        }
-        self.failures += 1;
-        let pause = match error.class {
-            Class::Denied | Class::Fenced | Class::Topic => Duration::from_secs(10),
-            _ => Duration::from_millis(200 << self.failures.min(5)),
-        };
-        self.retry_at = Some(Instant::now() + pause);
-        self.shared.report.lock().in_flight = 0;
-        self.connection(&match error.class {
-            Class::Fenced => Connection::Denied(format!("another runtime uses the same transactional id: {error}")),
-            Class::Denied | Class::Topic => Connection::Denied(error.to_string()),
-            _ => Connection::Down(error.to_string()),
-        });
-    }
-
-    fn take_reports(&mut self) -> Result<(), Spent> {
+    /// Gives every report to its lane. Returned is an error that ends the client.
+    pub(super) fn hand_out_reports(&mut self) -> Option<Spent> {
         let mut spent = None;
         let mut tallies = std::mem::take(&mut self.tallies);
         self.mailbox.take(&mut tallies);
+        if tallies.iter().any(|tally| tally.error.is_none()) {
+            self.heard = Instant::now();
+            if std::mem::take(&mut self.is_silent) {
+                self.connection(&Connection::Up);
+            }
+        }
         for Tally { opaque, count, error } in tallies.drain(..) {
             let (id, serial) = ((opaque >> 32) as u32, opaque as u32);
             if let Some(error) = &error
@@ -259,31 +217,26 @@ impl Pump {
             }
         }
         self.tallies = tallies;
-        if let Some(state) = self.mailbox.take_connection() {
-            self.connection(&state);
-        }
-        match spent {
-            // Within a transaction a purged neighbour says the same as the culprit; the client itself knows whether it can go on.
-            Some(error) => Err(self.client.as_ref().and_then(|c| c.producer.fatal()).unwrap_or(error)),
-            None => Ok(()),
-        }
+        spent
     }
 
     /// Without transactions: cursors follow what was delivered; lanes that failed go back.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let Some(client) = &mut self.client else { return };
         let mut touched = Vec::new();
+        let now = Micros::now();
         for lane in self.lanes.values_mut() {
             let Some(source) = self.sources.get_mut(lane.source) else { continue };
             let mut any = false;
             while let Some(unit) = lane.advance() {
                 any = true;
+                source.source_logs.pace.delivered(unit.records, unit.read_time, now);
                 if let Some(moved) = unit.moved {
                     source.push(moved);
                 }
             }
             if lane.has_failed() {
-                lane.recover(source, client);
+                lane.recover(source).iter().for_each(|topic| client.forget(topic));
             }
             if any {
                 touched.push(lane.source);
@@ -297,12 +250,12 @@ impl Pump {
     }
 
     /// Sends as long as there is something to send and room in flight.
-    fn fill(&mut self, may: impl Fn(&Lane) -> bool) -> Result<bool, Spent> {
+    pub(super) fn fill(&mut self, may: impl Fn(&Lane) -> bool) -> Result<bool, Spent> {
         let mut busy = false;
         loop {
             let Some(client) = &mut self.client else { return Ok(busy) };
             let waiting = client.producer.waiting();
-            if waiting >= IN_FLIGHT {
+            if waiting >= IN_FLIGHT || self.lanes.values().map(Lane::bytes_in_flight).sum::<usize>() >= BYTES_IN_FLIGHT {
                 return Ok(busy);
             }
             let Some(id) = pick(&self.lanes, self.turn, &mut self.last, &may) else { return Ok(busy) };
@@ -319,6 +272,10 @@ impl Pump {
                 let fatal = client.producer.fatal();
                 return Err(fatal.unwrap_or_else(|| gone("the producer takes no more records")));
             }
+            if sent.is_doomed {
+                self.abort()?;
+                return Ok(true);
+            }
             if sent.is_stuck {
                 return Ok(busy);
             }
@@ -330,37 +287,35 @@ impl Pump {
         }
     }
 
-    // ---- the books ------------------------------------------------------------------------------------------------------------
-
     /// Sums the lanes' counts into the source's ledger.
-    fn count(&self, source: usize) {
-        let Some(outlet) = self.sources.get(source).map(|s| &s.outlet) else { return };
+    pub(super) fn count(&self, source: usize) {
+        let Some(source_logs) = self.sources.get(source).map(|s| &s.source_logs) else { return };
         let mut sums = [0; 4];
         for note in self.lanes.values().filter(|l| l.source == source).map(|l| &l.note) {
             for (sum, count) in sums.iter_mut().zip([note.produced, note.dead, note.dropped, note.timestamp_replaced]) {
                 *sum += count;
             }
         }
-        outlet.ledger.outgoing.set(&sums);
+        source_logs.ledger.outgoing.set(&sums);
         if sums[2] > 0 {
             let oldest = self.lanes.values().filter(|l| l.source == source).map(|l| l.log.dropped()).sum();
-            outlet.ledger.lost_by_log(sums[2], oldest);
+            source_logs.ledger.lost_by_log(sums[2], oldest);
         }
     }
 
     /// A source that moves again is not blocked any more.
-    fn unblock(&self, source: usize) {
+    pub(super) fn unblock(&self, source: usize) {
         if self.lanes.values().any(|l| l.source == source && l.is_blocked()) {
             return;
         }
-        let Some(outlet) = self.sources.get(source).map(|s| &s.outlet) else { return };
-        if outlet.blocked.lock().take().is_some() {
-            tracing::info!(source = &*outlet.source, "the way to Kafka is free again");
+        let Some(source_logs) = self.sources.get(source).map(|s| &s.source_logs) else { return };
+        if source_logs.blocked.lock().take().is_some() {
+            tracing::info!(source = &*source_logs.source, "the way to Kafka is free again");
         }
     }
 
     /// Frees the disk behind the cursors, and saves them now and then.
-    fn keep_disk(&mut self) {
+    pub(super) fn keep_disk(&mut self) {
         let now = Instant::now();
         if now < self.reclaim_at {
             return;
@@ -375,7 +330,7 @@ impl Pump {
                 let Some(source) = self.sources.get(lane.source) else { continue };
                 // Positions first: a segment that goes may be all that holds them.
                 let outcome =
-                    (source.outlet.save)().map_err(|e| e.to_string()).and_then(|()| lane.log.reclaim().map_err(|e| e.to_string()));
+                    (source.source_logs.save)().map_err(|e| e.to_string()).and_then(|()| lane.log.reclaim().map_err(|e| e.to_string()));
                 match outcome {
                     Ok(_) => lane.is_unsaved = false,
                     Err(error) => tracing::warn!(log = lane.log.name(), "segments can't be freed, and will be tried again: {error}"),
@@ -383,6 +338,11 @@ impl Pump {
             } else if is_time {
                 save(lane);
             }
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            let lanes = self.lanes.values_mut().filter(|lane| lane.source == index);
+            let oldest = lanes.map(|lane| lane.waiting_since().0).filter(|at| *at != 0).min();
+            source.source_logs.pace.waiting_since.store(oldest.unwrap_or(0), Relaxed);
         }
         let mut report = self.shared.report.lock();
         if let Some(client) = &self.client {
@@ -392,7 +352,7 @@ impl Pump {
     }
 
     /// When to look again, if nobody wakes us.
-    fn wakes(&self) -> Instant {
+    pub(super) fn wakes(&self) -> Instant {
         let now = Instant::now();
         let mut wakes = now + RECLAIM_EVERY;
         let mut by = |at: Option<Instant>| wakes = at.map_or(wakes, |at| wakes.min(at));
@@ -407,15 +367,16 @@ impl Pump {
             by(Some(self.cursors_at));
         }
         self.lanes.values().for_each(|l| by(l.wakes()));
+        by(Some(self.look_at));
         wakes
     }
 
     /// What waits for a human is not waited for.
-    fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.open.is_none() && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.is_blocked()))
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if self.client.is_some() {
             let deadline = self.shared.stop.lock().unwrap_or_else(Instant::now);
             let outcome = match self.options.transactions {
@@ -456,10 +417,6 @@ fn save(lane: &mut Lane) {
     }
 }
 
-fn gone(text: &str) -> Spent {
-    KafkaError { code: 0, class: Class::Fatal, text: text.into() }
-}
-
 /// The lane that sends next: `first` before the others, sixteen times of seventeen; `normal` before `bulk`, four times of five;
 /// within a class the one after the last.
 fn pick(lanes: &BTreeMap<u32, Lane>, turn: u64, last: &mut [u32; 3], may: &impl Fn(&Lane) -> bool) -> Option<u32> {
@@ -489,19 +446,24 @@ fn pick(lanes: &BTreeMap<u32, Lane>, turn: u64, last: &mut [u32; 3], may: &impl 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::source::Moved;
+    use crate::drain::source::PENDING;
     use parking_lot::Mutex;
 
     #[test]
     fn positions_that_wait_are_folded_and_the_newest_of_a_key_wins() {
-        let outlet = Outlet {
+        let source_logs = SourceLogs {
             source: "acme/plant/a".into(),
             lanes: Vec::new(),
             ledger: Arc::default(),
             blocked: Mutex::default(),
+            known_end: Default::default(),
+            must_repeat: Default::default(),
+            pace: Default::default(),
             from_kafka: tokio::sync::watch::Sender::new(None),
             save: Box::new(|| Ok(())),
         };
-        let mut source = Source { outlet: Arc::new(outlet), pending: BTreeMap::new() };
+        let mut source = Source { source_logs: Arc::new(source_logs), pending: BTreeMap::new() };
         for behind in 0..=PENDING as u64 {
             let keys = vec![("same".to_owned(), vec![behind as u8]), (format!("own {behind}"), vec![1])];
             source.push(Moved { behind, keys });

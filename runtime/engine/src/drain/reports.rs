@@ -1,6 +1,6 @@
 //! What the producer's polling thread tells the drain: tallies of delivered messages, and what failed.
 
-use super::Signal;
+use super::shared::Signal;
 use millrace_kafka::{Connection, Deliveries, KafkaError, Report};
 use parking_lot::Mutex;
 use std::sync::Arc;

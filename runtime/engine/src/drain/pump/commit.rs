@@ -1,19 +1,28 @@
 //! How far the logs are, told to Kafka: behind the data where there are no transactions, with it where there are.
 
-use super::{CURSORS_EVERY, IN_FLIGHT, Pump, QUANTUM, Spent, gone};
 use crate::cursors;
-use crate::drain::client::Client;
+use crate::drain::client::begin;
 use crate::drain::lane::{Lane, Room, State};
-use crate::outlet::Note;
+use crate::drain::pump::{CURSORS_EVERY, IN_FLIGHT, Pump, QUANTUM, Spent, gone};
+use crate::source_logs::CursorMetadata;
 use millrace_kafka::{KafkaError, Outgoing, SendError, TransactionError};
+use millrace_schemas::Micros;
 use std::time::{Duration, Instant};
 
 /// A call that waits for Kafka comes back this often, to look whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-impl Pump {
-    // ---- at least once --------------------------------------------------------------------------------------------------------
+/// What became of a source's cursor records and positions.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Wrote {
+    All,
+    /// The queue is full.
+    Some,
+    /// The transaction can only be aborted.
+    Doomed,
+}
 
+impl Pump {
     pub(super) fn write_cursors_behind(&mut self) -> Result<(), Spent> {
         let now = Instant::now();
         if now < self.cursors_at {
@@ -25,7 +34,7 @@ impl Pump {
             if lanes.is_empty() && behind.is_none() {
                 continue;
             }
-            if !self.write_cursors(id, &lanes, behind, |lane| (lane.cursor, lane.note))? {
+            if self.write_cursors(id, &lanes, behind, |lane| (lane.cursor, lane.note))? != Wrote::All {
                 break; // the queue is full: next time
             }
             self.written(id, behind);
@@ -46,39 +55,42 @@ impl Pump {
         pending.keys().copied().take_while(|behind| lanes.iter().all(|l| has(l, *behind))).last()
     }
 
-    /// Sends cursor records, and positions up to `behind`. False: the queue is full, and only some went.
+    /// Sends cursor records, and positions up to `behind`.
     pub(super) fn write_cursors(
         &self,
         source: usize,
         lanes: &[u32],
         behind: Option<u64>,
-        at: impl Fn(&Lane) -> (u64, Note),
-    ) -> Result<bool, Spent> {
-        let (Some(client), Some(source)) = (&self.client, self.sources.get(source)) else { return Ok(false) };
+        at: impl Fn(&Lane) -> (u64, CursorMetadata),
+    ) -> Result<Wrote, Spent> {
+        let (Some(client), Some(source)) = (&self.client, self.sources.get(source)) else { return Ok(Wrote::Some) };
         let topic = client.producer.topic(cursors::TOPIC)?;
-        let name = &source.outlet.source;
+        let name = &source.source_logs.source;
         let send = |key: &[u8], value: Option<&[u8]>| {
             let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: 0 };
             match client.producer.send(&topic, &message, std::iter::empty()) {
-                Ok(()) => Ok(true),
-                Err(SendError::QueueFull) => Ok(false),
+                Ok(()) => Ok(Wrote::All),
+                Err(SendError::QueueFull) => Ok(Wrote::Some),
+                Err(SendError::Doomed(_)) => Ok(Wrote::Doomed),
                 Err(SendError::Refused(error)) => Err(error),
             }
         };
         for lane in lanes.iter().filter_map(|id| self.lanes.get(id)) {
             let (offset, note) = at(lane);
-            if !send(&cursors::cursor_key(name, lane.name), Some(&cursors::cursor_value(offset, &note)))? {
-                return Ok(false);
+            let wrote = send(&cursors::cursor_key(name, lane.name), Some(&cursors::cursor_value(offset, &note)))?;
+            if wrote != Wrote::All {
+                return Ok(wrote);
             }
         }
         for (_, keys) in source.pending.range(..=behind.unwrap_or(0)) {
             for (key, value) in keys {
-                if !send(&cursors::position_key(name, key), (!value.is_empty()).then_some(value.as_slice()))? {
-                    return Ok(false);
+                let wrote = send(&cursors::position_key(name, key), (!value.is_empty()).then_some(value.as_slice()))?;
+                if wrote != Wrote::All {
+                    return Ok(wrote);
                 }
             }
         }
-        Ok(true)
+        Ok(Wrote::All)
     }
 
     /// Positions up to `behind` are in Kafka.
@@ -88,11 +100,9 @@ impl Pump {
         }
     }
 
-    // ---- exactly once ---------------------------------------------------------------------------------------------------------
-
     /// Commits the open transaction with the cursors of all it touched.
     pub(super) fn commit(&mut self) -> Result<(), Spent> {
-        let touched: Vec<u32> = self.lanes.values().filter(|l| !l.window.is_empty()).map(|l| l.id).collect();
+        let touched: Vec<u32> = self.lanes.values().filter(|l| !l.window.is_empty() || l.is_unwritten).map(|l| l.id).collect();
         let mut sources: Vec<usize> = touched.iter().filter_map(|id| self.lanes.get(id)).map(|l| l.source).collect();
         sources.sort_unstable();
         sources.dedup();
@@ -108,8 +118,12 @@ impl Pump {
             let lanes: Vec<u32> = touched.iter().copied().filter(|l| self.lanes.get(l).is_some_and(|l| l.source == id)).collect();
             let behind = self
                 .ready_positions(id, |lane, offset| tentative(lane).0 >= offset || lane.window.is_empty() && lane.has_delivered(offset));
-            while !self.write_cursors(id, &lanes, behind, tentative)? {
-                self.flush()?;
+            loop {
+                match self.write_cursors(id, &lanes, behind, tentative)? {
+                    Wrote::All => break,
+                    Wrote::Some => self.flush()?,
+                    Wrote::Doomed => return self.abort(),
+                }
             }
             ready.push((id, behind));
         }
@@ -117,7 +131,10 @@ impl Pump {
             let Some(client) = &self.client else { return Ok(()) };
             match client.producer.commit(PATIENCE) {
                 Ok(()) => break,
-                Err(TransactionError::Retriable(error)) => self.may_wait(&error)?,
+                Err(TransactionError::Retriable(error)) => {
+                    self.watch()?;
+                    self.may_wait(&error)?;
+                }
                 Err(TransactionError::Abortable(error)) => {
                     tracing::warn!("a transaction is aborted and repeated: {error}");
                     self.take_reports()?;
@@ -128,9 +145,14 @@ impl Pump {
         }
         self.open = None;
         self.take_reports()?;
+        let now = Micros::now();
         for id in touched {
             if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.committed().for_each(drop);
+                for unit in lane.committed() {
+                    if let Some(source) = self.sources.get(lane.source) {
+                        source.source_logs.pace.delivered(unit.records, unit.read_time, now);
+                    }
+                }
                 lane.is_unwritten = false;
             }
         }
@@ -157,16 +179,23 @@ impl Pump {
             self.shared.report.lock().transactions_aborted += 1;
         }
         self.take_reports()?;
-        let Some(client) = &mut self.client else { return Ok(()) };
+        self.back_to_cursors();
+        Ok(())
+    }
+
+    /// Nothing is in flight any more: every lane goes back to its cursor, and the one at fault decides how to go on.
+    pub(super) fn back_to_cursors(&mut self) {
         for lane in self.lanes.values_mut() {
-            match self.sources.get_mut(lane.source) {
-                Some(source) if lane.state == State::Failing => lane.recover(source, client),
+            match self.sources.get(lane.source) {
+                Some(source) if lane.state == State::Failing => {
+                    for topic in lane.recover(source) {
+                        self.client.iter_mut().for_each(|client| client.forget(&topic));
+                    }
+                }
                 _ => lane.back_to_cursor(),
             }
         }
-        // Positions that were on their way go back too: they are read again with their batches.
-        self.sources.iter_mut().for_each(|s| s.pending.clear());
-        Ok(())
+        // Positions that were on their way stay pending: they wait for the offset behind which they count, as before.
     }
 
     /// Small transactions of the lanes that are in trouble, each alone, for about this long.
@@ -183,7 +212,7 @@ impl Pump {
             if sent.is_spent {
                 return Err(client.producer.fatal().unwrap_or_else(|| gone("the producer takes no more records")));
             }
-            if lane.window.is_empty() {
+            if sent.is_doomed || lane.window.is_empty() {
                 self.abort()?;
             } else {
                 self.commit()?;
@@ -205,8 +234,4 @@ impl Pump {
         let is_over = self.shared.stop.lock().is_some_and(|at| Instant::now() >= at);
         if is_over { Err(error.clone()) } else { Ok(()) }
     }
-}
-
-pub(super) fn begin(client: &Client) -> Result<(), Spent> {
-    client.producer.begin().map_err(|error| error.error().clone())
 }

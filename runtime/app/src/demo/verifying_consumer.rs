@@ -1,4 +1,4 @@
-//! The witness: an ordinary consumer of Kafka that knows nothing of the runtime, and notes which numbers of which device it has read.
+//! The consumer: an ordinary consumer of Kafka that knows nothing of the runtime, and notes which numbers of which device it has read.
 
 use anyhow::{Context, Result};
 use millrace_kafka::{Consumer, Polled, Settings, TopicPartition};
@@ -32,6 +32,10 @@ impl Numbers {
     }
 
     fn see(&mut self, number: u64, now: Instant) {
+        if number == 0 {
+            // Nothing was made yet.
+            return;
+        }
         if self.base.is_none() {
             self.base = Some(number - 1);
             self.head = number - 1;
@@ -89,19 +93,19 @@ struct Shared {
 }
 
 /// A thread that reads until it is stopped.
-pub struct Witness {
+pub struct VerifyingConsumer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Witness {
+impl VerifyingConsumer {
     /// Begins to watch as soon as the topic is there. What is older than now does not count: an earlier demo's numbers.
     /// `tags`: where numbers are, below the site, and whether they count from the first one seen; else from 1.
     pub fn start(settings: Settings, site: String, tags: impl IntoIterator<Item = (String, bool)>) -> Result<Self> {
         let numbers = tags.into_iter().map(|(tag, counts_from_first)| (tag, Numbers::new(counts_from_first))).collect();
         let shared = Arc::new(Shared { seen: Mutex::new(Seen { numbers, ..Seen::default() }), ..Shared::default() });
         let watcher = Watcher { settings, prefix: format!("{site}/"), since: Micros::now(), shared: shared.clone(), batch: Batch::new() };
-        let thread = std::thread::Builder::new().name("witness".into()).spawn(move || watcher.run()).context("cannot start a thread")?;
+        let thread = std::thread::Builder::new().name("consumer".into()).spawn(move || watcher.run()).context("cannot start a thread")?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -139,7 +143,7 @@ impl Watcher {
         while !self.is_stopped() {
             // Kafka is not there yet, or was away: everything is read and counted anew.
             if let Err(error) = self.watch() {
-                tracing::debug!("the witness begins anew: {error}");
+                tracing::debug!("the consumer begins anew: {error}");
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -159,6 +163,8 @@ impl Watcher {
                 Ok(0) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(partitions) => break partitions,
                 Err(_) if self.is_stopped() => return Ok(()),
+                // It was made a moment ago, and has no leader yet.
+                Err(error) if error.class == millrace_kafka::Class::Retry => std::thread::sleep(Duration::from_millis(20)),
                 Err(error) => return Err(error),
             }
         };

@@ -1,4 +1,5 @@
-//! With which schema was a sample in Avro written? What another version of the telemetry schema wrote is read as today's has it.
+//! With which schema was a record in Avro written? A sample of another version of the telemetry schema is read as today's has it; a document as it was
+//! written.
 //!
 //! The registry is asked once for each id, and never for today's again; while it is away the sink waits, and nothing is guessed. Samples in JSON and
 //! Protobuf need none of it: their fields have names and numbers.
@@ -13,7 +14,7 @@ use std::sync::Arc;
 /// Schemas remembered.
 const KEPT: usize = 1_000;
 
-pub struct Writers {
+pub struct WriterSchemas {
     client: Arc<Client>,
     tokio: tokio::runtime::Handle,
     telemetry: Contract,
@@ -29,7 +30,7 @@ enum Writer {
     Unreadable(String),
 }
 
-impl Writers {
+impl WriterSchemas {
     pub fn new(client: Arc<Client>, tokio: tokio::runtime::Handle) -> Self {
         let telemetry = Contract::compile(Kind::Avro, TELEMETRY_SCHEMA, None, &mut |_| None).expect("the telemetry schema is one");
         Self { client, tokio, telemetry, by_id: HashMap::new(), spare: Vec::new() }
@@ -39,14 +40,7 @@ impl Writers {
     ///
     /// Errors: the registry can't be asked.
     pub fn decode(&mut self, id: SchemaId, value: &[u8], batch: &mut Batch) -> Result<Result<(), String>, Failure> {
-        if !self.by_id.contains_key(&id) {
-            let writer = self.ask(id)?;
-            if self.by_id.len() >= KEPT {
-                // Which go does not matter: each costs one request to come back.
-                self.by_id.clear();
-            }
-            self.by_id.insert(id, writer);
-        }
+        self.learn(id)?;
         let value = match &self.by_id[&id] {
             Writer::Today => value,
             Writer::Other(writer) => {
@@ -59,6 +53,32 @@ impl Writers {
             Writer::Unreadable(why) => return Ok(Err(why.clone())),
         };
         Ok(avro::decode(value, batch).map_err(|error| error.to_string()))
+    }
+
+    /// Appends what was written with the schema of this id as JSON. The inner error says why it can't be read.
+    ///
+    /// Errors: the registry can't be asked.
+    pub fn show(&mut self, id: SchemaId, value: &[u8], out: &mut Vec<u8>) -> Result<Result<(), String>, Failure> {
+        self.learn(id)?;
+        let contract = match &self.by_id[&id] {
+            Writer::Today => &self.telemetry,
+            Writer::Other(writer) => writer,
+            Writer::Unreadable(why) => return Ok(Err(why.clone())),
+        };
+        let shown = contract.show(value).ok_or_else(|| format!("it is not what {} (id {id}) says", contract.schema().name));
+        Ok(shown.map(|json| out.extend_from_slice(json.as_bytes())))
+    }
+
+    fn learn(&mut self, id: SchemaId) -> Result<(), Failure> {
+        if !self.by_id.contains_key(&id) {
+            let writer = self.ask(id)?;
+            if self.by_id.len() >= KEPT {
+                // Which go does not matter: each costs one request to come back.
+                self.by_id.clear();
+            }
+            self.by_id.insert(id, writer);
+        }
+        Ok(())
     }
 
     fn ask(&self, id: SchemaId) -> Result<Writer, Failure> {

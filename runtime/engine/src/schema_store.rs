@@ -16,7 +16,7 @@ use std::sync::Arc;
 const DEPTH: usize = 32;
 
 #[derive(Debug)]
-pub struct Book {
+pub struct SchemaStore {
     folder: PathBuf,
     known: Mutex<HashMap<u64, Arc<Schema>>>,
 }
@@ -33,7 +33,7 @@ struct Page {
     references: Vec<(String, String)>,
 }
 
-impl Book {
+impl SchemaStore {
     /// Errors: the folder can't be made.
     pub fn open(data_dir: &Path) -> std::io::Result<Self> {
         let folder = data_dir.join("schemas");
@@ -111,19 +111,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let address = schema("message Address {}", Vec::new());
         let order = schema("message Order {}", vec![Reference { name: "address.proto".into(), schema: address }]);
-        let mark = Book::open(dir.path()).unwrap().keep(&order).unwrap();
-        assert_eq!(Book::open(dir.path()).unwrap().get(mark).as_ref(), Some(&order));
+        let mark = SchemaStore::open(dir.path()).unwrap().keep(&order).unwrap();
+        assert_eq!(SchemaStore::open(dir.path()).unwrap().get(mark).as_ref(), Some(&order));
     }
 
     #[test]
     fn a_schema_that_was_changed_or_is_gone_is_not_known() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = Book::open(dir.path()).unwrap().keep(&schema("message Order {}", Vec::new())).unwrap();
+        let mark = SchemaStore::open(dir.path()).unwrap().keep(&schema("message Order {}", Vec::new())).unwrap();
         let file = dir.path().join("schemas").join(format!("{mark:016x}.json"));
         let text = std::fs::read_to_string(&file).unwrap().replace("Order {}", "Order { }");
         std::fs::write(&file, text).unwrap();
-        assert_eq!(Book::open(dir.path()).unwrap().get(mark), None);
-        assert_eq!(Book::open(dir.path()).unwrap().get(7), None);
-        assert!(Book::open(dir.path()).unwrap().get(TELEMETRY_FINGERPRINT).is_some());
+        assert_eq!(SchemaStore::open(dir.path()).unwrap().get(mark), None);
+        assert_eq!(SchemaStore::open(dir.path()).unwrap().get(7), None);
+        assert!(SchemaStore::open(dir.path()).unwrap().get(TELEMETRY_FINGERPRINT).is_some());
     }
 }

@@ -1,0 +1,517 @@
+//! Live data out: server-sent events by tag pattern or of a topic, taken up again where a client left off.
+//!
+//! ```text
+//! GET /live?tag=body/*&snapshot=true    each new sample, straight from intake, also while Kafka is away;     id: RUN-N
+//! GET /live?topic=orders&from=..        each record of a topic as Kafka has it;                              id: 0:17,1:4 (next offsets)
+//!
+//! intake ─ taps ─▶ hub: one task, one ring of the last lines ─▶ each client reads at its own pace, and waits for nobody
+//! Kafka ─ a reader for each client ─▶ a few records ahead ─▶ the client
+//! ```
+//!
+//! `Last-Event-ID` (a browser sends it by itself) or `from` says where to go on. What the ring no longer has is told as an event `gap`, and what the
+//! tags are now follows. A client that falls behind by the whole ring is disconnected and counted: it comes back and is told of the gap.
+//!
+//! Invariants: memory is bounded by the ring, whoever watches; nothing is made while nobody does, and for [`KEEP`] after that.
+
+use crate::access::refused;
+use crate::clock::now;
+use crate::listener::FOLLOWERS;
+use crate::pattern::{is_wanted, matches};
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use millrace_engine::Engine;
+use millrace_engine::reader::{Begin, ReadError, TopicReader};
+use millrace_engine::taps::Line;
+use serde::Deserialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Readers of topics at a time: each costs a client of Kafka.
+const READERS: usize = 16;
+/// What the ring holds.
+const LINES: usize = 20_000;
+const BYTES: usize = 16 << 20;
+/// How long the ring goes on when nobody watches any more: somebody may come back.
+const KEEP: Duration = Duration::from_secs(60);
+/// How often a connection without news has a byte sent.
+const STILL_HERE: Duration = Duration::from_secs(15);
+/// Lines looked at in one go, and bytes sent.
+const LOOKED_AT: usize = 4096;
+const CHUNK: usize = 64 << 10;
+/// Tags in one snapshot.
+const SNAPSHOT: usize = 10_000;
+/// How long a client of a topic may take for what is ahead of it.
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// The samples of the last moments, for whoever watches.
+pub struct Hub {
+    pub engine: Arc<Engine>,
+    ring: RwLock<Ring>,
+    /// The number of the next line.
+    news: watch::Sender<u64>,
+    clients: AtomicUsize,
+    /// Clients that fell behind and were disconnected.
+    slow: AtomicU64,
+    is_pumping: AtomicBool,
+    /// Tells this run's numbers from another's.
+    run: String,
+    readers: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// The number of the first line here.
+    first: u64,
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Below it something is missing that no client could have had: the ring itself was too slow.
+    cut: u64,
+}
+
+impl Ring {
+    fn next(&self) -> u64 {
+        self.first + self.lines.len() as u64
+    }
+
+    fn push(&mut self, line: Line) {
+        self.bytes += line.value.len();
+        self.lines.push_back(line);
+        while self.lines.len() > LINES || self.bytes > BYTES {
+            let Some(old) = self.lines.pop_front() else { break };
+            self.bytes -= old.value.len();
+            self.first += 1;
+        }
+    }
+
+    fn cut(&mut self, missed: u64) {
+        *self = Self { first: self.next() + missed, cut: self.next() + missed, ..Self::default() };
+    }
+}
+
+/// What a client finds when it looks.
+enum Found {
+    Lines(String, u64),
+    /// Nothing it wants, up to there.
+    Nothing(u64),
+    /// Lines are missing, and nobody here is to blame.
+    Cut(u64),
+    /// The client was slower than the ring.
+    TooSlow,
+}
+
+impl Hub {
+    pub fn new(engine: Arc<Engine>) -> Arc<Self> {
+        let run = format!("{:x}", now());
+        let readers = Arc::new(Semaphore::new(READERS));
+        Arc::new(Self {
+            engine,
+            ring: RwLock::default(),
+            news: watch::Sender::new(0),
+            clients: AtomicUsize::new(0),
+            slow: AtomicU64::new(0),
+            is_pumping: AtomicBool::new(false),
+            run,
+            readers,
+        })
+    }
+
+    /// For Prometheus.
+    pub fn metrics(&self) -> String {
+        format!(
+            "# HELP millrace_live_clients Clients of live samples.\n# TYPE millrace_live_clients gauge\nmillrace_live_clients {}\n\
+             # HELP millrace_live_slow_total Clients of live data that fell behind and were disconnected.\n\
+             # TYPE millrace_live_slow_total counter\nmillrace_live_slow_total {}\n",
+            self.clients.load(Relaxed),
+            self.slow.load(Relaxed),
+        )
+    }
+
+    /// Starts to listen to intake, unless it does.
+    fn pump(self: &Arc<Self>) {
+        if self.is_pumping.swap(true, Relaxed) {
+            return;
+        }
+        // What came while nobody listened is not here.
+        self.ring.write().unwrap_or_else(PoisonError::into_inner).cut(1);
+        let hub = self.clone();
+        let mut watch = hub.engine.taps().watch();
+        tokio::spawn(async move {
+            let mut empty_since = None;
+            loop {
+                let received = tokio::time::timeout(Duration::from_secs(1), watch.lines.recv()).await;
+                {
+                    let mut ring = hub.ring.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut one = received.ok();
+                    for _ in 0..LOOKED_AT {
+                        match one {
+                            Some(Ok(line)) => ring.push(line),
+                            Some(Err(RecvError::Lagged(missed))) => ring.cut(missed),
+                            Some(Err(RecvError::Closed)) | None => break,
+                        }
+                        one = watch.lines.try_recv().ok().map(Ok);
+                    }
+                    hub.news.send_replace(ring.next());
+                }
+                if hub.clients.load(Relaxed) > 0 {
+                    empty_since = None;
+                } else if empty_since.get_or_insert_with(Instant::now).elapsed() > KEEP {
+                    hub.is_pumping.store(false, Relaxed);
+                    return;
+                }
+            }
+        });
+    }
+
+    fn look(&self, from: u64, name: &str) -> Found {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        if from < ring.cut {
+            return Found::Cut(ring.cut);
+        }
+        if from < ring.first {
+            return Found::TooSlow;
+        }
+        let (mut text, mut at) = (String::new(), from);
+        for line in ring.lines.iter().skip((from - ring.first) as usize).take(LOOKED_AT) {
+            at += 1;
+            if is_wanted(line, name) {
+                let id = format!("{}-{}", self.run, at);
+                event(&mut text, "sample", Some(&id), &String::from_utf8_lossy(&line.value));
+            }
+            if text.len() > CHUNK {
+                break;
+            }
+        }
+        if text.is_empty() { Found::Nothing(at) } else { Found::Lines(text, at) }
+    }
+
+    /// Where a client goes on that had this id; `None`: it is of another run, or was never given.
+    fn after(&self, id: &str) -> Option<u64> {
+        let (run, number) = id.split_once('-')?;
+        let number = number.parse().ok().filter(|_| run == self.run)?;
+        let next = self.ring.read().unwrap_or_else(PoisonError::into_inner).next();
+        (number <= next).then_some(number)
+    }
+
+    fn id(&self, next: u64) -> String {
+        format!("{}-{next}", self.run)
+    }
+}
+
+/// Appends one event. Its data may have several lines.
+pub fn event(text: &mut String, kind: &str, id: Option<&str>, data: &str) {
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
+    }
+    let _ = writeln!(text, "event: {kind}");
+    for line in data.split(['\n', '\r']) {
+        let _ = writeln!(text, "data: {line}");
+    }
+    text.push('\n');
+}
+
+#[derive(Deserialize)]
+pub struct LiveQuery {
+    /// A tag's path, a pattern with `*`, or a source.
+    tag: Option<String>,
+    /// Begins with what the tags are now.
+    #[serde(default)]
+    snapshot: bool,
+    topic: Option<String>,
+    /// Where to go on: an id of an event; of a topic also `earliest`, or `last:N` of each partition.
+    from: Option<String>,
+}
+
+pub async fn live(State(hub): State<Arc<Hub>>, Query(query): Query<LiveQuery>, headers: HeaderMap) -> Response {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let from = last.or(query.from).filter(|from| !from.is_empty());
+    match (query.topic, query.tag) {
+        (Some(_), Some(_)) => refused(StatusCode::BAD_REQUEST, "give `tag` or `topic`, not both"),
+        (Some(topic), None) => of_topic(hub, topic, from).await,
+        (None, tag) => of_tags(hub, tag.unwrap_or_default(), query.snapshot, from.as_deref()),
+    }
+}
+
+pub fn streamed(body: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(body)).into_response()
+}
+
+/// A client of live samples; counted until it is dropped.
+pub struct Follower {
+    hub: Arc<Hub>,
+    name: String,
+    next: u64,
+    news: watch::Receiver<u64>,
+    /// What it is sent before anything else.
+    first: Option<String>,
+    is_over: bool,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.hub.clients.fetch_sub(1, Relaxed);
+        let ring = self.hub.ring.read().unwrap_or_else(PoisonError::into_inner);
+        // A connection that takes nothing is never asked for more: it ends here.
+        if !self.is_over && self.next < ring.first && self.next >= ring.cut {
+            self.hub.slow.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Follower {
+    /// Waits for a sample that it wants, or for as long as a connection rests; true where one came. What it is, is not looked at.
+    pub async fn changed(&mut self) -> bool {
+        let until = tokio::time::Instant::now() + STILL_HERE;
+        loop {
+            self.news.mark_unchanged();
+            match self.hub.look(self.next, &self.name) {
+                Found::Nothing(next) if next > self.next => {
+                    self.next = next;
+                    continue;
+                }
+                Found::Nothing(_) => {}
+                Found::Lines(_, next) | Found::Cut(next) => {
+                    self.next = next;
+                    return true;
+                }
+                Found::TooSlow => {
+                    self.next = self.hub.ring.read().unwrap_or_else(PoisonError::into_inner).next();
+                    return true;
+                }
+            }
+            if tokio::time::timeout_at(until, self.news.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+fn of_tags(hub: Arc<Hub>, name: String, snapshot: bool, from: Option<&str>) -> Response {
+    let Some(mut follower) = follow(&hub, name) else {
+        return too_many();
+    };
+    let known = from.and_then(|id| hub.after(id));
+    let mut first = String::new();
+    if let Some(next) = known {
+        follower.next = next;
+    } else if from.is_some() {
+        event(&mut first, "gap", None, r#"{"why":"this id is of another run, or of none: the tags as they are now follow"}"#);
+    }
+    if (from.is_some() && known.is_none()) || (snapshot && known.is_none()) {
+        now_of(&hub, &follower.name, follower.next, &mut first);
+    }
+    follower.first = Some(first);
+    streamed(stream::unfold(follower, step))
+}
+
+/// `None`: as many watch as may.
+pub fn follow(hub: &Arc<Hub>, name: String) -> Option<Follower> {
+    if hub.clients.fetch_add(1, Relaxed) >= FOLLOWERS {
+        hub.clients.fetch_sub(1, Relaxed);
+        return None;
+    }
+    hub.pump();
+    let next = hub.ring.read().unwrap_or_else(PoisonError::into_inner).next();
+    Some(Follower { hub: hub.clone(), name, next, news: hub.news.subscribe(), first: None, is_over: false })
+}
+
+pub fn too_many() -> Response {
+    refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{FOLLOWERS} clients watch already; come again later"))
+}
+
+/// The last sample of each tag.
+fn now_of(hub: &Hub, name: &str, next: u64, text: &mut String) {
+    let id = hub.id(next);
+    let (tags, _) = hub.engine.tags(|path| name.is_empty() || matches(path, name), |_| true, SNAPSHOT);
+    for tag in tags {
+        if let Some(sample) = tag.sample {
+            event(text, "sample", Some(&id), sample.get());
+        }
+    }
+}
+
+async fn step(mut follower: Follower) -> Option<(Result<Bytes, Infallible>, Follower)> {
+    if let Some(first) = follower.first.take() {
+        // A comment opens the stream, so that the client knows that it is there.
+        return Some((Ok(Bytes::from(format!(": millrace\n\n{first}"))), follower));
+    }
+    if follower.is_over {
+        return None;
+    }
+    loop {
+        follower.news.mark_unchanged();
+        let mut text = String::new();
+        match follower.hub.look(follower.next, &follower.name) {
+            Found::Lines(lines, next) => {
+                follower.next = next;
+                return Some((Ok(Bytes::from(lines)), follower));
+            }
+            Found::Nothing(next) if next > follower.next => {
+                follower.next = next;
+                continue;
+            }
+            Found::Nothing(_) => {}
+            Found::Cut(next) => {
+                follower.next = next;
+                event(&mut text, "gap", None, r#"{"why":"more came than is kept here; nothing is lost in Kafka"}"#);
+                return Some((Ok(Bytes::from(text)), follower));
+            }
+            Found::TooSlow => {
+                follower.hub.slow.fetch_add(1, Relaxed);
+                follower.is_over = true;
+                event(&mut text, "gap", None, r#"{"why":"this client was too slow and is disconnected; nothing is lost in Kafka"}"#);
+                return Some((Ok(Bytes::from(text)), follower));
+            }
+        }
+        if tokio::time::timeout(STILL_HERE, follower.news.changed()).await.is_err() {
+            return Some((Ok(Bytes::from_static(b": still here\n\n")), follower));
+        }
+    }
+}
+
+// ---- topics ---------------------------------------------------------------------------------------------------------------------
+
+/// `0:17,1:4`.
+fn offsets(text: &str) -> Option<BTreeMap<i32, i64>> {
+    let one = |part: &str| {
+        let (partition, offset) = part.split_once(':')?;
+        Some((partition.parse().ok()?, offset.parse().ok().filter(|offset: &i64| *offset >= 0)?))
+    };
+    text.split(',').map(one).collect()
+}
+
+/// Where `from` says to begin.
+pub fn begin(from: Option<&str>) -> Result<Begin, String> {
+    match from {
+        None => Ok(Begin::Newest),
+        Some("earliest") => Ok(Begin::Oldest),
+        Some(from) => match from.strip_prefix("last:") {
+            Some(count) => match count.parse() {
+                Ok(count) if (0..=10_000).contains(&count) => Ok(Begin::Last(count)),
+                _ => Err(format!("`{from}` is not `last:` and a number up to 10000")),
+            },
+            None => offsets(from)
+                .map(Begin::At)
+                .ok_or_else(|| format!("`{from}` is neither `earliest`, `last:N` nor offsets as `0:17,1:4`, partition and next offset")),
+        },
+    }
+}
+
+async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Response {
+    let begin = match begin(from.as_deref()) {
+        Ok(begin) => begin,
+        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
+    };
+    let Ok(permit) = hub.readers.clone().try_acquire_owned() else {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{READERS} clients read topics already; come again later"));
+    };
+    let engine = hub.engine.clone();
+    let name = topic.clone();
+    let opened = tokio::task::spawn_blocking(move || engine.read_topic(&name, &begin)).await;
+    let mut reader = match opened {
+        Ok(Ok(reader)) => reader,
+        Ok(Err(error @ ReadError::NoTopic(_))) => return refused(StatusCode::NOT_FOUND, &error.to_string()),
+        Ok(Err(error)) => return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("cannot read topic {topic}: {error}")),
+        Err(_) => return refused(StatusCode::INTERNAL_SERVER_ERROR, "reading ended in a panic; please report it"),
+    };
+    let (sender, receiver) = mpsc::channel::<Bytes>(8);
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let mut text = ": millrace\n\n".to_owned();
+        if reader.gone > 0 {
+            let why = serde_json::json!({ "why": "records that were asked for are not in Kafka any more", "records": reader.gone });
+            event(&mut text, "gap", None, &why.to_string());
+        }
+        loop {
+            if !text.is_empty() && !handed(&sender, std::mem::take(&mut text)) {
+                if !sender.is_closed() {
+                    hub.slow.fetch_add(1, Relaxed);
+                }
+                return;
+            }
+            if let Err(why) = records(&mut reader, &mut text) {
+                event(&mut text, "error", None, &serde_json::json!({ "why": why }).to_string());
+                handed(&sender, text);
+                return;
+            }
+        }
+    });
+    streamed(stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|text| (text, receiver)) }).map(Ok))
+}
+
+/// Appends the next records as events, or a sign of life.
+fn records(reader: &mut TopicReader, text: &mut String) -> Result<(), String> {
+    let before = reader.next.clone();
+    let mut next = before.clone();
+    let records = reader.read(STILL_HERE.min(Duration::from_secs(5)), 100).map_err(|error| error.to_string())?;
+    for record in &records {
+        next.insert(record.partition, record.offset + 1);
+        let id: Vec<String> = next.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
+        event(text, "record", Some(&id.join(",")), &serde_json::to_string(record).unwrap_or_default());
+    }
+    if records.is_empty() && reader.next == before {
+        text.push_str(": still here\n\n");
+    }
+    Ok(())
+}
+
+/// Whether the client took it in time. Blocks.
+fn handed(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
+    let (mut text, until) = (Bytes::from(text), Instant::now() + SLOWEST);
+    loop {
+        match sender.try_send(text) {
+            Ok(()) => return true,
+            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            Err(mpsc::error::TrySendError::Full(_)) if Instant::now() >= until => return false,
+            Err(mpsc::error::TrySendError::Full(back)) => text = back,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(n: usize) -> Line {
+        Line { source: "a/b/c".into(), subject: "a/b/t".into(), value: n.to_string().into_bytes().into() }
+    }
+
+    #[test]
+    fn the_ring_forgets_the_oldest_and_knows_what_it_never_had() {
+        let mut ring = Ring::default();
+        (0..LINES + 5).for_each(|n| ring.push(line(n)));
+        assert_eq!((ring.first, ring.next(), ring.cut), (5, LINES as u64 + 5, 0));
+        ring.cut(3);
+        assert_eq!((ring.first, ring.next(), ring.cut, ring.bytes), (LINES as u64 + 8, LINES as u64 + 8, LINES as u64 + 8, 0));
+        let big = Line { value: vec![b'x'; BYTES + 1].into(), ..line(0) };
+        ring.push(big);
+        assert_eq!((ring.lines.len(), ring.bytes), (0, 0));
+    }
+
+    #[test]
+    fn where_to_begin_is_said_in_three_ways() {
+        assert_eq!(begin(None), Ok(Begin::Newest));
+        assert_eq!(begin(Some("earliest")), Ok(Begin::Oldest));
+        assert_eq!(begin(Some("last:5")), Ok(Begin::Last(5)));
+        assert_eq!(begin(Some("0:17,2:4")), Ok(Begin::At([(0, 17), (2, 4)].into())));
+        for wrong in ["last:-1", "last:x", "0:-1", "x", "0:1,", "last:99999999"] {
+            assert!(begin(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_several_lines_stays_one_event() {
+        let mut text = String::new();
+        event(&mut text, "sample", Some("7"), "a\nb");
+        assert_eq!(text, "id: 7\nevent: sample\ndata: a\ndata: b\n\n");
+    }
+}

@@ -1,0 +1,81 @@
+//! A factory as it is compiled: what runs, what reads what, and how much each may hold.
+
+use crate::commands::rules::CommandRules;
+use crate::intake::ClockWindow;
+use crate::topics::Topics;
+use millrace_config::factory::{Connector, Factory, SinkKeys};
+use millrace_contract::Compiled;
+use millrace_kafka::admin::TopicSpec;
+use millrace_log::Full;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// A factory, compiled.
+pub struct CompiledFactory {
+    /// `enterprise/site`.
+    pub site: String,
+    pub sources: Vec<SourceSpec>,
+    pub sinks: Vec<SinkSpec>,
+    pub commands: Vec<CommandRules>,
+    pub topics: Topics,
+    /// Topics to create where they are missing.
+    pub declared: Vec<TopicSpec>,
+    pub clock: ClockWindow,
+}
+
+impl CompiledFactory {
+    /// The topics that hold samples, as far as they are known before connecting.
+    pub fn sample_topics(&self) -> HashSet<Arc<str>> {
+        let of = |source: &SourceSpec| {
+            let model = source.compiled.model();
+            let tags = model.tags.iter().map(|tag| tag.options.topic.as_deref().map_or_else(|| tag.topic.clone(), Into::into));
+            tags.chain(model.routes.iter().filter(|route| route.samples).map(|route| route.topic.clone())).collect::<Vec<Arc<str>>>()
+        };
+        self.sources.iter().flat_map(of).collect()
+    }
+}
+
+/// What Apache Kafka takes of a topic that says nothing else.
+const KAFKA_TAKES: u64 = 1_048_588;
+
+impl CompiledFactory {
+    /// The topics of a source that take less than it may send, each with how much it takes: its `max.message.bytes`, else Kafka's default.
+    pub fn too_small_for(&self, source: &SourceSpec) -> Vec<(Arc<str>, u64)> {
+        let Some(longest) = source.compiled.longest() else { return Vec::new() };
+        let model = source.compiled.model();
+        let takes = |name: &str| {
+            let declared = self.declared.iter().find(|topic| topic.name == name);
+            declared.and_then(|topic| topic.configs.get("max.message.bytes")?.parse().ok()).unwrap_or(KAFKA_TAKES)
+        };
+        let mut topics: Vec<_> = model.routes.iter().map(|route| (route.topic.clone(), takes(&route.topic))).collect();
+        topics.retain(|(_, takes)| *takes < longest);
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+}
+
+pub struct SourceSpec {
+    pub name: String,
+    pub type_name: String,
+    pub compiled: Box<dyn Compiled>,
+    pub log_size: u64,
+    pub full: Full,
+}
+
+pub struct SinkSpec {
+    pub name: String,
+    pub type_name: String,
+    pub compiled: Box<dyn Compiled>,
+    pub topics: Vec<String>,
+    pub group: String,
+    pub from_latest: bool,
+}
+
+/// The consumer group of a sink.
+pub fn group(factory: &Factory, connector: &Connector, keys: &SinkKeys) -> String {
+    keys.group.as_ref().map_or_else(
+        || format!("millrace-{}-{}", factory.site.value.replace('/', "-"), connector.name.replace('/', "-")),
+        |g| g.value.clone(),
+    )
+}

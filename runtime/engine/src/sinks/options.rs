@@ -1,0 +1,70 @@
+//! What a sink's task is made with, and what it tells of itself.
+
+use crate::hold::Order;
+use crate::status::Board;
+use crate::topics::Topics;
+use millrace_contract::Sink;
+use millrace_kafka::Settings;
+use millrace_registry::Client;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+/// Names the dead-letter topic of a topic.
+pub type DeadLetterOf = Box<dyn Fn(&str) -> Arc<str> + Send + Sync>;
+
+/// What one sink runs with.
+pub struct SinkOptions {
+    pub name: String,
+    pub settings: Settings,
+    pub group: String,
+    /// Names, or patterns with `*`.
+    pub topics: Vec<String>,
+    pub from_latest: bool,
+    /// `enterprise/site/name`, for the dead letters' headers.
+    pub connector: String,
+    /// The dead-letter topic of a topic.
+    pub dead_letter: DeadLetterOf,
+    /// What is known of the topics: their formats.
+    pub known: Topics,
+    /// Where there is one, values of topics with a schema begin with its prefix.
+    pub registry: Option<Arc<Client>>,
+    /// Makes a new instance: at start, and after a failure.
+    pub make: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
+    pub board: Arc<Board>,
+    /// What it is to do at first.
+    pub order: Order,
+}
+
+/// Counts of a sink: `consumed = written + dead + filtered + in flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SinkCounts {
+    pub consumed: u64,
+    pub written: u64,
+    pub dead: u64,
+    /// Taken and, by rule, not written.
+    pub filtered: u64,
+    /// Gone from Kafka before the sink could read them: retention, a topic that was made anew.
+    pub lost: u64,
+    /// Records in Kafka behind what was consumed, as of the last flush.
+    pub lag: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) order: Mutex<Order>,
+    /// It is paused or stopped, and has left its group.
+    pub(super) rests: AtomicBool,
+    /// The target said where it was, the last time that it was asked.
+    pub(super) is_placed_by_target: AtomicBool,
+    /// How long the last flush may take.
+    pub(super) bound: Mutex<Duration>,
+    pub(super) stopped: Condvar,
+    pub(super) consumed: AtomicU64,
+    pub(super) written: AtomicU64,
+    pub(super) dead: AtomicU64,
+    pub(super) filtered: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) lag: AtomicU64,
+}
