@@ -23,7 +23,14 @@ client.on("birth", () => {
   if (births.node) client.publishNodeBirth(births.node());
   for (const [device, birth] of Object.entries(births.devices)) client.publishDeviceBirth(device, birth());
 });
+const commanded = (device, p) => {
+  const plain = (value) => (Long.isLong(value) ? value.toString() : value);
+  const metrics = (p.metrics || []).map(({ name, alias, type, value }) => ({ name, alias: alias && Number(alias), type, value: plain(value) }));
+  say({ event: "command", device, metrics });
+};
+client.on("dcmd", commanded);
 client.on("ncmd", (p) => {
+  commanded(null, p);
   for (const metric of p.metrics || []) {
     if (metric.name === "Node Control/Rebirth" && metric.value) {
       say({ event: "rebirth requested" });

@@ -73,6 +73,8 @@ def all_births():
 
 
 def commanded(_client, message):
+    metrics = [dict(name=m.name, alias=m.alias, type=m.datatype.name, value=m.value) for m in message.payload.metrics]
+    say(event="command", device=message.topic.device_id, metrics=metrics)
     if any(m.name == "Node Control/Rebirth" and m.value for m in message.payload.metrics):
         say(event="rebirth requested")
         all_births()
@@ -82,6 +84,10 @@ will_topic = spb.Topic(message_type=spb.MessageType.NDEATH, group_id=group, edge
 will = spb.NDeath(timestamp=spb.get_current_timestamp(), bd_seq_metric=bd_seq())
 client.set_will(spb.Message(topic=will_topic, payload=will, qos=spb.QoS.AT_MOST_ONCE, retain=False))
 client.subscribe(spb.Topic(message_type=spb.MessageType.NCMD, group_id=group, edge_node_id=node), spb.QoS.AT_LEAST_ONCE, commanded)
+
+client.subscribe(
+    spb.Topic(message_type=spb.MessageType.DCMD, group_id=group, edge_node_id=node, device_id="+"), spb.QoS.AT_LEAST_ONCE, commanded
+)
 
 
 def connected(_client):

@@ -133,6 +133,10 @@ async function obey(order) {
         sourceName: { dataType: DataType.String, value: order.source || "Plant" },
       });
       break;
+    case "subscriptions": {
+      const all = server.engine.getSessions().flatMap((session) => session.publishEngine.subscriptions);
+      return { subscriptions: all.map((one) => [one.id, one.monitoredItemCount]).sort((a, b) => a[0] - b[0]) };
+    }
     case "sessions": return { sessions: server.engine.currentSessionCount };
     case "drop_sessions":
       for (const session of server.engine.getSessions()) {
@@ -160,7 +164,8 @@ async function main() {
     userManager: { isValidUser: (name, password) => !OPTIONS.user || (name === OPTIONS.user[0] && password === OPTIONS.user[1]) },
     serverCapabilities: {
       // 0: every change is told, nothing is folded into intervals.
-      minSupportedSampleRate: 0, maxSessions: 50, maxMonitoredItemsPerSubscription: 100000, maxMonitoredItems: 200000,
+      minSupportedSampleRate: 0, maxSessions: OPTIONS.sessions || 50,
+      maxSubscriptionsPerSession: OPTIONS.subscriptions || 10, maxMonitoredItemsPerSubscription: OPTIONS.items || 100000, maxMonitoredItems: 200000,
       operationLimits: OPTIONS.limit ? { maxNodesPerRead: OPTIONS.limit, maxMonitoredItemsPerCall: OPTIONS.limit, maxNodesPerBrowse: OPTIONS.limit } : {},
     },
   });

@@ -1,7 +1,7 @@
 """An OPC UA server on PyPI's asyncua, told what to do by lines of JSON on its standard input and answering each with a line.
 
-Its one argument is JSON: {"port", "home", "dir", "load", "namespaces", "user": [name, password], "cert", "key", "limit", "strict"}. What it serves is what plant.js and Plant.java
-serve: the same names, types and values.
+Its one argument is JSON: {"port", "home", "dir", "load", "namespaces", "user": [name, password], "cert", "key", "limit", "strict", "subscriptions", "items", "old_certificate"}.
+What it serves is what plant.js and Plant.java serve: the same names, types and values; and some that a client must be protected from.
 """
 
 import asyncio
@@ -12,12 +12,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from asyncua import Server, ua
+from asyncua.common.callback import CallbackType
 from asyncua.common.structures104 import new_enum, new_struct, new_struct_field
 from asyncua.common.type_dictionary_builder import DataTypeDictionaryBuilder
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.internal_session import InternalSession
 from asyncua.server.user_managers import UserManager
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 URI = "http://millrace.test/plant"
 OPTIONS = json.loads(sys.argv[1])
@@ -26,6 +31,25 @@ WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone.utc)
 
 def say(**what):
     print(json.dumps(what), flush=True)
+
+
+# What clients wrote and called, and how often they asked for history.
+COUNTS = {"writes": 0, "calls": 0, "histories": 0}
+
+
+def counted(name, what):
+    original = getattr(InternalSession, name)
+
+    async def count(session, *args, **more):
+        COUNTS[what] += session.external
+        return await original(session, *args, **more)
+
+    setattr(InternalSession, name, count)
+
+
+counted("write", "writes")
+counted("call", "calls")
+counted("history_read", "histories")
 
 
 class Users(UserManager):
@@ -57,6 +81,18 @@ def scalars():
     }  # fmt: skip
 
 
+def old_certificate(cert, key):
+    """As devices have them: 1,024 bits, expired, without a URI, for another host."""
+    private = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old press")])
+    when = datetime(2020, 1, 1)
+    builder = x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number(), when, when + timedelta(days=365))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("old.press")]), False)
+    signed = builder.sign(private, hashes.SHA256())
+    cert.write_bytes(signed.public_bytes(serialization.Encoding.DER))
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+
+
 class Plant:
     async def open(self):
         self.server = server = Server(user_manager=Users())
@@ -81,7 +117,9 @@ class Plant:
     async def certificate(self):
         folder = Path(OPTIONS["dir"])
         cert, key = Path(OPTIONS.get("cert") or folder / "cert.der"), Path(OPTIONS.get("key") or folder / "key.pem")
-        if not OPTIONS.get("cert"):
+        if OPTIONS.get("old_certificate"):
+            old_certificate(cert, key)
+        elif not OPTIONS.get("cert"):
             names = {"commonName": "asyncua", "organizationName": "millrace tests"}
             await setup_self_signed_certificate(
                 key, cert, "urn:millrace:test:asyncua", "127.0.0.1", [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH], names
@@ -120,6 +158,16 @@ class Plant:
         self.live = await objects.add_object(ua.NodeId("Live", ns), ua.QualifiedName("Live", ns))
         self.counter = await self.variable(self.live, "Live.Counter", ua.Variant(0, ua.VariantType.Int64))
         await self.variable(self.live, "Live.Temp", ua.Variant(20.0, ua.VariantType.Double))
+        setpoint = await self.variable(self.live, "Live.Setpoint", ua.Variant(20.0, ua.VariantType.Float))
+        await setpoint.set_writable()
+        # Takes what is written, and keeps what it had.
+        stuck = await self.variable(self.live, "Live.Stuck", ua.Variant(1, ua.VariantType.Int32))
+        await stuck.set_writable()
+        server.iserver.callback_service.addListener(CallbackType.PostWrite, self.keep_stuck)
+        self.called = []
+        arguments = [argument("Recipe", ua.ObjectIds.String), argument("Amount", ua.ObjectIds.UInt16)]
+        await self.live.add_method(ua.NodeId("Live.Load", ns), ua.QualifiedName("Load", ns), self.load, arguments, [])
+        await self.live.add_method(ua.NodeId("Live.Reset", ns), ua.QualifiedName("Reset", ns), self.reset, [], [])
         self.loads = []
         if OPTIONS.get("load"):
             load = await objects.add_object(ua.NodeId("Load", ns), ua.QualifiedName("Load", ns))
@@ -132,6 +180,18 @@ class Plant:
             for name in ("MaxNodesPerRead", "MaxMonitoredItemsPerCall", "MaxNodesPerBrowse"):
                 limit = server.get_node(getattr(ua.ObjectIds, f"Server_ServerCapabilities_OperationLimits_{name}"))
                 await limit.write_value(ua.Variant(OPTIONS["limit"], ua.VariantType.UInt32))
+
+    async def keep_stuck(self, event, _):
+        if any(one.NodeId == ua.NodeId("Live.Stuck", self.ns) for one in event.request_params.NodesToWrite):
+            await self.write(self.node("Live.Stuck"), 1)
+
+    async def load(self, _parent, recipe, amount):
+        self.called.append([recipe.Value, amount.Value])
+        return ua.StatusCode(ua.StatusCodes.BadInvalidState) if recipe.Value == "none" else []
+
+    async def reset(self, _parent):
+        self.called.append([])
+        return []
 
     async def old_structures(self, types):
         # Described by a type dictionary alone, as servers did before DataTypeDefinition.
@@ -206,6 +266,24 @@ class Plant:
         elif what == "event":
             self.events.event.Severity, self.events.event.SourceName = order.get("severity", 500), order.get("source", "Plant")
             await self.events.trigger(message=order["message"])
+        elif what == "wrong_text":
+            # A byte that is no UTF-8, in a value or in a name.
+            text = order["text"].replace("?", "\udcfc")
+            node = ua.NodeId(order["node"], self.ns)
+            folder = await self.server.nodes.objects.add_object(ua.NodeId("Wrong." + order["node"], self.ns), ua.QualifiedName("Wrong", self.ns))
+            variable = await folder.add_variable(node, ua.QualifiedName(text if order["in"] == "name" else "Text", self.ns), text if order["in"] == "value" else 1)
+            data = ua.DataValue(await variable.get_value() and (await variable.read_data_value()).Value, ua.StatusCode(0), SourceTimestamp=datetime.now(timezone.utc))
+            await self.server.write_attribute_value(node, data)
+        elif what == "endless_history":
+            # Nothing, and more of it.
+            async def endless(*_):
+                return [], b"again"
+
+            self.server.iserver.history_manager._read_datavalue_history = endless
+        elif what == "counts":
+            return COUNTS
+        elif what == "called":
+            return {"called": self.called}
         elif what == "sessions":
             return {"sessions": len(self.sessions())}
         elif what == "drop_sessions":
@@ -217,6 +295,10 @@ class Plant:
 
     def sessions(self):
         return list(self.server.iserver._external_sessions.values())
+
+
+def argument(name, kind):
+    return ua.Argument(Name=name, DataType=ua.NodeId(kind), ValueRank=-1)
 
 
 async def main():

@@ -30,6 +30,24 @@ impl SmallDisk {
         Self { folder, is_mounted, keep_free }
     }
 
+    /// A tmpfs of its own, with more options for mount (`,nr_inodes=4`); `None`, and a line about it, where the tests may not mount one.
+    pub fn mounted(usable: u64, options: &str) -> Option<Self> {
+        let folder = scratch("disk");
+        let all = format!("size={}{options}", usable + KEPT);
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &all, "millrace-tests"]).arg(folder.path()).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            println!("no right to mount a tmpfs: not tested here");
+            return None;
+        }
+        Some(Self { folder, is_mounted: true, keep_free: KEPT })
+    }
+
+    /// Changes the options of a mounted one: `ro`, `rw`, `rw,nr_inodes=1000`.
+    pub fn remount(&self, options: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.path()).output().expect("mount starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

@@ -146,20 +146,7 @@ impl Kafka {
             .expect("a file can be written");
         std::fs::write(dir.path().join("log4j2.properties"), LOGGING).expect("a file can be written");
 
-        let mut format = java(dir.path(), "-Xmx128m");
-        format.arg("kafka.tools.StorageTool").args(["format", "--ignore-formatted", "-t", "Y7wSYnXbQxS2hTQ4ECAvYA", "-c"]);
-        format.arg(dir.path().join("server.properties"));
-        for (name, password) in &options.users {
-            format.args(["--add-scram", &format!("SCRAM-SHA-512=[name={name},password={password}]")]);
-        }
-        let output = format.output().expect("java starts");
-        assert!(
-            output.status.success(),
-            "Kafka's storage can't be formatted\n{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-
+        format(dir.path(), &options.users);
         let kind = Kind::Apache { heap_mib: options.heap_mib.unwrap_or(400) };
         let process = Some(launch(kind, dir.path(), plain));
         let mut kafka = Self { kind, process, dir, plain, secured, proxied };
@@ -198,6 +185,14 @@ impl Kafka {
     /// A name no other test uses: `{prefix}-{random}`.
     pub fn topic(&self, prefix: &str) -> String {
         format!("{prefix}-{:08x}", fastrand::u32(..))
+    }
+
+    /// Deletes a topic, with all it holds.
+    pub fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client can be made");
+        for result in block_on(admin.delete_topics(&[name], &AdminOptions::new())).expect("the broker answers") {
+            result.unwrap_or_else(|(topic, code)| panic!("cannot delete topic {topic}: {code}"));
+        }
     }
 
     /// Creates a topic, with properties as Kafka names them.
@@ -275,6 +270,16 @@ impl Kafka {
         self.wait_ready();
     }
 
+    /// Kills it, takes everything from it that it held, and starts it again: somebody has put another disk in.
+    pub fn wipe(&mut self) {
+        self.own().kill9();
+        std::fs::remove_dir_all(self.dir.path().join("data")).expect("its data can be removed");
+        if let Kind::Apache { .. } = self.kind {
+            format(self.dir.path(), &[]);
+        }
+        self.restart();
+    }
+
     /// Starts it again without waiting.
     pub fn relaunch(&mut self) {
         self.own().kill9();
@@ -314,9 +319,9 @@ fn launch(kind: Kind, dir: &Path, port: u16) -> Process {
             command
         }
         Kind::Millrace { sync_ms } => {
-            let mut command = Command::new(crate::millrace::binary());
+            let mut command = Command::new(crate::binary::binary());
             command.arg("broker").arg("--data").arg(dir.join("data"));
-            command.args(["--listen", &format!("127.0.0.1:{port}"), "--sync", &sync_ms.to_string()]);
+            command.args(["--listen", &format!("127.0.0.1:{port}"), "--sync", &format!("{sync_ms}ms")]);
             command
         }
     };
@@ -403,6 +408,23 @@ fn properties(
         text += &format!("{name}={value}\n");
     }
     text
+}
+
+/// Makes the data folder of an Apache Kafka that was never there.
+fn format(dir: &Path, users: &[(String, String)]) {
+    let mut format = java(dir, "-Xmx128m");
+    format.arg("kafka.tools.StorageTool").args(["format", "--ignore-formatted", "-t", "Y7wSYnXbQxS2hTQ4ECAvYA", "-c"]);
+    format.arg(dir.join("server.properties"));
+    for (name, password) in users {
+        format.args(["--add-scram", &format!("SCRAM-SHA-512=[name={name},password={password}]")]);
+    }
+    let output = format.output().expect("java starts");
+    assert!(
+        output.status.success(),
+        "Kafka's storage can't be formatted\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Drives a future of librdkafka's admin client, which completes on a thread of its own.

@@ -2,10 +2,10 @@
 //!
 //! The binary is `$MILLRACE_BIN`, else the one beside the test binary's `deps` folder, built once per test run if need be.
 
+pub use crate::binary::binary;
 use crate::{Kafka, Process, eventually, free_port, http, scratch};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A factory being written: its YAML and what to put into it.
@@ -84,7 +84,11 @@ impl Factory {
 
     /// Writes everything, starts nothing.
     pub fn prepare(self, text: &str) -> Millrace {
-        let http = free_port();
+        self.prepare_at(text, free_port())
+    }
+
+    /// As [`Factory::prepare`], where the text itself says under `http:` where it listens.
+    pub fn prepare_at(self, text: &str, http: u16) -> Millrace {
         let millrace = Millrace { process: None, http, launches: 0, factory: self };
         millrace.write(text);
         millrace
@@ -150,9 +154,24 @@ impl Millrace {
 
     /// Starts it, without waiting.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// As [`Millrace::launch`], with more words for `run`.
+    pub fn launch_with(&mut self, args: &[&str]) {
         self.launches += 1;
         let mut command = self.command(&["run"]);
+        command.args(args);
         command.arg("-c").arg(self.dir().join("factory.yaml"));
+        self.process = Some(Process::start("millrace", command, &self.dir().join("millrace.log")));
+    }
+
+    /// Starts it behind a line of the shell, without waiting: `ulimit -n 64`.
+    pub fn launch_under(&mut self, line: &str) {
+        self.launches += 1;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{line}; exec \"$0\" run -c factory.yaml")).arg(binary()).current_dir(self.dir());
+        command.env("RUST_BACKTRACE", "1").envs(self.factory.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start("millrace", command, &self.dir().join("millrace.log")));
     }
 
@@ -333,25 +352,4 @@ impl Ledger {
         assert_eq!(self.received, self.filtered + self.dropped_at_intake + self.dead_at_intake + self.appended, "{self:?}");
         assert_eq!(self.appended, self.produced + self.dead_at_send + self.dropped_from_log + self.waiting, "{self:?}");
     }
-}
-
-/// The binary under test.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(binary) = std::env::var_os("MILLRACE_BIN") {
-            return binary.into();
-        }
-        let exe = std::env::current_exe().expect("a process knows its own file");
-        let target =
-            exe.ancestors().find(|dir| dir.ends_with("deps")).and_then(Path::parent).expect("test binaries lie in target/PROFILE/deps");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "millrace"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        if target.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let built = cargo.status().expect("cargo starts");
-        assert!(built.success(), "the millrace binary doesn't build");
-        target.join("millrace")
-    })
 }

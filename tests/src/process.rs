@@ -86,6 +86,11 @@ impl Process {
         let _ = kill_process(self.group(), Signal::TERM);
     }
 
+    /// SIGHUP to the process itself.
+    pub fn hangup(&self) {
+        let _ = kill_process(self.group(), Signal::HUP);
+    }
+
     /// SIGINT to the process itself, as Ctrl-C sends it.
     pub fn interrupt(&self) {
         let _ = kill_process(self.group(), Signal::INT);

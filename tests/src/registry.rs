@@ -61,6 +61,13 @@ impl Registry {
         self.state.lock().schemas.get(index).cloned().unwrap_or_else(|| panic!("the registry gave out no id {id}"))
     }
 
+    /// Registers a schema in Avro; returns its id.
+    pub fn register(&self, subject: &str, schema: &str) -> i32 {
+        let mut state = self.state.lock();
+        state.schemas.push((subject.into(), json!({"schema": schema})));
+        i32::try_from(state.schemas.len()).expect("few schemas")
+    }
+
     pub fn subjects(&self) -> Vec<String> {
         self.state.lock().schemas.iter().map(|(subject, _)| subject.clone()).collect()
     }

@@ -71,6 +71,11 @@ impl EdgeNode {
         self.0.said().iter().filter(|line| line["event"] == "rebirth requested").count()
     }
 
+    /// The commands it got: the device, or null, and the metrics.
+    pub fn commands(&self) -> Vec<Value> {
+        self.0.said().into_iter().filter(|line| line["event"] == "command").collect()
+    }
+
     /// Any order the scripts know; waits until it is done.
     pub fn order(&mut self, order: Value) {
         self.0.order(order);

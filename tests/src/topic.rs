@@ -119,7 +119,9 @@ impl Kafka {
         topic: &str,
         records: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>, &'a [(&'a str, &'a str)])>,
     ) {
-        let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a producer can be made");
+        // What is sent again, to a leader that is new, keeps its order and comes once.
+        let config = self.client().set("linger.ms", "5").set("enable.idempotence", "true").clone();
+        let producer: BaseProducer = config.create().expect("a producer can be made");
         for (key, value, headers) in records {
             let mut all = OwnedHeaders::new();
             for (key, value) in headers {

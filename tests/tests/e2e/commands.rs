@@ -1,8 +1,11 @@
 //! Commands: from a topic of Kafka to a device's source, with the answer and the audit; at most once, whatever ends the runtime.
 
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
 use millrace_tests::*;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const OVEN: &str = "
 floor: {writes: allowed}
@@ -34,7 +37,7 @@ impl Oven {
         Self { kafka, millrace, topic, commands, replies }
     }
 
-    fn command(&self, id: &str, tag: &str, value: Value, expires: Option<&str>) {
+    fn command(&self, id: &str, tag: &str, value: Value, expires: Option<Value>) {
         let command = json!({"id": id, "tag": tag, "value": value, "expires": expires, "by": "a test"}).to_string();
         self.kafka.produce(&self.commands, [(tag, command.as_bytes())]);
     }
@@ -97,7 +100,7 @@ fn what_may_not_be_or_comes_too_late_is_answered_and_audited_and_never_runs() {
     let [outside, unknown, late, last] = ["outside", "unknown", "late", "last"].map(id);
     oven.command(&outside, "setpoint", json!(301), None);
     oven.command(&unknown, "sine-0", json!(1), None);
-    oven.command(&late, "setpoint", json!(77), Some("2020-01-01T00:00:00Z"));
+    oven.command(&late, "setpoint", json!(77), Some(json!("2020-01-01T00:00:00Z")));
     oven.command(&last, "setpoint", json!(11), None);
     let answer = oven.answer(&outside);
     assert_eq!(answer["result"], "refused");
@@ -132,4 +135,113 @@ fn a_command_that_a_kill_interrupts_is_answered_as_unknown_and_not_tried_again()
     assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains("read the tag")), "{answer}");
     assert_eq!(oven.audit(&id, "unknown"), ["intent", "unknown"]);
     assert!(!oven.setpoints().contains(&42.0));
+}
+
+#[test]
+fn a_command_that_is_sent_twice_is_carried_out_once_also_over_a_restart() {
+    let mut oven = Oven::start("");
+    let id = id("twice");
+    // An answer that a kill made come twice has one identity, and counts once.
+    let answers = |oven: &Oven, count: usize| -> Vec<Value> {
+        let of_it = |records: &[Record]| {
+            let mut seen = BTreeSet::new();
+            let once = records.iter().filter(|record| seen.insert(record.identity()));
+            once.map(Record::json).filter(|answer| answer["id"] == *id).collect::<Vec<_>>()
+        };
+        of_it(oven.kafka.follow(&oven.replies).until("its answers", |records| of_it(records).len() >= count))
+    };
+    oven.command(&id, "setpoint", json!(100), None);
+    assert_eq!(answers(&oven, 1)[0]["result"], "done");
+    oven.command(&id, "setpoint", json!(200), None);
+    let again = answers(&oven, 2).remove(1);
+    assert!(
+        again["result"] == "refused" && again["reason"].as_str().is_some_and(|why| why.contains("none is carried out twice")),
+        "{again}"
+    );
+    oven.millrace.restart();
+    oven.millrace.wait_running("setpoints");
+    oven.command(&id, "setpoint", json!(250), None);
+    // What was read before a kill and not committed is read again, and refused again.
+    let results: Vec<_> = answers(&oven, 3).into_iter().map(|answer| answer["result"].clone()).collect();
+    assert!(results[0] == "done" && results[1..].iter().all(|result| result == "refused"), "{results:?}");
+    let seen = oven.setpoints();
+    assert!(!seen.contains(&200.0) && !seen.contains(&250.0), "{seen:?}");
+}
+
+#[test]
+fn a_command_whose_source_does_not_run_expires_in_time() {
+    let oven = Oven::start("count: 20");
+    oven.millrace.wait_word("oven", "Stopped");
+    let (late, later) = (id("late"), id("later"));
+    let since_1970 = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later than 1970").as_micros();
+    let soon = |seconds: u128| json!(u64::try_from(since_1970() + seconds * 1_000_000).expect("before the year 586,000"));
+    oven.command(&late, "setpoint", json!(42), Some(soon(3)));
+    oven.command(&later, "setpoint", json!(43), Some(soon(4)));
+    assert_eq!(oven.answer(&late)["result"], "expired");
+    assert_eq!(oven.answer(&later)["result"], "expired");
+    // On a machine that is slow it may be late before it is looked at.
+    let audit = oven.audit(&late, "expired");
+    assert!(audit == ["intent", "expired"] || audit == ["expired"], "{audit:?}");
+    assert!(!oven.setpoints().contains(&42.0));
+}
+
+/// A schema of the sender's own.
+const SETPOINT: &str = r#"{"type":"record","name":"Setpoint","namespace":"mes","fields":[
+  {"name":"by","type":"string"},{"name":"id","type":"string"},{"name":"tag","type":"string"},{"name":"value","type":"double"}]}"#;
+
+fn read_avro(schema: &str, mut bytes: &[u8]) -> BTreeMap<String, Avro> {
+    let schema = apache_avro::Schema::parse_str(schema).expect("the schema is Avro");
+    let value = GenericDatumReader::builder(&schema).build().unwrap().read_value(&mut bytes).expect("the value fits its schema");
+    let Avro::Record(fields) = value else { panic!("{value:?} is no record") };
+    fields.into_iter().collect()
+}
+
+fn write_avro(schema: &str, fields: &[(&str, Avro)]) -> Vec<u8> {
+    let schema = apache_avro::Schema::parse_str(schema).expect("the schema is Avro");
+    let record = Avro::Record(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
+    GenericDatumWriter::builder(&schema).build().and_then(|writer| writer.write_value_to_vec(record)).expect("it fits")
+}
+
+#[test]
+fn commands_in_avro_of_the_senders_own_schema_are_carried_out_and_answered_in_avro() {
+    let (kafka, registry) = (Kafka::shared(), Registry::start());
+    let [topic, commands, replies] = ["telemetry", "commands", "replies"].map(|name| kafka.topic(name));
+    kafka.create_topic(&commands, 1, &[]);
+    let factory = Factory::on(kafka).with("topic", &topic).with("commands", &commands).with("replies", &replies).with("end", "");
+    let text = format!("schemas: {{registry: '{}'}}\n{}", registry.url(), OVEN);
+    let text = text.replace("$commands: {format: json}, $replies: {format: json}", "$commands: {format: avro}, $replies: {format: avro}");
+    let millrace = factory.start(&text);
+    millrace.wait_running("setpoints");
+    let registered = registry.register(&format!("{commands}-value"), SETPOINT);
+    let command = |id: &str, value: f64| {
+        let fields = [("by", Avro::String("MES".into())), ("id", Avro::String(id.into())), ("tag", Avro::String("setpoint".into()))];
+        let value = ("value", Avro::Double(value));
+        let mut bytes = vec![0];
+        bytes.extend(registered.to_be_bytes());
+        bytes.extend(write_avro(SETPOINT, &[&fields[..], &[value]].concat()));
+        kafka.produce(&commands, [("setpoint", &bytes[..])]);
+    };
+    let answer = |count: usize| {
+        let mut follow = kafka.follow(&replies);
+        let record = &follow.count(count)[count - 1];
+        let (prefix, rest) = record.value.as_deref().and_then(|value| value.split_first_chunk::<5>()).expect("a value with a prefix");
+        let (subject, body) = registry.schema(i32::from_be_bytes(prefix[1..].try_into().expect("four bytes")));
+        assert_eq!((prefix[0], subject), (0, format!("{replies}-value")));
+        read_avro(body["schema"].as_str().expect("a schema is a text"), rest)
+    };
+    let (good, outside) = (id("avro"), id("outside"));
+    command(&good, 180.5);
+    let said = answer(1);
+    assert_eq!((&said["id"], &said["result"], &said["status"]), (&Avro::String(good), &Avro::String("done".into()), &Avro::Long(0)));
+    command(&outside, f64::NAN);
+    let said = answer(2);
+    assert_eq!(said["result"], Avro::String("refused".into()));
+    let Avro::Union(_, reason) = &said["reason"] else { panic!("{said:?}") };
+    assert!(matches!(&**reason, Avro::String(why) if why.contains("NaN") && why.contains("0..300")), "{reason:?}");
+    // What is no command of any schema is a dead letter, as it came.
+    kafka.produce(&commands, [("setpoint", &b"\0\0\0\0\x63{}"[..])]);
+    let letter = kafka.follow(&format!("{commands}.dead")).count(1)[0].clone();
+    assert_eq!(letter.value.as_deref(), Some(&b"\0\0\0\0\x63{}"[..]));
+    let mut follow = kafka.follow(&topic);
+    follow.until("the echo", |records| records.iter().any(|record| record.json()["value"] == 180.5));
 }

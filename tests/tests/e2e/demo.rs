@@ -55,7 +55,13 @@ fn the_demo_ends_by_itself_with_a_ledger_that_adds_up_and_nothing_missing() {
     assert!(summary["first_in_kafka_ms"].as_u64().expect("data came") < at("the cable to cell-3 is back"));
     assert!(at("the cable to cell-3 is cut") < at("the cable to cell-3 is back"));
     assert!(at("Millrace's cable to the MQTT broker is cut") < at("Millrace's cable is back"));
+    assert!(at("Kafka stops for 5 s") < at("records waited in the log and follow"), "the log is seen filling and draining");
+    assert!(!events.iter().any(|event| event["what"].as_str().is_some_and(|what| what.contains("back: 0 records waited"))), "{events:#?}");
     assert_eq!(summary["hostile"], summary["ledger"]["dead_at_intake"], "each wrong payload is a dead letter: {summary:#}");
+    // Parts are confirmed to the ERP: some answers never came, and none is posted twice.
+    let erp = &summary["erp"];
+    assert!(erp["orders"].as_u64() > Some(5) && erp["confirmed"].as_u64() > Some(3) && erp["answers_lost"].as_u64() > Some(0), "{erp}");
+    assert_eq!(erp["twice"], 0, "{erp}");
     let file = dir.path().join("millrace-demo/demo.yaml");
     let check = Command::new(millrace::binary()).args(["check", "-c"]).arg(file).output().expect("the binary starts");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
@@ -81,7 +87,7 @@ fn ctrl_c_ends_a_demo_cleanly_and_its_folder_is_its_own() {
     assert!(data.join("demo.yaml").exists() && data.join("millrace.log").exists());
 
     // The same folder once more: what is there is kept, and the numbers of the first demo are not those of the second.
-    let output = demo(dir.path(), &["--data", "here", "--for", "6s", "--json", "--calm"]).output().expect("the binary starts");
+    let output = demo(dir.path(), &["--data", "here", "--for", "15s", "--json", "--calm"]).output().expect("the binary starts");
     let summary = summary(&output);
     assert!(output.status.success(), "{summary:#}");
     adds_up(&summary);

@@ -1,11 +1,12 @@
 //! The drain against a real Kafka: every log record once or at least once, whatever is refused, killed or lost.
 
 use millrace_contract::{Model, Route};
-use millrace_engine::book::Book;
+use millrace_engine::dead::kept::{self, KeptRecords};
 use millrace_engine::drain::{Drain, DrainOptions};
 use millrace_engine::intake::{ClockWindow, Intake, IntakeOptions};
 use millrace_engine::ledger::Snapshot;
-use millrace_engine::outlet::Positions;
+use millrace_engine::schema_store::SchemaStore;
+use millrace_engine::source_logs::Positions;
 use millrace_engine::taps::Taps;
 use millrace_engine::topics::{Topic, Topics};
 use millrace_kafka::{Settings, TopicSpec};
@@ -67,10 +68,11 @@ fn site(kafka: &Kafka, dir: &Path, commit: Option<Duration>, sources: &[(&str, &
         transactions: commit.map(|every| (id, every)),
         topics,
         declared,
-        outlets: sources.iter().map(|s| s.outlet.clone()).collect(),
+        source_logs: sources.iter().map(|s| s.source_logs.clone()).collect(),
         linger: Duration::from_millis(5),
-        book: Arc::new(Book::open(dir).expect("the folder of schemas is made")),
+        schema_store: Arc::new(SchemaStore::open(dir).expect("the folder of schemas is made")),
         registrar: None,
+        kept: KeptRecords::new(dir),
     })
     .expect("the drain starts");
     Site { tokio, store, sources, drain }
@@ -122,7 +124,7 @@ impl Site {
     }
 
     fn blocked(&self, source: usize) -> Option<String> {
-        self.sources[source].outlet.blocked.lock().clone()
+        self.sources[source].source_logs.blocked.lock().clone()
     }
 
     fn stop(self) {
@@ -198,19 +200,95 @@ fn a_record_that_kafka_refuses_becomes_a_dead_letter_and_its_neighbours_go() {
 }
 
 #[test]
-fn a_record_without_a_key_is_refused_by_a_compacted_topic_and_is_found_among_its_neighbours() {
+fn a_refused_record_stops_nobody_while_others_keep_coming() {
+    let kafka = Kafka::shared();
+    let (dir, topic, other) = (scratch("drain"), kafka.topic("orders"), kafka.topic("other"));
+    kafka.create_topic(&topic, 1, &[("max.message.bytes", "20000")]);
+    let site = site(kafka, dir.path(), ONCE, &[("busy", &[&other]), ("mes", &[&topic])], Vec::new());
+    let large: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(b'!'..b'~')).take(50_000).collect();
+    // 500 a second: more records are always on their way when the transaction fails, so the producer refuses them.
+    let (count, refused) = (1_000u64, 400);
+    for part in (0..count).step_by(10) {
+        let doc = |i: u64| (0, "k".to_owned(), if i == refused { large.clone() } else { i.to_string().into_bytes() });
+        site.send(1, (part..part + 10).map(doc), &[]);
+        site.count(0, part..part + 10);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ledger = site.drained(1);
+    assert_eq!((ledger.produced, ledger.dead_at_send), (count - 1, 1), "{ledger:?}");
+    assert_eq!((site.drained(0).produced, site.blocked(1)), (count, None));
+    site.stop();
+    every_once(kafka, &other, count);
+    let seen = values(&kafka.read(&topic));
+    assert!(seen.into_iter().eq((0..count).filter(|i| *i != refused)), "every other record once");
+    let dead = kafka.read(&format!("{topic}.dead"));
+    assert_eq!(dead[0].value.as_ref(), Some(&large));
+    let reason = dead[0].header("__connect.errors.exception.message").expect("a reason");
+    assert!(reason.contains(&format!("topic {topic} takes 20000")) && reason.contains("max.message.bytes"), "{reason}");
+}
+
+#[test]
+fn a_record_too_large_even_for_the_dead_letters_is_kept_whole_in_a_file() {
+    for commit in [AT_LEAST_ONCE, ONCE] {
+        let kafka = Kafka::shared();
+        let (dir, topic) = (scratch("drain"), kafka.topic("orders"));
+        let site = site(kafka, dir.path(), commit, &[("mes", &[&topic])], Vec::new());
+        let (key, property) = ("k".repeat(1_500_000), "p".repeat(60_000));
+        site.count(0, 0..100);
+        site.send(0, [(0, key.clone(), b"100".to_vec())], &[]);
+        site.tokio.block_on(async {
+            let mut batch = site.sources[0].batch().await;
+            let payload = Some(batch.push_bytes(b"101"));
+            let headers = batch.push_headers((0..30).map(|_| ("property", Some(property.as_bytes()))));
+            let time = batch.read_time;
+            batch.docs.push(Doc { route: RouteId(0), time, key: Span::EMPTY, headers, payload, topic: Span::EMPTY });
+            site.sources[0].send(batch, &[]).await;
+        });
+        site.count(0, 102..200);
+        let ledger = site.drained(0);
+        assert_eq!((ledger.produced, ledger.dead_at_send), (198, 2), "{ledger:?}");
+        assert_eq!(site.blocked(0), None);
+        site.stop();
+        let dead = kafka.read(&format!("{topic}.dead"));
+        assert_eq!(dead.len(), 2);
+        for letter in &dead {
+            let header = |name: &str| letter.header(name).unwrap_or_default();
+            assert_eq!(header("millrace.payload.cut"), "true");
+            let file = kept::read(&header(kept::FILE), &header(kept::DIGEST)).expect("the file is there, as it was written");
+            let whole = kept::decode(&file).expect("the file is ours");
+            match letter.text().as_str() {
+                "100" => assert_eq!((whole.key, whole.value), (Some(key.as_bytes()), Some(&b"100"[..]))),
+                _ => {
+                    assert_eq!((whole.key, whole.value), (None, Some(&b"101"[..])));
+                    assert_eq!(
+                        whole.headers().filter(|(name, value)| *name == "property" && *value == Some(property.as_bytes())).count(),
+                        30
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn records_without_a_key_are_refused_by_a_compacted_topic_and_each_says_why_in_words_of_its_own() {
     let kafka = Kafka::shared();
     let (dir, topic) = (scratch("drain"), kafka.topic("orders"));
     kafka.create_topic(&topic, 1, &[("cleanup.policy", "compact")]);
     let site = site(kafka, dir.path(), ONCE, &[("mes", &[&topic])], Vec::new());
-    site.send(0, (0..500u64).map(|i| (0, if i == 77 { String::new() } else { i.to_string() }, i.to_string().into_bytes())), &[]);
+    let is_keyless = |i: &u64| i % 60 == 17;
+    site.send(0, (0..500u64).map(|i| (0, if is_keyless(&i) { String::new() } else { i.to_string() }, i.to_string().into_bytes())), &[]);
     let ledger = site.drained(0);
-    assert_eq!((ledger.produced, ledger.dead_at_send), (499, 1), "{ledger:?}");
+    let keyless = (0..500).filter(is_keyless).count() as u64;
+    assert_eq!((ledger.produced, ledger.dead_at_send), (500 - keyless, keyless), "{ledger:?}");
     site.stop();
     let seen = values(&kafka.read(&topic));
-    let missing: Vec<u64> = (0..500).filter(|i| *i != 77 && !seen.contains(i)).collect();
-    assert_eq!((seen.len(), missing), (499, vec![]));
-    assert_eq!(kafka.read(&format!("{topic}.dead"))[0].text(), "77");
+    assert!(seen.into_iter().eq((0..500).filter(|i| !is_keyless(i))));
+    let dead = kafka.read(&format!("{topic}.dead"));
+    assert!(values(&dead).into_iter().eq((0..500).filter(is_keyless)));
+    // Nothing but these words: what librdkafka gives as the broker's text is memory that it has freed.
+    let reason = "refused by Kafka: Broker: Broker failed to validate record (INVALID_RECORD)";
+    assert!(dead.iter().all(|d| d.header("__connect.errors.exception.message").as_deref() == Some(reason)), "{dead:?}");
 }
 
 #[test]
@@ -230,6 +308,33 @@ fn a_timestamp_that_the_topic_refuses_is_replaced_by_the_read_time_and_counted()
         let records = kafka.read(&topic);
         let old = records.iter().find(|r| r.key_text() == "old").expect("the old one is there");
         assert!(old.timestamp_ms >= now.as_millis());
+    }
+}
+
+#[test]
+fn a_record_that_was_read_before_the_clock_was_set_has_the_time_of_sending_as_its_timestamp() {
+    for commit in [AT_LEAST_ONCE, ONCE] {
+        let kafka = Kafka::shared();
+        let (dir, topic) = (scratch("drain"), kafka.topic("orders"));
+        let site = site(kafka, dir.path(), commit, &[("mes", &[&topic])], Vec::new());
+        let now = Micros::now();
+        site.tokio.block_on(async {
+            let intake = &site.sources[0];
+            let mut batch = intake.batch().await;
+            batch.read_time = Micros(7 * 60_000_000);
+            for i in 0..100 {
+                let (key, payload) = (batch.push_bytes(b"k"), Some(batch.push_bytes(i.to_string().as_bytes())));
+                let time = batch.read_time;
+                batch.docs.push(Doc { route: RouteId(0), time, key, headers: Span::EMPTY, payload, topic: Span::EMPTY });
+            }
+            intake.send(batch, &[]).await;
+        });
+        site.count(0, 100..200);
+        let ledger = site.drained(0);
+        assert_eq!((ledger.produced, ledger.dead_at_send, ledger.timestamp_replaced), (200, 0, 100), "{ledger:?}");
+        site.stop();
+        let records = kafka.read(&topic);
+        assert!(records.len() >= 200 && records.iter().all(|record| record.timestamp_ms >= now.as_millis()));
     }
 }
 
@@ -261,12 +366,12 @@ fn a_lost_data_dir_begins_a_new_incarnation_with_the_positions_that_kafka_kept()
         first.send(0, [(0, "k".to_owned(), b"500".to_vec())], &[("file a", b"17"), ("gone", b"1")]);
         first.send(0, [(0, "k".to_owned(), b"501".to_vec())], &[("file b", b"4"), ("gone", b"")]);
         first.drained(0);
-        let highest = first.sources[0].outlet.lanes[0].1.end();
+        let highest = first.sources[0].source_logs.lanes[0].1.end();
         first.stop();
         drop(dir);
         let dir = scratch("drain");
         let second = site(kafka, dir.path(), commit, &[(&name, &[&topic])], Vec::new());
-        let mut from_kafka = second.sources[0].outlet.from_kafka.subscribe();
+        let mut from_kafka = second.sources[0].source_logs.from_kafka.subscribe();
         let known = second.tokio.block_on(async { from_kafka.wait_for(Option::is_some).await.expect("the drain lives").clone() });
         assert_eq!(
             *known.expect("just seen"),
@@ -299,6 +404,8 @@ fn kafka_killed_under_transactions_shows_every_record_once() {
     }
     let ledger = site.drained(0);
     assert!(ledger.adds_up() && ledger.produced == count, "{ledger:?}");
+    // What the client before the last said of its connection is over.
+    assert_eq!(site.drain.report().status, "Running");
     site.stop();
     every_once(&kafka, &topic, count);
 }
@@ -322,4 +429,72 @@ fn a_topic_that_is_not_as_declared_is_reported_and_used_as_it_is() {
     assert_eq!(report.contradictions, [format!("topic {topic}: partitions is 1, declared 3, retention.ms is 1000000, declared 2000000")]);
     assert!(kafka.topics().contains(&(new, 3)));
     site.stop();
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_records_flow_is_made_again_as_declared() {
+    for commit in [AT_LEAST_ONCE, ONCE] {
+        let kafka = Kafka::shared();
+        let (dir, topic) = (scratch("drain"), kafka.topic("orders"));
+        let spec = TopicSpec { name: topic.clone(), partitions: Some(3), ..TopicSpec::default() };
+        let site = site(kafka, dir.path(), commit, &[("mes", &[&topic])], vec![spec]);
+        site.count(0, 0..1_000);
+        site.drained(0);
+        kafka.delete_topic(&topic);
+        let mut next = 1_000;
+        within(Duration::from_secs(90), "the topic is there again, and takes records", || {
+            site.count(0, next..next + 10);
+            next += 10;
+            (kafka.topics().contains(&(topic.clone(), 3)) && site.ledger(0).produced > 1_100).then_some(())
+        });
+        let ledger = site.drained(0);
+        assert!(ledger.adds_up() && ledger.dead_at_send == 0, "{ledger:?}");
+        assert_eq!((site.blocked(0), site.drain.report().status), (None, "Running"));
+        site.stop();
+        // What came after the deletion is in the new topic; at most what was in flight by then went into the old one.
+        let values = values(&kafka.read(&topic));
+        assert!(
+            values.last() == Some(&(next - 1)) && values.len() as u64 >= next.saturating_sub(1_200),
+            "{} of {next}, the last {:?}",
+            values.len(),
+            values.last()
+        );
+    }
+}
+
+#[test]
+fn a_kafka_that_has_forgotten_everything_gets_its_topics_cursors_and_positions_again() {
+    type Start = fn() -> Kafka;
+    let kafkas: [(Start, _, _); 3] =
+        [(|| Kafka::millrace(0), AT_LEAST_ONCE, Some(3)), (Kafka::start, ONCE, Some(3)), (Kafka::start, AT_LEAST_ONCE, None)];
+    for (start, commit, partitions) in kafkas {
+        let mut kafka = start();
+        let (dir, topic) = (scratch("drain"), kafka.topic("orders"));
+        let spec = TopicSpec { name: topic.clone(), partitions, ..TopicSpec::default() };
+        let site = site(&kafka, dir.path(), commit, &[("mes", &[&topic])], vec![spec]);
+        site.count(0, 0..100);
+        site.send(0, [(0, "k".to_owned(), b"100".to_vec())], &[("file a", b"17")]);
+        site.drained(0);
+        kafka.wipe();
+        site.count(0, 101..200);
+        let ledger = within(Duration::from_secs(90), "what came after it is in the new Kafka", || {
+            // The engine's own tick, which a source's task calls.
+            site.tokio.block_on(site.sources[0].tick());
+            let ledger = site.ledger(0);
+            (ledger.produced == 200).then_some(ledger)
+        });
+        assert!(ledger.adds_up() && ledger.dead_at_send + ledger.dropped_from_log == 0, "{ledger:?}");
+        assert_eq!((site.blocked(0), site.drain.report().status), (None, "Running"));
+        assert!(kafka.topics().contains(&(topic.clone(), partitions.map_or(1, |count: i32| count as usize))), "as declared");
+        let cursors = within(Duration::from_secs(30), "cursor and position are there", || {
+            site.tokio.block_on(site.sources[0].tick());
+            let cursors = kafka.read("millrace.cursors");
+            let has = |kind: &str| cursors.iter().any(|r| r.key_text().contains(kind));
+            (has("\"cursor\"") && has("file a")).then_some(cursors)
+        });
+        assert!(cursors.iter().any(|r| r.key_text().contains("file a") && r.text() == "17"));
+        site.stop();
+        let seen = values(&kafka.read(&topic));
+        assert!((101..200).all(|i| seen.contains(&i)), "{seen:?}");
+    }
 }

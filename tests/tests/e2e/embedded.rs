@@ -251,7 +251,8 @@ fn what_cannot_be_started_says_why() {
     let said = start(&["--data", &other, "--listen", "0.0.0.0:0"]);
     assert!(said.contains("TLS") && said.contains("logins"), "{said}");
     kafka.kill9();
-    std::fs::write(kafka.dir().join("data/format"), "MILLRBROKER 9\n").expect("a file can be written");
+    // A later format is followed by its CRC-32C; without one it would be taken for damage.
+    std::fs::write(kafka.dir().join("data/format"), "MILLRBROKER 9\nad54b1b5\n").expect("a file can be written");
     let said = start(&["--data", &data, "--listen", "127.0.0.1:0"]);
     assert!(said.contains("another format"), "{said}");
 }

@@ -43,3 +43,65 @@ sinks:
         (written >= 5_001).then_some(())
     });
 }
+
+/// More than is held in memory until it is synced, taken over by another machine in two goes.
+#[test]
+fn a_large_export_is_imported_in_little_memory_and_gone_on_with_after_a_kill() {
+    let (lines, line_bytes) = (20_000, 16_000);
+    let factory = Factory::at("127.0.0.1:1");
+    std::fs::create_dir(factory.dir().join("in")).expect("a folder can be made");
+    let file = std::fs::File::create(factory.dir().join("in/a.ndjson")).expect("a file can be made");
+    let mut file = std::io::BufWriter::new(file);
+    let filling = "x".repeat(line_bytes);
+    for number in 0..lines {
+        std::io::Write::write_all(&mut file, format!("{{\"number\":{number},\"text\":\"{filling}\"}}\n").as_bytes())
+            .expect("a line can be written");
+    }
+    drop(file);
+    let mut millrace =
+        factory.start("log: {compression: none}\nsources: {stand: {type: file, path: '$dir/in/*.ndjson', format: ndjson, topic: lines}}\n");
+    millrace.wait_ledger("stand", "all waits in the log", |ledger| ledger.waiting >= lines);
+    millrace.stop();
+    let json = |args: &[&str]| -> serde_json::Value {
+        let output = millrace.run(args);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error} {output:?}"))
+    };
+    let logs = json(&["log", "ls", "--data", "data", "--json"]);
+    let name =
+        logs.as_array().and_then(|logs| logs.iter().find(|log| log["records"].as_u64() >= Some(lines))).expect("the log")["name"].clone();
+    let name = name.as_str().expect("a name");
+    let written = json(&["log", "export", "--data", "data", name, "--to", "export.bin", "--all", "--json"]);
+    assert_eq!(written["records"].as_u64(), Some(lines), "{written}");
+
+    let import = || {
+        let mut command = std::process::Command::new(millrace::binary());
+        command.args(["log", "import", "--data", "moved", "export.bin", "--json"]).current_dir(millrace.dir());
+        let log = millrace.dir().join(format!("import-{}.log", fastrand::u32(..)));
+        Process::start("millrace log import", command, &log)
+    };
+    let size = || -> u64 { walk(&millrace.dir().join("moved")) };
+    let mut first = import();
+    eventually("a part is imported", || (size() > 100 << 20).then_some(()));
+    first.kill9();
+    let mut second = import();
+    let mut peak = 0;
+    eventually("the rest is imported", || {
+        peak = peak.max(second.memory_kib("VmHWM"));
+        (!second.is_running()).then_some(())
+    });
+    let said: serde_json::Value = serde_json::from_str(&second.output()).unwrap_or_else(|error| panic!("{error}: {}", second.output()));
+    assert!(said["there_already"].as_u64() > Some(0) && said["batches"].as_u64() > Some(0), "{said}");
+    let bytes = lines * line_bytes as u64;
+    assert!(peak > 0 && peak << 10 < bytes / 2, "{peak} KiB for an export of {bytes} bytes");
+    let verified = json(&["log", "verify", "--data", "moved", "--json"]);
+    assert_eq!((&verified[0]["is_whole"], &verified[0]["records"]), (&true.into(), &lines.into()), "{verified}");
+    json(&["log", "export", "--data", "moved", name, "--to", "again.bin", "--all", "--json"]);
+    let read = |name: &str| std::fs::read(millrace.dir().join(name)).expect("a file can be read");
+    assert!(read("export.bin") == read("again.bin"), "it holds what the first one held");
+}
+
+/// The bytes of all files below a folder.
+fn walk(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { entry.metadata().map_or(0, |about| about.len()) }).sum()
+}

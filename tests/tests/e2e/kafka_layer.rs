@@ -209,6 +209,25 @@ fn a_topic_that_is_not_allowed_is_refused_and_another_goes() {
 }
 
 #[test]
+fn a_topic_made_anew_has_another_id_in_the_same_cluster() {
+    for kafka in [Kafka::shared(), &Kafka::millrace(0)] {
+        let (name, other) = (kafka.topic("identified"), kafka.topic("other"));
+        kafka.create_topic(&name, 1, &[]);
+        kafka.create_topic(&other, 1, &[]);
+        let admin = Admin::new(&Settings::new(kafka.brokers()), ASK).unwrap();
+        let ids = || admin.identities(&[&name, &other]).unwrap();
+        let (cluster, before) = ids();
+        assert!(!cluster.is_empty() && before.len() == 2 && before[0].len() == 22 && before[0] != before[1], "{cluster} {before:?}");
+        kafka.delete_topic(&name);
+        kafka.create_topic(&name, 1, &[]);
+        let (again, after) =
+            eventually("the topic is known anew", || admin.identities(&[&name, &other]).ok().filter(|(_, ids)| ids[0] != before[0]));
+        assert_eq!((again, &after[1]), (cluster, &before[1]));
+        assert!(admin.identities(&["nobody-made-it"]).is_err(), "a topic that is not there has no id");
+    }
+}
+
+#[test]
 fn a_topic_is_made_as_declared_and_a_second_look_contradicts_nothing() {
     let kafka = Kafka::shared();
     let spec = TopicSpec {

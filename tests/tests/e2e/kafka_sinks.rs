@@ -1,8 +1,9 @@
 //! Sinks by consumer groups: offsets behind flushes, rebalances, refused records.
 
 use async_trait::async_trait;
-use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Records, Refused, Sink};
+use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Records, Refused, Sink, Upstream};
 use millrace_engine::dead;
+use millrace_engine::hold::Order;
 use millrace_engine::sinks::{SinkOptions, SinkTask};
 use millrace_engine::status::Board;
 use millrace_engine::topics::Topics;
@@ -23,6 +24,8 @@ struct Target {
     held: Mutex<HashMap<(String, i32), i64>>,
     revoked_unflushed: Mutex<u32>,
     partitions: Mutex<Vec<usize>>,
+    /// Where the records were said to be from.
+    upstreams: Mutex<Vec<Upstream>>,
 }
 
 impl Target {
@@ -44,6 +47,8 @@ struct Buffer {
     refuses: Option<(&'static str, bool)>,
     /// Fails once at this value, per target.
     fails_at: Option<&'static str>,
+    /// It holds so many, is flushed only when it does, and asks where they are from.
+    full_at: Option<usize>,
     waiting: Vec<String>,
     late: Vec<Refused>,
     below: HashMap<Partition, Offset>,
@@ -57,7 +62,19 @@ impl Sink for Buffer {
     }
 
     fn flush_every(&self) -> Duration {
-        Duration::from_millis(100)
+        if self.full_at.is_some() { Duration::from_secs(3600) } else { Duration::from_millis(100) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full_at.is_some_and(|full| self.waiting.len() >= full)
+    }
+
+    fn wants_upstream(&self) -> bool {
+        self.full_at.is_some()
+    }
+
+    fn upstream(&mut self, upstream: Upstream) {
+        self.target.upstreams.lock().push(upstream);
     }
 
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure> {
@@ -99,7 +116,7 @@ impl Sink for Buffer {
         for (part, offset) in &self.below {
             held.insert((part.topic.to_string(), part.partition), *offset);
         }
-        Ok(Flushed { below: self.below.drain().collect(), refused: std::mem::take(&mut self.late) })
+        Ok(Flushed { below: self.below.drain().collect(), refused: std::mem::take(&mut self.late), ..Flushed::default() })
     }
 
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
@@ -116,9 +133,10 @@ struct Kind {
     holds_offsets: bool,
     refuses: Option<(&'static str, bool)>,
     fails_at: Option<&'static str>,
+    full_at: Option<usize>,
 }
 
-const PLAIN: Kind = Kind { input: Input::Raw, holds_offsets: false, refuses: None, fails_at: None };
+const PLAIN: Kind = Kind { input: Input::Raw, holds_offsets: false, refuses: None, fails_at: None, full_at: None };
 
 struct Bench {
     kafka: &'static Kafka,
@@ -152,6 +170,7 @@ impl Bench {
             from_latest: false,
             connector: "acme/plant/target".into(),
             known: Topics::default(),
+            order: Order::default(),
             registry: None,
             dead_letter: Box::new(|topic| format!("{topic}.dead").into()),
             make: Box::new(move || {
@@ -162,6 +181,7 @@ impl Bench {
                     holds_offsets: kind.holds_offsets,
                     refuses: kind.refuses,
                     fails_at: kind.fails_at,
+                    full_at: kind.full_at,
                     waiting: Vec::new(),
                     late: Vec::new(),
                     below: HashMap::new(),
@@ -207,6 +227,34 @@ fn what_was_flushed_is_committed_and_a_restart_repeats_nothing() {
     let committed: i64 = (0..2).filter_map(|p| bench.kafka.committed(&bench.group, &bench.topic, p)).sum();
     assert_eq!(committed, 600);
     assert_eq!(task.counts().consumed, 100);
+}
+
+#[test]
+fn a_sink_that_asks_is_told_where_records_are_from_and_flushed_when_it_is_full() {
+    let bench = Bench::new(1);
+    bench.produce(0..300);
+    let mindful = Kind { holds_offsets: true, full_at: Some(100), ..PLAIN };
+    let task = bench.start(mindful);
+    bench.wait(100);
+    task.stop(Duration::from_secs(10));
+    let said = bench.target.upstreams.lock().clone();
+    assert!(said.len() == 1 && !said[0].cluster.is_empty() && said[0].group == bench.group, "{said:?}");
+    assert_eq!(said[0].topic_ids[bench.topic.as_str()].len(), 22, "{said:?}");
+    // What retention took behind the position that the target holds is lost, and counted.
+    let key = (bench.topic.clone(), 0);
+    bench.target.held.lock().insert(key.clone(), 250);
+    bench.kafka.delete_records(&bench.topic, 0);
+    bench.produce(300..400);
+    let task = bench.start(mindful);
+    eventually("the target has what is left", || bench.target.flushed.lock().contains_key("399").then_some(()));
+    assert_eq!((task.counts().lost, bench.target.repeats()), (50, 0));
+    task.stop(Duration::from_secs(10));
+    // A position beyond Kafka's end: Kafka lost what was read before. That needs a person.
+    bench.target.held.lock().insert(key, 1_000);
+    let task = bench.start(mindful);
+    eventually("the sink needs a person", || (bench.board.own().word() == "Blocked").then_some(()));
+    assert!(bench.board.own().reason().is_some_and(|reason| reason.contains("Kafka ends at 400")), "{:?}", bench.board.own());
+    task.stop(Duration::from_secs(10));
 }
 
 #[test]
@@ -319,11 +367,11 @@ fn dead_letters_are_listed_and_sent_again_but_never_a_command() {
     })
     .unwrap();
     let chosen = dead::Filter { ids, ..dead::Filter::default() };
-    let as_it_was = |_: &str, _: &mut dead::DeadLetter| Ok(());
-    let refused = dead::replay(&settings, &topics, &chosen, std::slice::from_ref(&bench.topic), as_it_was).unwrap();
+    let as_it_was = |topic: &str, letter: dead::DeadLetter| Ok(vec![(topic.to_owned(), letter)]);
+    let refused = dead::replay(&settings, &topics, &chosen, std::slice::from_ref(&bench.topic), false, as_it_was).unwrap();
     assert_eq!((refused.sent, refused.refused_total), (0, 3));
     assert!(refused.refused[0].1.contains("command"));
-    let replayed = dead::replay(&settings, &topics, &chosen, &[], as_it_was).unwrap();
+    let replayed = dead::replay(&settings, &topics, &chosen, &[], false, as_it_was).unwrap();
     assert_eq!((replayed.sent, replayed.refused_total), (3, 0));
     let records = bench.kafka.read(&bench.topic);
     assert_eq!(records.len(), 23);

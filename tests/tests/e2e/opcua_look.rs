@@ -149,6 +149,9 @@ fn a_server_is_trusted_once_a_person_types_the_line_and_then_under_every_policy_
         assert!(refused(&look("Basic256Sha256", "secret")).contains("is not trusted"), "{stack:?}");
         let exported = said(&place.run(&["pki", "export", "--to", "for-servers", "--data", &data]));
         assert!(exported.trim().ends_with(".der") && place.dir().join(exported.trim()).is_file(), "{exported}");
+        for shelf in ["rejected", "trusted"] {
+            assert!(!place.dir().join(shelf).exists(), "{stack:?}: a folder `{shelf}` was made where the command ran");
+        }
     }
 }
 

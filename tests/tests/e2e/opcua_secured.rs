@@ -151,3 +151,38 @@ sources:
     }
     panic!("the server took a certificate that nobody approved: {:#}", millrace.connector("plant"));
 }
+
+#[test]
+fn all_that_is_wrong_with_a_certificate_is_said_at_once_and_put_up_with_where_the_yaml_names_it() {
+    let plant = Plant::of(Stack::Asyncua).old_certificate().start();
+    let topic = Kafka::shared().topic("old");
+    let text = |accept: &str| {
+        format!(
+            "topics: {{$topic: {{format: json}}}}\nsources:\n  plant: {{type: opcua, endpoint: $endpoint, topic: $topic, \
+             security: {{policy: Basic256Sha256{accept}}}, groups: [{{every: 100ms, tags: {{counter: 'nsu=http://millrace.test/plant;s=Live.Counter'}}}}]}}\n"
+        )
+    };
+    let mut millrace = prepare(&plant, &topic, &text(""));
+    launch(&mut millrace);
+    let why = blocked(&millrace, "plant");
+    for said in
+        ["valid from 2020", "a key of 1024 bits", "names no application", "not for 127.0.0.1", "accept: [expired, short_key, no_uri]"]
+    {
+        assert!(why.contains(said), "{said}: {why}");
+    }
+    millrace.stop();
+    millrace.write(&text(", accept: [expired, short_key, no_uri]"));
+    let check = millrace.run(&["check", "-c", "factory.yaml"]);
+    let check = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
+    assert!(check.contains("`short_key` is accepted: a key of fewer than 2,048 bits can be broken"), "{check}");
+    let plan = millrace.run(&["plan", "-c", "factory.yaml"]);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("accepted of the server's certificate: expired, short_key, no_uri"));
+    launch(&mut millrace);
+    let why = blocked(&millrace, "plant");
+    assert!(why.contains("is not trusted") && !why.contains("accept:"), "{why}");
+    // One line: for the certificate, and for the host that it does not name.
+    millrace.type_line_of(&why);
+    millrace.wait_running("plant");
+    let log = millrace.log();
+    assert!(log.contains("accepted=\"short_key\"") && log.contains("which `security` accepts"), "{log}");
+}

@@ -31,7 +31,7 @@ impl Ours {
 /// Starts a registry over a Kafka and waits until it has read its topic.
 fn serve(kafka: &Kafka, tokio: &tokio::runtime::Runtime) -> u16 {
     let registry = Registry::start(Settings::new(kafka.brokers()), Level::Backward).expect("a thread can be started");
-    let bound = tokio.block_on(embedded::serve(([127, 0, 0, 1], 0).into(), registry.clone())).expect("a port is free");
+    let bound = tokio.block_on(embedded::serve(([127, 0, 0, 1], 0).into(), registry.clone(), None)).expect("a port is free");
     eventually("the registry has read its topic", || registry.ready().ok());
     bound.port()
 }

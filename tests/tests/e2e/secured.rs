@@ -45,3 +45,41 @@ fn check_says_that_oauthbearer_has_no_token() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("OAUTHBEARER") && said.contains("SCRAM-SHA-512"), "{said}");
 }
+
+const EMBEDDED: &str = "
+kafka:
+  brokers: embedded
+  delivery: exactly_once
+  embedded:
+    listen: \"127.0.0.1:$listen\"
+    tls: {certificate: $dir/broker.pem, key: $key}
+    users: {plant: \"${env:BROKER_PASSWORD}\"}
+";
+
+/// Alone, and with the authority behind it: no client of this process knows the authority, and all know the certificate.
+#[test]
+fn the_embedded_broker_is_known_by_its_own_certificate_and_no_other_is_believed() {
+    let authority = tls::Authority::new("plant");
+    let (own, other) = (authority.leaf("broker"), authority.leaf("stranger"));
+    let read = |path| std::fs::read_to_string(path).expect("a file can be read");
+    for behind in [String::new(), read(authority.ca())] {
+        let (port, count) = (free_port(), 2_000);
+        let factory = Factory::at("unused").env("BROKER_PASSWORD", "s3cret").with("listen", port).with("key", own.key.display());
+        let factory = factory.with("topic", "counters").with("count", count).with("rate", "2000/s");
+        let factory = factory.file("broker.pem", &(read(own.cert.clone()) + &behind));
+        let mut millrace = factory.start(&format!("{}{COUNTERS}", EMBEDDED.trim_start()));
+        finished(&millrace, count);
+        assert_eq!(millrace.status()["kafka"]["status"], "Running");
+        let dead = |millrace: &Millrace| {
+            let output = millrace.run(&["dead", "list", "-c", "factory.yaml"]);
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        };
+        let (is_done, said) = dead(&millrace);
+        assert!(is_done, "{said}");
+        // Somebody else answers where the broker was.
+        std::fs::write(millrace.dir().join("broker.pem"), read(other.cert.clone())).expect("a file can be written");
+        let (is_done, said) = dead(&millrace);
+        assert!(!is_done && said.contains("is not the certificate in"), "{said}");
+        millrace.stop();
+    }
+}

@@ -1,17 +1,19 @@
-//! Which crate may depend on which, from `cargo metadata`. The README states the same invariants.
+//! Which crate may depend on which, from `cargo metadata`. ARCHITECTURE.md states the same invariants.
 
-use super::{files, metadata, read, root};
+use super::{files, members, read, root};
 use cargo_metadata::{DependencyKind, Package};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The invariants, as the README states them. Each is held by the tests below it.
-const INVARIANTS: [&str; 5] = [
+/// The invariants, as ARCHITECTURE.md states them. Each is held by the tests below it.
+const INVARIANTS: [&str; 6] = [
     "a crate depends only on lower floors; connectors never on each other, nor on the runtime;",
     // a_crate_depends_only_on_lower_floors, connectors_never_depend_on_each_other_or_on_the_runtime, the_ground_floor_knows_nobody
+    "`config/src/tree` knows no factory, and connectors know only the tree;",
+    // the_tree_of_the_configuration_knows_no_factory, connectors_know_only_the_tree_of_the_configuration
     "`runtime/log` and `runtime/kafka` depend on no crate of ours;",
     // the_log_and_the_kafka_layer_know_none_of_our_crates
-    "only `runtime/kafka` uses rdkafka; only `runtime/app` names concrete connectors;",
+    "only `runtime/kafka` uses rdkafka; only `runtime/app` names concrete connectors, but for `runtime/import`, which writes their addresses;",
     // only_runtime_kafka_uses_rdkafka, only_app_names_concrete_connectors
     "`connectors/testkit` is a development dependency everywhere;",
     // the_testkit_is_for_tests_only
@@ -20,7 +22,7 @@ const INVARIANTS: [&str; 5] = [
 ];
 
 /// The folder of a workspace member, from the top: `runtime/engine`.
-fn folder(package: &Package) -> String {
+pub fn folder(package: &Package) -> String {
     let dir = package.manifest_path.parent().expect("a manifest lies in a folder").as_std_path();
     dir.strip_prefix(root()).expect("a member lies below the top").to_str().expect("a folder's name is UTF-8").to_owned()
 }
@@ -28,18 +30,18 @@ fn folder(package: &Package) -> String {
 /// Floors, ground to roof; kit stands on contract, so it is half a floor higher.
 fn floor(folder: &str) -> f64 {
     match folder {
-        "schemas" | "config" => 0.0,
+        "schemas" | "config" | "runtime/tls" => 0.0,
         "connectors/contract" | "runtime/kafka" => 1.0,
         "connectors/kit" => 1.5,
         "connectors/testkit" => 2.5,
         "runtime/log" | "runtime/registry" => 2.0,
-        "runtime/engine" | "runtime/broker" => 3.0,
+        "runtime/engine" | "runtime/broker" | "runtime/import" => 3.0,
         "runtime/console" => 4.0,
         "runtime/app" => 5.0,
         "tests" => 6.0,
         simulator if simulated(simulator).is_some() => 2.25,
         connector if is_connector(connector) => 2.0,
-        other => panic!("{other} has no floor: give it one here and in the README"),
+        other => panic!("{other} has no floor: give it one here and in ARCHITECTURE.md"),
     }
 }
 
@@ -50,10 +52,6 @@ fn is_connector(folder: &str) -> bool {
 /// The connector that a simulator belongs to: `connectors/mqtt` of `connectors/mqtt/sim`. It may be made of the connector's own codec.
 fn simulated(folder: &str) -> Option<&str> {
     folder.strip_suffix("/sim").filter(|folder| is_connector(folder))
-}
-
-fn members() -> Vec<&'static Package> {
-    metadata().workspace_packages()
 }
 
 /// Dependencies between our own crates, as folders; with or without those for tests.
@@ -90,8 +88,8 @@ fn connectors_never_depend_on_each_other_or_on_the_runtime() {
 fn only_app_names_concrete_connectors() {
     for (from, to) in edges(false).into_iter().filter(|(_, to)| is_connector(to)) {
         assert!(
-            ["runtime/app", "tests"].contains(&from.as_str()) || simulated(&from) == Some(&*to),
-            "{from} names the connector {to}; only runtime/app may"
+            ["runtime/app", "runtime/import", "tests"].contains(&from.as_str()) || simulated(&from) == Some(&*to),
+            "{from} names the connector {to}; only runtime/app and runtime/import may"
         );
     }
 }
@@ -116,6 +114,41 @@ fn the_ground_floor_knows_nobody() {
     assert_eq!(edges(false).into_iter().find(|(from, _)| floor(from) == 0.0), None);
 }
 
+/// Rust sources below a folder, without comments.
+fn code_below(folder: &str) -> Vec<(&'static Path, String)> {
+    let is_code = |file: &&std::path::PathBuf| file.starts_with(folder) && file.extension().is_some_and(|end| end == "rs");
+    let found: Vec<_> = files().iter().filter(is_code).map(|file| (file.as_path(), super::words::code(&read(file)))).collect();
+    assert!(!found.is_empty(), "no Rust below {folder}");
+    found
+}
+
+#[test]
+fn the_tree_of_the_configuration_knows_no_factory() {
+    for (file, code) in code_below("config/src/tree") {
+        for after in code.split("crate::").skip(1) {
+            assert!(after.starts_with("tree::"), "{}: crate::{}", file.display(), after.lines().next().unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn connectors_know_only_the_tree_of_the_configuration() {
+    let tree = read(Path::new("config/src/lib.rs"));
+    let (_, shown) = tree.split_once("pub use tree::{").expect("the tree's names are listed");
+    let shown: BTreeSet<&str> = shown.split(['{', '}', ',', ';']).map(str::trim).filter(|name| !name.is_empty()).collect();
+    assert!(shown.contains("Node") && !shown.contains("Factory"), "{shown:?}");
+    for (file, code) in code_below("connectors").into_iter().filter(|(file, _)| file.components().any(|part| part.as_os_str() == "src")) {
+        for after in code.split("millrace_config::").skip(1) {
+            let list = after.strip_prefix('{').and_then(|list| list.split('}').next());
+            let mut names = list.unwrap_or(after).split(',').map(|name| name.trim().split(|c: char| !c.is_alphanumeric() && c != '_'));
+            let names = names.by_ref().take(if list.is_some() { usize::MAX } else { 1 }).filter_map(|mut name| name.next());
+            for name in names.filter(|name| !name.is_empty()) {
+                assert!(shown.contains(name), "{} uses millrace_config::{name}, which is the program's", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_testkit_is_for_tests_only() {
     for (from, to) in edges(false).into_iter().filter(|(_, to)| to == "connectors/testkit") {
@@ -125,12 +158,12 @@ fn the_testkit_is_for_tests_only() {
 }
 
 #[test]
-fn the_readme_states_these_invariants_and_no_others() {
-    let readme = read(Path::new("README.md"));
-    let (_, after) = readme.split_once("\nInvariants, each checked by a test").expect("the README lists the invariants");
+fn the_architecture_states_these_invariants_and_no_others() {
+    let text = read(Path::new("ARCHITECTURE.md"));
+    let (_, after) = text.split_once("\nInvariants, each checked by a test").expect("ARCHITECTURE.md lists the invariants");
     let list = after.lines().skip(1).take_while(|line| line.starts_with("- "));
     let stated: Vec<&str> = list.map(|line| line.trim_start_matches("- ")).collect();
-    assert_eq!(stated, INVARIANTS, "left: README.md, right: what is tested here");
+    assert_eq!(stated, INVARIANTS, "left: ARCHITECTURE.md, right: what is tested here");
 }
 
 #[test]
@@ -141,7 +174,9 @@ fn the_top_level_holds_only_what_a_newcomer_expects() {
         ".gitattributes",
         ".github",
         ".gitignore",
+        "ARCHITECTURE.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "Cargo.lock",
         "Cargo.toml",
         "LICENSE",
@@ -149,6 +184,9 @@ fn the_top_level_holds_only_what_a_newcomer_expects() {
         "README.md",
         "config",
         "connectors",
+        "docs",
+        "examples",
+        "packaging",
         "rustfmt.toml",
         "runtime",
         "schemas",

@@ -1,4 +1,4 @@
-//! Every dependency's licence is one we may ship; exceptions are named, with their reason.
+//! Every dependency may be shipped, is wanted, and compiles with the Rust we state; exceptions are named, with their reason.
 
 use super::metadata;
 use cargo_metadata::{DependencyKind, PackageId};
@@ -26,6 +26,19 @@ const ONLY_IN_TESTS: [&str; 2] = ["serde_avro_fast", "serde_serializer_quick_uns
 /// Shipped under the MPL-2.0, which binds the files it covers and nothing beside them: we change none of them and say where they are (crates.io).
 /// No other maintained crate speaks OPC UA.
 const FILE_LEVEL_COPYLEFT: (&str, &str) = ("async-opcua", "MPL-2.0");
+
+/// Never compiled: arrow's way to random numbers in a browser.
+const ONLY_FOR_WEBASSEMBLY: (&str, &str) = ("tiny-keccak", "CC0-1.0");
+
+/// Crates that must not come back, and why.
+const BANNED: [(&str, &str); 6] = [
+    ("aws-lc-rs", "ring is the one provider of cryptography; two of them panic at the start"),
+    ("native-tls", "rustls is the one TLS of our own connections"),
+    ("opcua", "frozen with open advisories; async-opcua is its successor"),
+    ("serde_yml", "unsound, RUSTSEC-2025-0068"),
+    ("deltalake", "two arrows in one binary; delta_kernel is used"),
+    ("openssl", "librdkafka's own OpenSSL is bound by openssl-sys alone"),
+];
 
 /// Crates that become part of the binary: reached from `millrace` without dependencies for tests.
 fn shipped() -> BTreeSet<&'static PackageId> {
@@ -107,6 +120,9 @@ fn every_dependency_may_be_shipped() {
         if is_allowed(licence) {
             continue;
         }
+        if (package.name.as_str(), licence) == ONLY_FOR_WEBASSEMBLY {
+            continue;
+        }
         let (family, its_licence) = FILE_LEVEL_COPYLEFT;
         if package.name.starts_with(family) && licence == its_licence {
             continue;
@@ -114,4 +130,27 @@ fn every_dependency_may_be_shipped() {
         let is_excepted = ONLY_IN_TESTS.contains(&package.name.as_str()) && !shipped.contains(&package.id);
         assert!(is_excepted, "{} {}: {licence} is not allowed", package.name, package.version);
     }
+}
+
+#[test]
+fn no_banned_crate_is_in_the_tree() {
+    for package in &metadata().packages {
+        if let Some((name, why)) = BANNED.iter().find(|(name, _)| *name == package.name.as_str()) {
+            panic!("{name} {} is a dependency: {why}", package.version);
+        }
+    }
+}
+
+/// An older compiler is not at hand here; what every dependency says it needs is.
+#[test]
+fn the_oldest_rust_that_is_stated_suffices_for_every_dependency() {
+    let stated = metadata().workspace_packages()[0].rust_version.clone().expect("the workspace states its oldest Rust");
+    for package in &metadata().packages {
+        if let Some(needed) = &package.rust_version {
+            assert!(*needed <= stated, "{} {} needs Rust {needed}, and {stated} is stated", package.name, package.version);
+        }
+    }
+    let readme = super::read(std::path::Path::new("README.md"));
+    let short = format!("{}.{}", stated.major, stated.minor);
+    assert!(readme.contains(&short), "README.md does not state Rust {short}");
 }

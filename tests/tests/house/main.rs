@@ -1,11 +1,13 @@
 //! Tests of the house itself: floors, layout, words, licences, corpora. They read the workspace, start nothing.
 
+mod circles;
 mod corpora;
 mod floors;
 mod licences;
+mod messages;
 mod words;
 
-use cargo_metadata::{Metadata, MetadataCommand};
+use cargo_metadata::{Metadata, MetadataCommand, Package};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -24,6 +26,10 @@ fn metadata() -> &'static Metadata {
             .exec()
             .expect("cargo metadata answers")
     })
+}
+
+fn members() -> Vec<&'static Package> {
+    metadata().workspace_packages()
 }
 
 /// Every file git knows or would take, relative to the top.

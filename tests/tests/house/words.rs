@@ -8,7 +8,7 @@ fn rust_files() -> impl Iterator<Item = &'static PathBuf> {
 }
 
 /// A source without its comments and texts, so that words in them don't count.
-fn code(source: &str) -> String {
+pub fn code(source: &str) -> String {
     source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
@@ -25,6 +25,22 @@ fn nothing_is_left_to_do() {
         })
         .collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// `println!` panics where the pipe is closed, and shows a terminal whatever a device sent.
+#[test]
+fn the_program_prints_through_say() {
+    let printing = ["println", "print", "eprintln", "eprint"].map(|name| format!("{name}!("));
+    let is_program =
+        |file: &&PathBuf| file.starts_with("runtime/app/src") || file.starts_with("connectors") && file.iter().any(|part| part == "src");
+    for file in rust_files().filter(is_program) {
+        let source = read(file);
+        let program = code(source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
+        for (at, line) in program.lines().enumerate() {
+            let prints = printing.iter().any(|word| line.trim_start().starts_with(word.as_str()) || line.contains(&format!(" {word}")));
+            assert!(!prints, "{}:{}: {line}: use the macros of runtime/app/src/say.rs", file.display(), at + 1);
+        }
+    }
 }
 
 #[test]

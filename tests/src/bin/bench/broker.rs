@@ -1,7 +1,8 @@
 //! The embedded broker against Apache Kafka with a small heap: the same client, the same durability, one after the other on the same machine.
 
 use crate::figures::{Row, row};
-use millrace_tests::Kafka;
+use millrace_tests::hostile::{Listener, attack, kafka_frames};
+use millrace_tests::{Embedded, Kafka};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -208,4 +209,32 @@ pub fn broker(quick: bool) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Clients at once; each opens a connection after the other.
+const HOSTILE: u64 = 200;
+
+pub fn hostile(quick: bool) -> Vec<Row> {
+    let broker = Embedded::start();
+    let listener = Listener { port: broker.port(), frames: kafka_frames("there") };
+    let idle = broker.process().memory_kib("VmRSS");
+    let end = Instant::now() + Duration::from_secs(if quick { 10 } else { 60 });
+    let sent: u64 = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..HOSTILE)
+            .map(|n| {
+                scope.spawn({
+                    let listener = &listener;
+                    move || attack(listener, 777 + n, || Instant::now() < end)
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("a client never panics")).sum()
+    });
+    let grown = broker.process().memory_kib("VmHWM").saturating_sub(idle) / 1024;
+    vec![row(
+        format!("embedded broker: memory above idle, {HOSTILE} hostile clients"),
+        format!("{grown} MiB after {sent} frames"),
+        "<= 128 MiB",
+        "",
+    )]
 }

@@ -121,6 +121,45 @@ fn bare_mib(process: &Process) -> u64 {
     process.memory_kib("VmHWM") / 1024
 }
 
+/// What an outage of Kafka costs while records keep coming: nothing is to be done over and over again.
+pub fn outage(quick: bool) -> Vec<Row> {
+    let window = Duration::from_secs(if quick { 10 } else { 40 });
+    type Fault = fn(&Kafka, &Cable);
+    let faults: [(&str, Fault, Fault); 4] = [
+        ("frozen", |kafka, _| kafka.freeze(), |kafka, _| kafka.thaw()),
+        ("refused", |_, cable| cable.refuse(), |_, cable| cable.heal()),
+        ("a black hole", |_, cable| cable.half_open(), |_, cable| cable.heal()),
+        ("50 ms away", |_, cable| cable.delay(Duration::from_millis(25)), |_, cable| cable.heal()),
+    ];
+    let kafka = Kafka::options().proxied().start();
+    let cable = Cable::between(kafka.proxy_port(), kafka.behind_proxy());
+    let topic = kafka.topic("outage");
+    let factory = Factory::at(&format!("127.0.0.1:{}", cable.port())).with("topic", &topic).with("tags", 1_000);
+    let mut millrace = factory.with("pace", "rate: 5000/s,").start(AVRO);
+    let mut rows = Vec::new();
+    for (name, begin, end) in faults {
+        // Behind an outage comes the catch-up: it is over before the next one is compared with what is usual.
+        within(LONG, "nothing waits", || {
+            let ledger = millrace.ledger("load");
+            (ledger.produced > 20_000 && ledger.waiting < 5_000).then_some(())
+        });
+        let usual = cpu_over(millrace.process(), window);
+        begin(&kafka, &cable);
+        // Until it is noticed, and the queue of the client is full.
+        std::thread::sleep(Duration::from_secs(8));
+        let cpu = cpu_over(millrace.process(), window);
+        end(&kafka, &cable);
+        let percent = |cpu: f64| cpu / window.as_secs_f64() * 100.0;
+        rows.push(row(
+            format!("CPU at 5,000 records/s while Kafka is {name}"),
+            format!("{:.1} % of a core, {:.1} % before", percent(cpu), percent(usual)),
+            "<= 1.5 x",
+            format!("{:.2}", cpu / usual),
+        ));
+    }
+    rows
+}
+
 pub fn catch_up(quick: bool) -> Vec<Row> {
     let bytes = if quick { 128 << 20 } else { 1 << 30 } as f64;
     // What the records look like, from a small run.

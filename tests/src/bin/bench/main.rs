@@ -6,8 +6,11 @@
 mod bare;
 mod broker;
 mod figures;
+mod lake;
 mod latency;
+mod office;
 mod opcua;
+mod plc;
 mod publish;
 
 use figures::Row;
@@ -17,10 +20,11 @@ use std::time::Instant;
 /// Measures; shorter if told so.
 type Measure = fn(bool) -> Vec<Row>;
 
-const ROWS: [(&str, &str, Measure); 10] = [
+const ROWS: [(&str, &str, Measure); 18] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
+    ("outage", "CPU while Kafka is frozen, refuses, swallows everything or is 50 ms away, against the minute before", figures::outage),
     ("latency", "source time to consumer at 5,000 values/s", figures::latency),
     ("mqtt", "JSON to samples, QoS 1, Mosquitto to Kafka: messages per CPU-second, p50 and p99", figures::mqtt),
     ("devices", "100,000 topics at 10,000 messages/s: memory", figures::devices),
@@ -30,7 +34,14 @@ const ROWS: [(&str, &str, Measure); 10] = [
         "5,000 changes/s from OPC UA through a connection reset, kill -9 and a frozen Kafka: what is missing, and what of it is named",
         opcua::losses,
     ),
+    ("modbus", "40 units of 250 f32 and a dead one, 100 units of 1,000: values per CPU-second, memory", plc::modbus),
+    ("s7", "1,000 REALs in a scan and one by one: values per CPU-second", plc::s7),
+    ("erp", "first load of an ERP's entity set, against a bare loop over the same pages; memory", office::erp),
+    ("sql", "a table of PostgreSQL, against COPY through the same driver; memory", office::sql),
+    ("http", "small posts over 64 connections, each synced before its answer: posts/s, p50 and p99", office::http),
     ("broker", "the embedded broker against Apache Kafka with a heap of 256 MiB, without and with an fsync per write", broker::broker),
+    ("hostile", "memory of the embedded broker above idle while hostile clients send it mutated requests", broker::hostile),
+    ("lake", "samples from Kafka to a committed Delta table, what they take, and one tag of 1,000 against DuckDB", lake::lake),
     ("memory", "VmHWM through an outage and the catch-up, 10,000 and 100,000 tags at 1 Hz", figures::memory),
 ];
 

@@ -1,0 +1,166 @@
+//! An ERP by OData: SAP's own framework, behind a gateway that fails in every way gateways do.
+
+use millrace_tests::front::SECRET;
+use millrace_tests::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// How often each key's newest value was read, by key.
+fn orders(kafka: &Kafka, topic: &str) -> BTreeMap<String, u64> {
+    let mut times = BTreeMap::new();
+    for record in kafka.read(topic) {
+        if let Some(value) = &record.value {
+            let order: serde_json::Value = serde_json::from_slice(value).expect("is JSON");
+            assert_eq!(order["material"], "000000000000004711", "leading zeros are kept: {order}");
+            assert_eq!(order["quantity"].as_f64(), Some(12.5), "a decimal is a number, as a text of version 2, too: {order}");
+            assert_eq!(order["components"][0]["item"], "0010", "what is expanded comes with it: {order}");
+            assert_eq!(record.key_text(), order["ID"].as_str().unwrap_or_default());
+            *times.entry(record.key_text()).or_default() += 1;
+        }
+    }
+    times
+}
+
+/// Reads orders while they are released and the gateway fails, until it failed `faults` times; nothing may be missing.
+fn reads_all(path: &str, faults: u64) {
+    let (cap, kafka) = (Cap::start(), Kafka::shared());
+    let front = Front::of(cap.port());
+    let topic = kafka.topic("orders");
+    cap.release(0..1_000);
+    front.fail(40);
+    let factory = Factory::on(kafka)
+        .exactly_once()
+        .with("topic", &topic)
+        .with("port", front.port())
+        .with("login", front.login())
+        .env(SECRET.0, SECRET.1);
+    let mut millrace = factory.with("path", path).start(
+        "
+topics: {$topic: {format: json}}
+sources:
+  erp:
+    type: erp
+    endpoint: 'http://127.0.0.1:$port$path'
+    login: $login
+    http: {timeout: 500ms}
+    topic: $topic
+    entity_sets: [{name: ProductionOrders, every: 100ms, watermark: modifiedAt, overlap: 30s, expand: [components], page: 20}]
+",
+    );
+    let (mut released, mut kills) = (1_000, 0);
+    let mut deadline = std::time::Instant::now() + std::time::Duration::from_secs(400);
+    while front.faults() < faults {
+        assert!(std::time::Instant::now() < deadline, "only {} faults: {:#}", front.faults(), millrace.connector("erp"));
+        cap.release(released..released + 20);
+        released += 20;
+        if front.faults() > (kills + 1) * faults / 3 {
+            kills += 1;
+            millrace.restart();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    eprintln!("{released} orders, {} faults: {:?}", front.faults(), front.met());
+    front.fail(0);
+    deadline += std::time::Duration::from_secs(120);
+    let numbers: Vec<String> = (0..released).map(|number| format!("{number:012}")).collect();
+    loop {
+        let times = orders(kafka, &topic);
+        if numbers.iter().all(|number| times.contains_key(number)) {
+            let again: u64 = times.values().map(|times| times - 1).sum();
+            eprintln!("{again} came again");
+            assert_eq!(times.len(), numbers.len(), "nothing is invented");
+            break;
+        }
+        let missing = numbers.iter().filter(|number| !times.contains_key(*number)).count();
+        assert!(std::time::Instant::now() < deadline, "{missing} of {released} orders are missing: {:#}", millrace.connector("erp"));
+    }
+    let ledger = millrace.drained("erp");
+    assert_eq!(ledger.dead_at_intake, 0, "{ledger:?}");
+    millrace.stop();
+}
+
+#[test]
+fn an_erp_with_odata_4_is_read_whole_through_five_hundred_faults() {
+    reads_all("/odata/v4/plant", 500);
+}
+
+#[test]
+fn an_erp_with_odata_2_is_read_whole_through_five_hundred_faults() {
+    reads_all("/odata/v2/plant", 500);
+}
+
+/// Posts confirmations while the gateway fails; each must be in the ERP once.
+fn posts_once(path: &str, batch: u32, faults: u64) {
+    let (cap, kafka) = (Cap::start(), Kafka::shared());
+    let front = Front::of(cap.port());
+    let (topic, results) = (kafka.topic("confirmations"), kafka.topic("results"));
+    front.fail(40);
+    let factory = Factory::on(kafka)
+        .with("topic", &topic)
+        .with("results", &results)
+        .with("port", front.port())
+        .with("login", front.login())
+        .env(SECRET.0, SECRET.1);
+    let mut millrace = factory.with("path", path).with("batch", batch).start(
+        "
+topics: {$topic: {format: json}, $results: {format: json}}
+sinks:
+  erp:
+    type: erp
+    topics: [$topic]
+    endpoint: 'http://127.0.0.1:$port$path'
+    login: $login
+    http: {timeout: 500ms}
+    entity_set: Confirmations
+    lookup: externalId
+    batch: $batch
+    retry_after: 50ms
+    reply: $results
+",
+    );
+    let (mut posted, mut kills) = (0_u64, 0);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(400);
+    while front.faults() < faults {
+        assert!(std::time::Instant::now() < deadline, "only {} faults: {:#}", front.faults(), millrace.connector("erp"));
+        let records: Vec<(String, String)> = (posted..posted + 10)
+            .map(|number| {
+                let quantity = if number % 10 == 7 { "-1" } else { "1.5" };
+                (
+                    format!("part-{number}"),
+                    json!({"externalId": format!("part-{number}"), "order": "1", "serial": "s", "quantity": quantity}).to_string(),
+                )
+            })
+            .collect();
+        kafka.produce(&topic, records.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
+        posted += 10;
+        if front.faults() > (kills + 1) * faults / 3 {
+            kills += 1;
+            millrace.restart();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    eprintln!("{posted} confirmations, {} faults: {:?}", front.faults(), front.met());
+    front.fail(0);
+    let wanted: Vec<String> = {
+        let mut all: Vec<String> = (0..posted).filter(|number| number % 10 != 7).map(|number| format!("part-{number}")).collect();
+        all.sort();
+        all
+    };
+    within(std::time::Duration::from_secs(200), "every confirmation is posted", || (cap.confirmed().len() >= wanted.len()).then_some(()));
+    assert_eq!(cap.confirmed(), wanted, "each is there once, and none that the ERP refused");
+    eventually("what the ERP refused is a dead letter with its words", || {
+        let refused = kafka.read(&results).iter().filter(|one| one.text().contains("QUANTITY_MUST_BE_POSITIVE")).count() as u64;
+        (refused >= posted / 10).then_some(())
+    });
+    millrace.stop();
+}
+
+#[test]
+fn confirmations_reach_an_erp_with_odata_4_once_each_through_three_hundred_faults() {
+    posts_once("/odata/v4/plant", 1, 300);
+}
+
+#[test]
+fn batches_of_confirmations_reach_an_erp_with_odata_2_once_each_through_three_hundred_faults() {
+    posts_once("/odata/v2/plant", 5, 300);
+}

@@ -1,0 +1,168 @@
+//! What a plant installs: the Debian package and its unit, what systemd is told, the dashboard and the alerts.
+
+use millrace_tests::*;
+use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace").to_owned()
+}
+
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} ended with {}: {text}", output.status);
+    text
+}
+
+fn build(folder: &Path, version: &str) -> PathBuf {
+    let script = top().join("packaging/debian/build");
+    PathBuf::from(said(Command::new(script).arg(millrace::binary()).args([version]).arg(folder)).trim())
+}
+
+#[test]
+fn the_package_is_installed_upgraded_removed_and_purged_and_its_unit_is_hardened() {
+    let dir = scratch("packaging");
+    let first = build(dir.path(), "0.1.0~test1");
+    let listed = said(Command::new("dpkg-deb").arg("--contents").arg(&first));
+    for path in [
+        "./usr/bin/millrace",
+        "./lib/systemd/system/millrace.service",
+        "./etc/millrace/factory.yaml",
+        "/man1/millrace-reload.1.gz",
+        "/completions/millrace",
+        "_millrace",
+    ] {
+        assert!(listed.contains(path), "{path} is missing: {listed}");
+    }
+    let unit = top().join("packaging/systemd/millrace.service");
+    let mut analyze = peers::debian("systemd-analyze", "systemd");
+    let security = said(analyze.args(["security", "--offline=true", "--no-pager"]).arg(&unit));
+    let exposure = security
+        .lines()
+        .rev()
+        .find_map(|line| line.split("exposure level for ").nth(1)?.split(": ").nth(1)?.split(' ').next()?.parse::<f64>().ok());
+    assert!(exposure.is_some_and(|exposure| exposure < 2.0), "{security}");
+
+    assert!(rustix::process::geteuid().is_root(), "installing a package takes root: run this test as root, in a container say");
+    let mut purge = Command::new("dpkg");
+    purge.args(["--purge", "millrace"]);
+    let _ = purge.output();
+    struct Purged(Command);
+    impl Drop for Purged {
+        fn drop(&mut self) {
+            let _ = self.0.output();
+        }
+    }
+    let purged = Purged(purge);
+    said(Command::new("dpkg").arg("--install").arg(&first));
+    said(peers::debian("systemd-analyze", "systemd").args(["verify", "/lib/systemd/system/millrace.service"]));
+    let user = said(Command::new("getent").args(["passwd", "millrace"]));
+    let id: u32 = user.split(':').nth(2).and_then(|id| id.parse().ok()).expect("a user has a number");
+    let about = |path: &str| std::fs::metadata(path).map(|about| (about.uid(), about.permissions().mode() & 0o777));
+    assert_eq!(about("/var/lib/millrace").ok(), Some((id, 0o700)));
+    assert_eq!(about("/etc/millrace/factory.yaml").ok(), Some((0, 0o640)));
+    let as_user = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=millrace", "--regid=millrace", "--init-groups", "--reset-env", "/usr/bin/millrace"]).args(args);
+        said(command.current_dir("/"))
+    };
+    assert!(as_user(&["check", "-c", "/etc/millrace"]).contains("no error"));
+
+    // An upgrade keeps what a person wrote, and the log.
+    let mine = std::fs::read_to_string("/etc/millrace/factory.yaml").unwrap().replace("enterprise/site", "acme/detroit");
+    std::fs::write("/etc/millrace/factory.yaml", &mine).unwrap();
+    std::fs::write("/var/lib/millrace/kept", "log").unwrap();
+    said(Command::new("dpkg").arg("--install").arg(build(dir.path(), "0.1.0~test2")));
+    assert!(said(Command::new("dpkg").args(["--status", "millrace"])).contains("Version: 0.1.0~test2"));
+    assert_eq!(std::fs::read_to_string("/etc/millrace/factory.yaml").unwrap(), mine);
+    said(Command::new("dpkg").args(["--remove", "millrace"]));
+    assert!(!Path::new("/usr/bin/millrace").exists());
+    assert!(Path::new("/var/lib/millrace/kept").exists() && Path::new("/etc/millrace/factory.yaml").exists(), "removing keeps them");
+    drop(purged);
+    assert!(!Path::new("/var/lib/millrace").exists() && !Path::new("/etc/millrace").exists(), "purging takes them");
+    assert!(!Command::new("getent").args(["passwd", "millrace"]).output().unwrap().status.success(), "and the user");
+}
+
+#[test]
+fn systemd_hears_when_it_is_ready_that_it_lives_and_when_it_stops() {
+    let (kafka, topic) = (Kafka::shared(), Kafka::shared().topic("notify"));
+    let factory = Factory::on(kafka).with("topic", &topic);
+    let path = factory.dir().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket can be bound");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("systemd is told something");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let factory = factory.env("NOTIFY_SOCKET", path.to_str().expect("a path")).env("WATCHDOG_USEC", "400000");
+    let mut millrace = factory
+        .start("topics: {$topic: {format: json}}\nsources: {load: {type: generator, at: load, topic: $topic, tags: 1, rate: 1/s}}\n");
+    assert_eq!(hear(), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(hear(), "WATCHDOG=1");
+    }
+    millrace.process().terminate();
+    let rest: Vec<String> = std::iter::repeat_with(hear).take_while(|word| word != "STOPPING=1").collect();
+    assert!(rest.iter().all(|word| word == "WATCHDOG=1"), "{rest:?}");
+    millrace.process().wait();
+}
+
+/// Names of metrics in a text of PromQL.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("millrace_") || word.starts_with("process_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+    let (kafka, topic) = (Kafka::shared(), Kafka::shared().topic("metrics"));
+    let mut millrace = Factory::on(kafka).with("topic", &topic).start(
+        "topics: {$topic: {format: json}}\nsources: {load: {type: generator, at: load, topic: $topic, tags: 1, rate: 10/s}}\nsinks: {archive: {type: file, topics: [$topic], path: '$dir/out.ndjson'}}\n",
+    );
+    millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 0);
+    let metrics = millrace.metrics();
+    let families = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for (name, kind) in families {
+        known.insert(name.to_owned());
+        if kind == "summary" {
+            known.extend([format!("{name}_sum"), format!("{name}_count")]);
+        }
+    }
+    let folder = top().join("packaging/grafana");
+    let alerts = std::fs::read_to_string(folder.join("alerts.yaml")).unwrap();
+    let expressions: String = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect::<Vec<_>>().join("\n");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(folder.join("dashboard.json")).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let asked: String = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .chain(dashboard["annotations"]["list"].as_array().unwrap())
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    for text in [&expressions, &asked] {
+        let unknown: Vec<&str> = names(text).into_iter().filter(|name| !known.contains(*name)).collect();
+        assert!(names(text).len() > 8 && unknown.is_empty(), "there are no such metrics: {unknown:?}");
+    }
+    // Prometheus' own tool judges the rules, every expression of the dashboard, and what it would scrape.
+    let promtool = || peers::debian("promtool", "prometheus");
+    assert!(said(promtool().args(["check", "rules"]).arg(folder.join("alerts.yaml"))).contains("SUCCESS: 14 rules found"));
+    let as_rules = asked.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$source", ".*");
+    let rules: String = as_rules.lines().map(|expr| format!("  - {{record: a, expr: {}}}\n", serde_json::json!(expr))).collect();
+    let path = millrace.dir().join("rules.yaml");
+    std::fs::write(&path, format!("groups:\n- name: dashboard\n  rules:\n{rules}")).unwrap();
+    said(promtool().args(["check", "rules", "--lint=none"]).arg(&path));
+    let scraped = millrace.dir().join("metrics.txt");
+    std::fs::write(&scraped, &metrics).unwrap();
+    said(promtool().args(["check", "metrics"]).stdin(std::fs::File::open(&scraped).unwrap()));
+    millrace.stop();
+}
