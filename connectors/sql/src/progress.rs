@@ -1,15 +1,17 @@
 //! What was read of a query, as it lies in the log beside the rows.
 //!
 //! ```text
-//! key NAME           {"w": the last watermark, "k": its ids, "since": where the next reading begins, "next": of the reading under way}
+//! key NAME           {"w": the last watermark, "k": its ids, "edge": where the overlap begins, "again": whether the next reading begins there,
+//!                     "next": the edge of the reading under way}
 //! key NAME/seen/N    the rows of the overlap that the N-th batch brought: 16 bytes each, by their content
 //! ```
 //!
-//! A reading ends; a row that was committed late may still appear behind the cursor, but not before `since`. So the next reading begins there, and
+//! A reading ends; a row that was committed late may still appear behind the cursor, but not before the edge. So the next reading begins there, and
 //! passes over the rows it knows by their content: a row that was changed meanwhile is another one.
 //!
-//! Invariants: `since` is never later than any row that can still appear when the transactions are shorter than the overlap, through kills in the
-//! middle of a reading: a reading that is taken up again keeps the moment at which it began.
+//! Invariants: the edge is never later than any row that can still appear when the transactions are shorter than the overlap, through kills in the
+//! middle of a reading: a reading that is taken up again keeps the moment at which it began. It never goes back, whatever the server's clock or the
+//! highest number do: every row from it on that was read is known by its content, and nothing before it is.
 
 use crate::statement::After;
 use serde::{Deserialize, Serialize};
@@ -26,12 +28,15 @@ pub struct Position {
     watermark: Option<String>,
     #[serde(rename = "k", default, skip_serializing_if = "Vec::is_empty")]
     ids: Vec<String>,
-    /// The next reading begins here, it included; nowhere: after the last row.
+    /// From here on, it included, rows are known by their content: microseconds, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<String>,
-    /// A reading is under way; where the one after it begins.
+    edge: Option<i128>,
+    /// The next reading begins at the edge; else after the last row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
+    /// A reading is under way; the edge once it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    next: Option<i128>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     under_way: bool,
 }
@@ -85,18 +90,21 @@ impl Progress {
         }
     }
 
-    /// A reading begins, or goes on. `recent`: from where on a row may still appear after this moment.
+    /// A reading begins, or goes on. `recent`: from where on a row may still appear after this moment; `text`: that as the server reads it.
     /// Returns where its first page begins, and what is recent of it.
-    pub fn begin(&mut self, recent: Option<String>) -> (After, Option<String>) {
+    pub fn begin(&mut self, recent: Option<i128>, text: impl Fn(i128) -> String) -> (After, Option<String>) {
         self.met_recent = self.is_resumed;
-        if !self.position.under_way {
-            self.position.under_way = true;
-            self.position.next = recent;
-            if let Some(since) = self.position.since.clone() {
-                return (After { watermark: Some(since), ids: None }, self.position.next.clone());
-            }
+        let Position { edge, again, next, under_way, .. } = &mut self.position;
+        let is_new = !std::mem::replace(under_way, true);
+        if is_new {
+            *next = recent.map(|recent| edge.map_or(recent, |edge| edge.max(recent)));
         }
-        (self.cursor(), self.position.next.clone())
+        let recent = next.map(&text);
+        let after = match edge {
+            Some(edge) if is_new && *again => After { watermark: Some(text(*edge)), ids: None },
+            _ => self.cursor(),
+        };
+        (after, recent)
     }
 
     /// Behind the last row.
@@ -148,7 +156,8 @@ impl Progress {
     /// The reading is complete. What moves with it; empty where nothing did.
     pub fn end(&mut self) -> Vec<(String, Vec<u8>)> {
         let next = self.position.next.take();
-        self.position.since = next.filter(|_| self.met_recent);
+        self.position.again = next.is_some() && self.met_recent;
+        self.position.edge = next.or(self.position.edge);
         self.position.under_way = false;
         let mut gone = Vec::new();
         if !std::mem::take(&mut self.is_resumed) {
@@ -163,9 +172,8 @@ impl Progress {
             self.let_go(batch);
         }
         let mut moved = Vec::new();
-        // `since` alone moves with the clock: an idle table writes nothing, it only reads a little more again after a restart.
-        let is_new = Position { since: None, ..self.sent.clone() } != Position { since: None, ..self.position.clone() }
-            || self.sent.since.is_some() != self.position.since.is_some();
+        // The edge alone moves with the clock: an idle table writes nothing, it only reads a little more again after a restart.
+        let is_new = Position { edge: None, ..self.sent.clone() } != Position { edge: None, ..self.position.clone() };
         self.batches.retain(|batch, count| {
             if *count == 0 {
                 moved.push((format!("{}/seen/{batch}", self.name), Vec::new()));
@@ -201,10 +209,10 @@ mod tests {
         Progress::resume("q", log.get("q").cloned(), seen)
     }
 
-    /// One reading of a table of (watermark, id); `T` is the clock, the overlap 10. Returns what is new. `kill_after` rows it ends.
+    /// One reading of a table of (watermark, id); `now` is the clock, the overlap 10. Returns what is new. `kill_after` rows it ends.
     fn read(log: &mut Log, table: &[(u32, u32)], now: u32, kill_after: usize) -> Vec<(u32, u32)> {
         let mut progress = resumed(log);
-        let (mut after, recent) = progress.begin(Some(now.saturating_sub(10).to_string()));
+        let (mut after, recent) = progress.begin(Some(i128::from(now.saturating_sub(10))), |edge| edge.to_string());
         let recent: Option<u32> = recent.map(|recent| recent.parse().unwrap());
         let mut rows = table.to_vec();
         rows.sort_unstable();
@@ -254,9 +262,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_brings_no_row_again() {
+        let mut log = Log::new();
+        let mut table = vec![(80, 1), (95, 2), (100, 3)];
+        assert_eq!(read(&mut log, &table, 100, usize::MAX), table);
+        assert_eq!(read(&mut log, &table, 85, usize::MAX), []);
+        table.push((86, 4));
+        assert_eq!(read(&mut log, &table, 86, usize::MAX), [], "it lies before the overlap as that was");
+        table.push((101, 5));
+        assert_eq!(read(&mut log, &table, 101, usize::MAX), [(101, 5)]);
+        assert_eq!(read(&mut log, &table, 101, usize::MAX), []);
+    }
+
+    #[test]
     fn a_bulk_of_old_rows_is_remembered_by_its_end_alone() {
         let mut progress = Progress::resume("q", None, Vec::new());
-        progress.begin(Some("900".into()));
+        progress.begin(Some(900), |edge| edge.to_string());
         for n in 0..1000_u32 {
             assert!(progress.row(n >= 990, || u128::from(n)));
         }

@@ -53,8 +53,8 @@ impl Compiled for CompiledSql {
 
     fn guarantee(&self) -> Guarantee {
         match self.0.queries.iter().find(|polling| polling.own.watermark.is_none()) {
-            None => Guarantee::AtLeastOnce(
-                "the position moves with the rows, in the log; rows of the overlap are known by their content; a row that was being read when a session ended may come again. Deletes, and a row changed twice between two \
+            None => Guarantee::ExactlyOnce(
+                "the position moves with the rows, in the log, and rows of the overlap are known by their content. Deletes, and a row changed twice between two \
                  readings, are not seen"
                     .into(),
             ),
@@ -211,8 +211,8 @@ impl Reader<'_> {
             Some(sql) => database.ask(&Page { sql, parameters: Vec::new() }).await?,
             None => None,
         };
-        let recent = query.recent(dialect, watermark.kind, now.as_deref());
-        let (mut after, recent) = progress.begin(recent);
+        let recent = query.recent(watermark.kind, now.as_deref());
+        let (mut after, recent) = progress.begin(recent, |recent| query.recent_text(dialect, watermark.kind, recent));
         let mut taking = Taking { polling, records: &mut *self.records, progress: &mut progress, io, batch: io.batch().await, style };
         loop {
             let page = query.page(dialect, &columns, &after, now.as_deref(), recent.as_deref());

@@ -180,22 +180,28 @@ impl Query {
         dialect.time(kind, micros, &self.zone)
     }
 
-    /// From where on a row may still appear after it was looked for: the next reading begins there.
-    pub fn recent(&self, dialect: Dialect, kind: Kind, now: Option<&str>) -> Option<String> {
+    /// From where on a row may still appear after it was looked for, in microseconds or as a number: the next reading begins there.
+    pub fn recent(&self, kind: Kind, now: Option<&str>) -> Option<i128> {
         if self.bound.is_some() {
             return None;
         }
         match kind {
-            Kind::Instant | Kind::Civil => {
-                let micros = now?.parse::<i64>().ok()? - self.overlap.as_micros() as i64;
-                Some(dialect.time(kind, micros, &self.zone))
-            }
-            Kind::Number => Some((now?.parse::<i128>().ok()? - i128::from(self.overlap_ids)).to_string()),
+            Kind::Instant | Kind::Civil => Some(now?.parse::<i128>().ok()? - self.overlap.as_micros() as i128),
+            // Of an empty table: numbers begin somewhere about zero.
+            Kind::Number => Some(now.map_or(Some(0), |now| now.parse().ok())? - i128::from(self.overlap_ids)),
             Kind::Other => None,
         }
     }
 
-    /// The statement of a page. `recent`: as [`Query::recent`] said at the start of the reading.
+    /// What [`recent`](Self::recent) says, as the server reads it.
+    pub fn recent_text(&self, dialect: Dialect, kind: Kind, recent: i128) -> String {
+        match kind {
+            Kind::Instant | Kind::Civil => dialect.time(kind, i64::try_from(recent).unwrap_or_default(), &self.zone),
+            Kind::Number | Kind::Other => recent.to_string(),
+        }
+    }
+
+    /// The statement of a page. `recent`: as [`Query::recent_text`] said at the start of the reading.
     pub fn page(&self, dialect: Dialect, columns: &[Column], after: &After, now: Option<&str>, recent: Option<&str>) -> Page {
         let mut parameters = Vec::new();
         let mut list: Vec<String> = columns
@@ -234,7 +240,9 @@ impl Query {
                 let columns: Vec<_> = std::iter::once((watermark, value)).chain(self.id.iter().zip(ids)).collect();
                 conditions.push(beyond(dialect, &columns, &mut parameter));
             }
-        } else if let Some(start) = &self.start {
+        }
+        // A reading that begins in the overlap may begin before it.
+        if let (Some(start), None) = (&self.start, &after.ids) {
             conditions.push(format!("{w} >= {}", parameter(watermark, start)));
         }
         let kind = find(watermark).map_or(Kind::Other, |column| column.kind);
@@ -338,9 +346,10 @@ mod tests {
     #[test]
     fn what_is_recent_is_told_by_the_servers_clock_or_by_the_highest_number() {
         let query = query(&[]);
-        assert_eq!(query.recent(Dialect::Postgres, Kind::Instant, Some("1767225600500000")).as_deref(), Some("2025-12-31 23:59:00.5+00"));
-        assert_eq!(query.recent(Dialect::MySql, Kind::Number, Some("5000")).as_deref(), Some("4000"));
-        assert_eq!(query.recent(Dialect::MySql, Kind::Number, None), None);
+        let recent = query.recent(Kind::Instant, Some("1767225600500000")).expect("a clock says it");
+        assert_eq!(query.recent_text(Dialect::Postgres, Kind::Instant, recent), "2025-12-31 23:59:00.5+00");
+        assert_eq!(query.recent(Kind::Number, Some("5000")), Some(4000));
+        assert_eq!(query.recent(Kind::Number, None), Some(-1000), "an empty table: all that appears is recent");
         let number = After { watermark: Some("5".into()), ids: Some(Vec::new()) };
         let columns = [Column { name: "changed".into(), cast: "int8".into(), select: None, kind: Kind::Number, shape: Shape::Long }];
         let page = query.page(Dialect::Postgres, &columns, &number, None, None);
