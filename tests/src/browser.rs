@@ -15,6 +15,8 @@ pub struct Browser {
     session: String,
 }
 
+/// What the driver says of an element that is being drawn, in WebDriver's words.
+const NOT_YET: [&str; 3] = ["stale element reference", "element click intercepted", "element not interactable"];
 /// The name under which WebDriver hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -77,13 +79,13 @@ impl Browser {
         self.of_element(css, "POST", "click", &json!({}));
     }
 
-    /// Asks something of an element; one that was drawn anew meanwhile is looked for again.
+    /// Asks something of an element; one that was drawn anew meanwhile, or is covered for a moment, is looked for again.
     fn of_element(&self, css: &str, method: &str, what: &str, body: &Value) -> Value {
         eventually(&format!("{what} of {css}"), || {
             let path = format!("/session/{}/element/{}/{what}", self.session, self.find(css));
             match try_ask(self.port, method, &path, body) {
                 Ok(answer) => Some(answer),
-                Err(error) if error.contains("stale element reference") => None,
+                Err(error) if NOT_YET.iter().any(|word| error.contains(word)) => None,
                 Err(error) => panic!("{what} of {css}: {error}"),
             }
         })

@@ -11,7 +11,7 @@ pub fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
 
 /// Sends one request and reads the answer to its end.
 pub fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
-    request_with(port, method, path, &[], body, Duration::from_secs(10))
+    request_with(port, method, path, &[], body, Duration::from_secs(60))
 }
 
 /// As [`request`], with more headers, and where an answer may take longer.

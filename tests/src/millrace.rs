@@ -3,6 +3,7 @@
 //! The binary is `$MILLRACE_BIN`, else the one beside the test binary's `deps` folder, built once per test run if need be.
 
 pub use crate::binary::binary;
+use crate::wait::{PATIENCE, late};
 use crate::{Kafka, Process, eventually, free_port, http, scratch};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -269,9 +270,10 @@ impl Millrace {
     }
 
     pub fn wait_word(&self, name: &str, word: &str) {
-        let deadline = Instant::now() + crate::wait::PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while self.word(name) != word {
-            assert!(Instant::now() < deadline, "{name} does not become {word}: {:#}", self.connector(name));
+            let what = format!("{name} becomes {word}");
+            assert!(Instant::now() < deadline, "{}: {:#}", late(&what, PATIENCE), self.connector(name));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -288,7 +290,7 @@ impl Millrace {
 
     /// Waits for a moment in the ledger of a source.
     pub fn wait_ledger(&self, source: &str, what: &str, ready: impl FnMut(&Ledger) -> bool) -> Ledger {
-        self.wait_ledger_within(crate::wait::PATIENCE, source, what, ready)
+        self.wait_ledger_within(PATIENCE, source, what, ready)
     }
 
     /// As [`Millrace::wait_ledger`]; the deadline counts from the last change of the ledger.
@@ -300,7 +302,7 @@ impl Millrace {
             if ready(&ledger) {
                 return ledger;
             }
-            assert!(Instant::now() < deadline, "{what}: did not happen; the ledger of {source} stays {ledger:?}");
+            assert!(Instant::now() < deadline, "{}: the ledger of {source} stays {ledger:?}", late(what, patience));
             if last.as_ref() != Some(&ledger) {
                 deadline = Instant::now() + patience;
                 last = Some(ledger);

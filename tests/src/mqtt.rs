@@ -2,7 +2,7 @@
 //!
 //! Deliberately not the library under test. Source: MQTT Version 3.1.1 (OASIS), sections 3.1 to 3.14.
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, late};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -150,7 +150,8 @@ impl Client {
         let end = Instant::now() + PATIENCE;
         while !self.in_flight.is_empty() || !self.output.is_empty() {
             self.turn().unwrap_or_else(|error| panic!("the MQTT broker is gone with {} messages in flight: {error}", self.in_flight.len()));
-            assert!(Instant::now() < end, "the MQTT broker acknowledges nothing; {} messages in flight", self.in_flight.len());
+            let left = self.in_flight.len();
+            assert!(Instant::now() < end, "{}", late(&format!("an acknowledgement of {left} messages in flight"), PATIENCE));
         }
     }
 

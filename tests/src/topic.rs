@@ -1,7 +1,7 @@
 //! Topics of Kafka, read and written by a client of the tests' own.
 
 use crate::kafka::Kafka;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, late};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
@@ -255,7 +255,8 @@ impl Follow {
             }
             assert!(
                 Instant::now() < end,
-                "{what}: not in topic {} after {} records; the last one: {:?}",
+                "{}: topic {} has {} records; the last one: {:?}",
+                late(what, patience),
                 self.topic,
                 self.records.len(),
                 self.records.last().map(Record::text)
@@ -276,7 +277,7 @@ impl Follow {
             if self.poll(Duration::from_millis(200)) {
                 end = Instant::now() + PATIENCE;
             }
-            assert!(Instant::now() < end, "the end of topic {} can't be reached", self.topic);
+            assert!(Instant::now() < end, "{}", late(&format!("the end of topic {}", self.topic), PATIENCE));
         }
         self.records
     }

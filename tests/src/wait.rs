@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The deadline of waits that do not name one: far longer than anything healthy takes on a slow machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Waits until `event` yields something; panics with `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, event: impl FnMut() -> Option<T>) -> T {
@@ -23,10 +23,15 @@ pub fn within<T>(deadline: Duration, what: &str, mut event: impl FnMut() -> Opti
         if let Some(outcome) = event() {
             return outcome;
         }
-        assert!(Instant::now() < end, "{what}: did not happen within {deadline:?}");
+        assert!(Instant::now() < end, "{}", late(what, deadline));
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// What a wait that ran out says: `tests/run` knows by these words that a test was late, not wrong.
+pub fn late(what: &str, patience: Duration) -> String {
+    format!("{what}: did not happen within {patience:?}")
 }
 
 /// A port of 127.0.0.1 that nobody listens on and that this process hands out once.

@@ -347,7 +347,7 @@ impl TestHost {
             let state = self.0.state.lock();
             let records: usize = state.sent.iter().map(|b| b.records.len()).sum();
             panic!(
-                "{what}: not within {DEADLINE:?}; {records} records in {} batches, {} synced, statuses {:?}, last {:?}",
+                "{what}: did not happen within {DEADLINE:?}; {records} records in {} batches, {} synced, statuses {:?}, last {:?}",
                 state.sent.len(),
                 state.synced,
                 state.status,

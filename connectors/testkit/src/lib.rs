@@ -26,12 +26,12 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long a test waits for what must happen. Only a test that fails ever waits so long.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Awaits what must happen before [`DEADLINE`].
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, event).await {
         Ok(value) => value,
-        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+        Err(_) => panic!("{what}: did not happen within {DEADLINE:?}"),
     }
 }

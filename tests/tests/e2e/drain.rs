@@ -123,6 +123,11 @@ impl Site {
         })
     }
 
+    /// Waits until the drain says that all is well: what a client before the last said of its connection is over.
+    fn well(&self, source: usize) {
+        eventually("the drain runs", || (self.blocked(source).is_none() && self.drain.report().status == "Running").then_some(()));
+    }
+
     fn blocked(&self, source: usize) -> Option<String> {
         self.sources[source].source_logs.blocked.lock().clone()
     }
@@ -404,8 +409,7 @@ fn kafka_killed_under_transactions_shows_every_record_once() {
     }
     let ledger = site.drained(0);
     assert!(ledger.adds_up() && ledger.produced == count, "{ledger:?}");
-    // What the client before the last said of its connection is over.
-    assert_eq!(site.drain.report().status, "Running");
+    site.well(0);
     site.stop();
     every_once(&kafka, &topic, count);
 }
@@ -449,7 +453,7 @@ fn a_topic_that_is_deleted_while_records_flow_is_made_again_as_declared() {
         });
         let ledger = site.drained(0);
         assert!(ledger.adds_up() && ledger.dead_at_send == 0, "{ledger:?}");
-        assert_eq!((site.blocked(0), site.drain.report().status), (None, "Running"));
+        site.well(0);
         site.stop();
         // What came after the deletion is in the new topic; at most what was in flight by then went into the old one.
         let values = values(&kafka.read(&topic));
@@ -484,7 +488,7 @@ fn a_kafka_that_has_forgotten_everything_gets_its_topics_cursors_and_positions_a
             (ledger.produced == 200).then_some(ledger)
         });
         assert!(ledger.adds_up() && ledger.dead_at_send + ledger.dropped_from_log == 0, "{ledger:?}");
-        assert_eq!((site.blocked(0), site.drain.report().status), (None, "Running"));
+        site.well(0);
         assert!(kafka.topics().contains(&(topic.clone(), partitions.map_or(1, |count: i32| count as usize))), "as declared");
         let cursors = within(Duration::from_secs(30), "cursor and position are there", || {
             site.tokio.block_on(site.sources[0].tick());
