@@ -13,7 +13,7 @@ pub fn topic(written: &str) -> Result<String, String> {
 }
 
 /// Checks the name of a source or sink.
-pub(crate) fn connector(what: &str, name: &str) -> Result<(), String> {
+pub fn connector(what: &str, name: &str) -> Result<(), String> {
     plain(what, name)
 }
 

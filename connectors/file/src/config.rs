@@ -7,7 +7,8 @@ use crate::samples::{Keys, Samples};
 use crate::watch::Pattern;
 use millrace_config::{ByteSize, Period, Place, Problems, Short, Spanned};
 use millrace_contract::Context;
-use millrace_kit::extract::{Missing, Notation, Nulls, Places, SamplesConfig, StatusConfig};
+use millrace_kit::extract::{CellType, Missing, Notation, Nulls, Places, SamplesConfig, StatusConfig};
+use millrace_kit::records::polling::max_tags;
 use millrace_kit::time::TimeConfig;
 use millrace_kit::{AllowedTopics, Encoding, Template};
 use schemars::JsonSchema;
@@ -69,6 +70,17 @@ pub struct FileSourceConfig {
     /// With `tag`: the column or the JSON Pointer of the value; of several pointers the one that is there.
     #[serde(default)]
     pub value: Option<Places>,
+    /// With `value`: its type, as `as` of one of the `samples`.
+    #[serde(default, rename = "as")]
+    pub declared: Option<CellType>,
+    /// How many tags records may name.
+    #[serde(default = "max_tags")]
+    pub max_tags: u32,
+    /// The files are what a historian knows: every sample has the time of its record and the origin `backfill`, whatever its age. A record becomes a
+    /// dead letter as a whole where its time is not believed (before 1990, or more than a day ahead), or its value or its status cannot be read. A tag
+    /// without a declared type may have texts beside numbers.
+    #[serde(default)]
+    pub history: bool,
     /// Where a record's own time stands. Left out: the time when it is read. A time before 1990 is not believed: the sample has the time when it was
     /// read, the claim is kept in `device_time`, and the status says so.
     #[serde(default)]
@@ -76,7 +88,7 @@ pub struct FileSourceConfig {
     /// Where a record's status stands, and how it is written.
     #[serde(default)]
     pub status: Option<Short<StatusConfig>>,
-    /// Values that stand for none, as in `["---", "#N/A"]`: null, BadNoData.
+    /// Values that stand for none, as in `["---", "#N/A"]`: null, BadNoData; or each with its status, as in `{"I/O Timeout": 0x80310000}`.
     #[serde(default)]
     pub nulls: Option<Nulls>,
     /// What a record that lacks a sample's column or pointer means. With `skip` a row of CSV may be shorter than the header.
@@ -287,6 +299,9 @@ impl Setup {
                 each: config.each.as_ref(),
                 tag: config.tag.as_ref(),
                 value: config.value.as_ref(),
+                declared: config.declared,
+                max_tags: config.max_tags as usize,
+                is_history: config.history,
                 time: config.time.as_ref(),
                 status: config.status.as_ref().map(|status| &status.0),
                 nulls: config.nulls.as_ref(),
@@ -342,6 +357,10 @@ fn refuse_half(config: &FileSourceConfig, is_csv: bool, problems: &mut Problems)
     }
     if let (Some(each), true) = (&config.each, is_csv) {
         problems.error(each.first(), "`each` is for JSON: a row of CSV is one reading").help("leave it out");
+    }
+    if config.history && config.time.is_none() {
+        let place = config.samples.as_ref().map(|samples| samples.place).or(config.tag.as_ref().map(|tag| tag.place));
+        problems.error(place.unwrap_or(config.path.place), "`history` wants `time`, where each record's own time stands");
     }
     match (&config.tag, &config.value, &config.samples) {
         (Some(tag), None, None) => _ = problems.error(tag.place, "`tag` wants `value`, where the reading's value stands"),

@@ -27,5 +27,7 @@ pub mod source;
 pub mod watch;
 
 pub use config::FileSourceConfig;
+pub use position::ReadUpTo;
+pub use records::head;
 pub use sink::{FileSinkConfig, FileSinkPlugin};
 pub use source::FileSourcePlugin;

@@ -72,6 +72,29 @@ pub struct Position {
     pub disk_size: Option<u64>,
 }
 
+/// How far a file is read, for whoever shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadUpTo {
+    pub path: PathBuf,
+    /// Bytes of the file on the disk; `None`: it is compressed, or two bytes a character, and not done.
+    pub bytes: Option<u64>,
+    pub lines: u64,
+    pub is_done: bool,
+}
+
+impl ReadUpTo {
+    /// Out of a position that the source sent; `None`: it is none of a file.
+    pub fn of(key: &str, value: &[u8]) -> Option<Self> {
+        FileId::from_key(key)?;
+        let position = Position::decode(value)?;
+        let bytes = match position.disk_size {
+            None => Some(position.offset),
+            whole => whole.filter(|_| position.done),
+        };
+        Some(Self { path: position.path, bytes, lines: position.line, is_done: position.done })
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Fingerprint {
     bytes: u64,

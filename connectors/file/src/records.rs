@@ -11,10 +11,12 @@
 //! - Memory is the bound plus one read, whatever the file.
 
 use crate::csv::{Dialect, Fields, Split};
+use crate::position::is_gzip;
 use flate2::read::MultiGzDecoder;
 use millrace_kit::Encoding;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 const READ_BYTES: usize = 256 * 1024;
 /// What is shown of a record that is too long.
@@ -106,6 +108,23 @@ fn bytes_from(mut file: File, shape: Shape, offset: u64) -> io::Result<Box<dyn R
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than what was read of it before"));
     }
     Ok(read)
+}
+
+/// The first lines of a file as text, as many as `most` bytes hold; what is no text in its encoding is shown as such.
+pub fn head(path: &Path, encoding: Encoding, most: usize) -> io::Result<String> {
+    let file = File::open(path)?;
+    let shape = Shape::of(&file, is_gzip(path), encoding)?;
+    let mut records = Records::open(file, shape, Cutting::Lines { newline: b'\n' }, most, true, (0, 0))?;
+    let mut text = String::new();
+    while let Some(cut) = records.next_record()? {
+        let (Cut::Record(line) | Cut::TooLong(line) | Cut::OpenQuote(line)) = cut;
+        if text.len() + line.len() > most {
+            break;
+        }
+        text.push_str(&shape.encoding.decode(line).unwrap_or_else(|_| String::from_utf8_lossy(line)));
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// How many rows there are in a file whose records are not understood: lines that are not blank.

@@ -11,8 +11,8 @@ use crate::csv::Fields;
 use millrace_config::{Problems, Spanned};
 use millrace_contract::{Context, Failure, SourceIo, TagDef, TagOptions};
 use millrace_kit::extract::{
-    self, Each, Extracted, Extraction, FirstTypes, Item, Missing, Name, Notation, Nulls, Places, Pointer, Readings, RowExtraction, Rules,
-    SampleConfig, SamplesConfig, StatusAt, StatusConfig, StatusNotation, Taken, TimeAt, Wanted,
+    self, CellType, Each, Extracted, Extraction, FirstTypes, Item, Missing, Name, Notation, Nulls, Places, Pointer, Readings,
+    RowExtraction, Rules, SampleConfig, SamplesConfig, StatusAt, StatusConfig, StatusNotation, Taken, TimeAt, Wanted,
 };
 use millrace_kit::template::push_level;
 use millrace_kit::time::{Clock, Stamp, TimeConfig};
@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// Older than this when it is read, a record is history: origin `backfill`.
 const LIVE_MICROS: i64 = 60_000_000;
+/// A record of a historian that is further ahead is misread: a clock of another zone is less than a day ahead.
+const AHEAD_MICROS: i64 = 86_400_000_000;
 
 /// The keys that say which tags a record holds.
 pub struct Keys<'a> {
@@ -32,6 +34,9 @@ pub struct Keys<'a> {
     pub each: Option<&'a Places>,
     pub tag: Option<&'a Spanned<String>>,
     pub value: Option<&'a Places>,
+    pub declared: Option<CellType>,
+    pub max_tags: usize,
+    pub is_history: bool,
     pub time: Option<&'a TimeConfig>,
     pub status: Option<&'a StatusConfig>,
     pub nulls: Option<&'a Nulls>,
@@ -77,6 +82,8 @@ pub struct Samples {
     status: Option<(String, StatusNotation)>,
     pub missing: Missing,
     clock: Option<Clock>,
+    max_tags: usize,
+    pub is_history: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +122,7 @@ impl Samples {
             wants.push(want(name, &sample.own, options, topic, keys));
         }
         if let Some(value) = keys.value {
-            let own = SampleConfig { at: value.clone(), declared: None, nulls: None, map: None };
+            let own = SampleConfig { at: value.clone(), declared: keys.declared, nulls: None, map: None };
             wants.push(want("", &own, context.options.clone(), topic, keys));
         }
         if reading.is_none() {
@@ -155,7 +162,32 @@ impl Samples {
         let columns = |places: &Places| places.0.iter().map(|place| place.value.clone()).collect::<Vec<_>>();
         let time = keys.time.zip(clock.clone()).map(|(time, clock)| (columns(&time.at), clock));
         let status = keys.status.map(|status| (status.at.value.clone(), status.notation()));
-        Some(Self { tags, wants, reading, json, time, status, missing: keys.missing, clock })
+        let Keys { missing, max_tags, is_history, .. } = *keys;
+        Some(Self { tags, wants, reading, json, time, status, missing, clock, max_tags, is_history })
+    }
+
+    /// Refuses a record of a historian whose time is not believed, or that holds what cannot be read: as a whole, so that nothing of it is lost.
+    fn judge(&self, extracted: &Extracted, read_time: Micros) -> Result<(), String> {
+        if !self.is_history {
+            return Ok(());
+        }
+        if let Some(stamp) = extracted.time {
+            if let Some(doubt) = self.clock.as_ref().and_then(|clock| clock.doubt(stamp)) {
+                return Err(doubt);
+            }
+            if stamp.time.0 > read_time.0.saturating_add(AHEAD_MICROS) {
+                let time =
+                    jiff::Timestamp::from_microsecond(stamp.time.0).map_or_else(|_| "beyond any calendar".into(), |time| time.to_string());
+                return Err(format!("the time {time} lies ahead: are its `unit` or `format` right, and its `zone`?"));
+            }
+        }
+        if let Some(note) = &extracted.note {
+            return Err(note.clone());
+        }
+        match extracted.iter().find_map(|found| found.why) {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(()),
+        }
     }
 
     pub fn tags(&self) -> &[TagDef] {
@@ -290,6 +322,7 @@ impl Sampler {
         match &samples.json {
             Some(Json::One(extraction)) => {
                 extraction.read(payload, batch, &mut self.extracted)?;
+                samples.judge(&self.extracted, batch.read_time)?;
                 self.push(declared, batch)
             }
             Some(Json::Each(each)) => {
@@ -317,6 +350,7 @@ impl Sampler {
         let Some(row) = &self.row else { return Ok(()) };
         let cell = |index| fields.get(index).and_then(|field| std::str::from_utf8(field).ok());
         row.extraction.read(cell, batch, &mut self.extracted)?;
+        self.samples.judge(&self.extracted, batch.read_time)?;
         if let Some(reading) = &self.samples.reading {
             let mut names = row.names.iter();
             let mut tag = Vec::new();
@@ -413,6 +447,7 @@ fn push_item(
     });
     let Ok(()) = filled;
     let tag = String::from_utf8(tag).map_err(|_| "the name of the tag is not UTF-8".to_owned())?;
+    samples.judge(item.extracted, batch.read_time)?;
     let pushing = Pushing { samples, stamp: item.extracted.time, trouble };
     pushing.found(&tag, item.values(), item.extracted.note.as_deref(), |sample| sample, declared, batch)
 }
@@ -465,9 +500,13 @@ impl Pushing<'_> {
                 path.push('/');
                 path.push_str(level);
             }
+            let (named, most) = (declared.leaves.len(), self.samples.max_tags);
             let def = || {
                 if path.split('/').any(str::is_empty) {
                     return Err(format!("the tag path `{path}` has an empty level"));
+                }
+                if named >= most {
+                    return Err(format!("{most} tags are named, and {path} would be another; raise `max_tags`"));
                 }
                 Ok(TagDef { path: path.clone(), ..want.def(tag) })
             };
@@ -486,6 +525,7 @@ impl Pushing<'_> {
             self.note(Some(&format!("{}: {why}", self.samples.wants[sample].places.join(" or "))));
         }
         if self.samples.wants[sample].rules.declared.is_none()
+            && !self.samples.is_history
             && let Err(why) = types.hold(tag, value)
         {
             self.note(Some(&format!("{}: {why}", self.samples.wants[sample].places.join(" or "))));
@@ -497,7 +537,8 @@ impl Pushing<'_> {
         let time = self.stamp.map_or(batch.read_time, |stamp| stamp.time);
         let doubt = self.stamp.and_then(|stamp| self.samples.clock.as_ref()?.doubt(stamp));
         // History is believed whatever its age; what can't be true is left to the engine's window.
-        let is_history = doubt.is_none() && batch.read_time.0.saturating_sub(time.0) > LIVE_MICROS;
+        let is_old = batch.read_time.0.saturating_sub(time.0) > LIVE_MICROS;
+        let is_history = doubt.is_none() && (is_old || self.samples.is_history);
         self.note(doubt.as_deref());
         let origin = if is_history { Origin::Backfill } else { Origin::Change };
         batch.rows.push(made(tag, time, value, status, origin, self.stamp.is_some()));

@@ -362,6 +362,68 @@ async fn samples_come_out_of_columns_with_their_own_time() {
 }
 
 #[tokio::test]
+async fn what_a_historian_wrote_is_history_and_what_cannot_be_read_of_it_is_refused_whole() {
+    let rest = r#"mode: folder, settle: 0s, history: true, csv: {delimiter: ";", decimal: ","}, tag: "{Tag}", value: Value, as: number, max_tags: 3,
+        time: {at: Time, format: "%d-%b-%Y %H:%M:%S", zone: Europe/Berlin}, status: {at: Status, as: {Good: good, Bad: bad}},
+        nulls: {"I/O Timeout": 0x80310000, "No Data": 0x809B0000}"#;
+    let mut stand = Stand::new("*.csv", rest);
+    let today =
+        jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::get("Europe/Berlin").unwrap()).strftime("%d-%b-%Y %H:%M:%S").to_string();
+    let rows = [
+        "a;01-Jan-2024 00:00:00;12,5;Good",
+        "a;01-Jan-2024 00:00:01;I/O Timeout;Bad",
+        "b;01-Jan-2024 00:00:02;No Data;Good",
+        "b;01-Jan-2024 00:00:03;7;Bad",
+        &format!("b;{today};8;Good"),
+        "a;01-Jan-2024 00:00:04;Intf Down;Good",
+        "a;01-Jan-2024 00:00:05;1;Odd",
+        "a;01-Jan-1970 00:00:06;1;Good",
+        "a;01-Jan-2199 00:00:07;1;Good",
+        "a;31-Mar-2024 02:30:00;1;Good",
+        "a;01-Jan-2024 00:00:08;1.5;Good",
+        ";01-Jan-2024 00:00:09;1;Good",
+        "a;01-Jan-2024 00:00:10;1",
+        "c;01-Jan-2024 00:00:11;1;Good",
+        "d;01-Jan-2024 00:00:12;1;Good",
+    ];
+    stand.write("export.csv", format!("Tag;Time;Value;Status\n{}\n", rows.join("\n")));
+    stand.start();
+    let rejects = stand.until_rejects(9).await;
+    let says = [
+        (7, "`Intf Down` is not a number"),
+        (8, "the status `Odd` is not in the list"),
+        (9, "before 1990"),
+        (10, "lies ahead"),
+        (11, "the clocks were put forward"),
+        (12, "`1.5` is not a number"),
+        (13, "the name of the tag is missing"),
+        (14, "3 fields, but the header has 4"),
+        (16, "3 tags are named, and at/stand/d would be another"),
+    ];
+    for (reason, (line, said)) in rejects.iter().zip(says) {
+        assert!(reason.contains(&format!("line {line} of")) && reason.contains(said), "{said}: {reason}");
+    }
+    let samples = stand.host.samples();
+    let got: Vec<_> = samples.iter().map(|s| (s.tag.rsplit('/').next().unwrap(), s.value.clone(), s.status.0)).collect();
+    assert_eq!(
+        got,
+        [
+            ("a", Owned::Double(12.5), 0),
+            ("a", Owned::Null, 0x8031_0000),
+            ("b", Owned::Null, 0x809B_0000),
+            ("b", Owned::Int(7), 0x8000_0000),
+            ("b", Owned::Int(8), 0),
+            ("c", Owned::Int(1), 0),
+        ]
+    );
+    assert!(samples.iter().all(|sample| sample.origin.as_str() == "backfill"), "also what is no minute old");
+    assert_eq!(samples[0].time.0, 1_704_063_600_000_000);
+    stand.stop().await;
+    let timeless = compile("{path: /in/*.csv, history: true, tag: '{t}', value: v}").err().unwrap();
+    assert!(timeless.contains("`history` wants `time`"), "{timeless}");
+}
+
+#[tokio::test]
 async fn samples_come_out_of_json_and_structures_are_expanded() {
     let mut stand = Stand::new("stand.ndjson", "samples: {speed: /v/kmh, axis: /axis}, missing: skip");
     stand.write("stand.ndjson", "{\"v\":{\"kmh\":7},\"axis\":{\"x\":1.5,\"y\":true}}\n{\"other\":1}\n");

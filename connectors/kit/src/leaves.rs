@@ -8,20 +8,35 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, Default)]
 pub struct Leaves {
     known: HashMap<Box<str>, Result<TagId, Box<str>>>,
+    /// How many of the known ones are no tags.
+    refused: usize,
+    /// Of one that is not kept.
+    last: Box<str>,
 }
+
+/// So many paths that could not be declared are kept: garbage without end takes no memory without end.
+const REFUSED: usize = 10_000;
 
 impl Leaves {
     /// The tag of the leaf at `path`, declared by what `def` says when it is met first. No allocation for one that is known.
     ///
-    /// Errors: why it could not be declared; said again, but not tried again, each time.
+    /// Errors: why it could not be declared; said again, but not tried again, each time (of very many, tried again).
     pub fn tag<E: ToString>(&mut self, path: &str, io: &SourceIo, def: impl FnOnce() -> Result<TagDef, E>) -> Result<TagId, &str> {
         if !self.known.contains_key(path) {
             let declared = match def() {
                 Ok(def) => io.declare(def).map_err(|clash| clash.to_string().into_boxed_str()),
                 Err(error) => Err(error.to_string().into_boxed_str()),
             };
-            if let Err(why) = &declared {
-                tracing::warn!(leaf = path, why, "a field of a structure has no tag");
+            match &declared {
+                Ok(_) => {}
+                Err(why) if self.refused >= REFUSED => {
+                    self.last = why.clone();
+                    return Err(&self.last);
+                }
+                Err(why) => {
+                    self.refused += 1;
+                    tracing::warn!(leaf = path, why, "a field of a structure has no tag");
+                }
             }
             self.known.insert(path.into(), declared);
         }
@@ -39,6 +54,11 @@ impl Leaves {
     /// The tags that were declared.
     pub fn tags(&self) -> impl Iterator<Item = TagId> {
         self.known.values().filter_map(|tag| tag.as_ref().ok().copied())
+    }
+
+    /// How many tags were declared.
+    pub fn len(&self) -> usize {
+        self.known.len() - self.refused
     }
 
     pub fn is_empty(&self) -> bool {

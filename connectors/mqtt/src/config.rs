@@ -117,7 +117,7 @@ pub struct SubscriptionConfig {
     /// Between groups of three digits of such numbers: `"."`, `","`, `" "` or `"'"`.
     #[serde(default)]
     pub grouping: Option<Spanned<String>>,
-    /// Values that stand for none, as in `["---", "-9999"]`: null, BadNoData.
+    /// Values that stand for none, as in `["---", "-9999"]`: null, BadNoData; or each with its status: `{"---": bad}`.
     #[serde(default)]
     pub nulls: Option<Nulls>,
     /// What words stand for where the payload is one value (`number`, or `text` with `tag`), as in `{ON: true, OFF: false}`. A command sends the word.

@@ -1,4 +1,9 @@
 //! `millrace import FORMAT FILE`: what the crate `millrace_import` makes of a file, written as a table for `tags_from`.
+//!
+//! - [`history`]: exports of historians, into a topic.
+
+mod history;
+mod watched;
 
 use crate::say::{self, say_part, tell};
 use anyhow::{Context, Result, bail};
@@ -6,10 +11,24 @@ use millrace_import::{Imported, block, ignition, kepware, sheet, step7, text, ti
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Tag tables of TIA Portal: XLSX, SDF, Openness XML; and standard blocks as Openness XML.
+    Tia(Options),
+    /// Symbol tables of STEP 7: SDF, ASC, SEQ.
+    Step7(Options),
+    /// The source text of a data block.
+    Db(Options),
+    /// CSV of KEPServerEX.
+    Kepware(Options),
+    /// JSON of Ignition.
+    Ignition(Options),
+    /// CSV exports of a historian (tag, time, value, status) into a topic, with the origin `backfill`. Begun anew after it broke off, it goes on.
+    History(Box<history::Options>),
+}
+
 #[derive(clap::Args)]
 pub struct Options {
-    /// What wrote the file.
-    format: Format,
     /// The file.
     file: PathBuf,
     /// Of a block whose text names it by a symbol: its number.
@@ -32,17 +51,13 @@ pub struct Options {
     json: bool,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy)]
+/// What wrote a file.
+#[derive(Clone, Copy)]
 enum Format {
-    /// Tag tables of TIA Portal: XLSX, SDF, Openness XML; and standard blocks as Openness XML.
     Tia,
-    /// Symbol tables of STEP 7: SDF, ASC, SEQ.
     Step7,
-    /// The source text of a data block.
     Db,
-    /// CSV of KEPServerEX.
     Kepware,
-    /// JSON of Ignition.
     Ignition,
 }
 
@@ -57,10 +72,22 @@ fn read(path: &PathBuf) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-pub fn import(options: Options) -> Result<ExitCode> {
+pub fn import(command: Command) -> Result<ExitCode> {
+    let (format, options) = match command {
+        Command::Tia(options) => (Format::Tia, options),
+        Command::Step7(options) => (Format::Step7, options),
+        Command::Db(options) => (Format::Db, options),
+        Command::Kepware(options) => (Format::Kepware, options),
+        Command::Ignition(options) => (Format::Ignition, options),
+        Command::History(options) => return history::history(&options),
+    };
+    table(format, &options)
+}
+
+fn table(format: Format, options: &Options) -> Result<ExitCode> {
     let bytes = read(&options.file)?;
     let decode = |bytes: &[u8]| text::decode(bytes, options.encoding.as_deref());
-    let imported = match options.format {
+    let imported = match format {
         Format::Tia if bytes.starts_with(b"PK") => tia::workbook(&sheet::read(&bytes).with_context(|| options.file.display().to_string())?),
         Format::Tia => tia::text(&decode(&bytes)?, options.db),
         Format::Step7 => step7::symbols(&decode(&bytes)?),

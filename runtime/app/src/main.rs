@@ -6,7 +6,7 @@
 //! - [`reload`]: changed files, taken while it runs. [`history`]: which ones ran, [`kept`]: where they are.
 //! - [`ask`]: what a running service answers. [`support`]: what is around it, and what to send to somebody who helps.
 //! - [`query`], [`lake`]: history out of a lake's tables, and their upkeep.
-//! - [`import`]: tables of tags out of what other programs write.
+//! - [`import`]: tables of tags out of what other programs write, and their history.
 //! - [`demo`]: the whole product in one command.
 //! - [`registry`]: the schema registry a factory names. [`service`]: what a factory needs in this process, started and stopped in order.
 //! - [`control`]: what the console may ask of this program.
@@ -127,8 +127,9 @@ enum Command {
     Doctor(support::DoctorOptions),
     /// Writes configuration, status, losses and metrics of a running service into one file, for somebody who helps.
     Bundle(support::BundleOptions),
-    /// Makes a table for `tags_from` out of tag lists and blocks: TIA Portal, STEP 7, KEPServerEX, Ignition.
-    Import(import::Options),
+    /// Makes a table for `tags_from` out of tag lists and blocks: TIA Portal, STEP 7, KEPServerEX, Ignition. Sends a historian's exports into a topic.
+    #[command(subcommand)]
+    Import(import::Command),
     /// Shows live records: of a source, of tags (`*` matches), or of a Kafka topic.
     Tap(tap::Options),
     #[cfg(feature = "demo")]
@@ -187,7 +188,7 @@ fn main() -> ExitCode {
         Command::Top(options) => ask::top(&options),
         Command::Doctor(options) => support::doctor(&options),
         Command::Bundle(options) => support::bundle(&options),
-        Command::Import(options) => import::import(options),
+        Command::Import(command) => import::import(command),
         Command::Tap(options) => tap::tap(&options),
         #[cfg(feature = "demo")]
         Command::Simulate(command) => simulate::simulate(command),

@@ -6,7 +6,9 @@ use crate::say::{say, visible};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
+use millrace_config::factory::{Connector, Topic};
 use millrace_config::{Factory, Load, Problems};
+use millrace_engine::compile::CompiledFactory;
 use millrace_engine::dead::prepare::Prepare;
 use millrace_engine::replay::{From, Progress, Replay, Selection, topic};
 use millrace_schemas::Quality;
@@ -78,9 +80,7 @@ pub fn replay(options: &Options) -> Result<ExitCode> {
     }
     let samples = works.sample_topics();
     refuse(options, &factory)?;
-    if !samples.contains(options.to.as_str()) && !factory.topics.get(&options.to).is_some_and(|topic| is_of_samples(&topic.value)) {
-        bail!("topic {} is not declared to carry samples: declare it with `schema: telemetry`", options.to);
-    }
+    takes_samples(&options.to, &factory, &works)?;
     let selection = Selection {
         range: range.clone(),
         tags: options.tags.clone(),
@@ -158,18 +158,32 @@ pub fn replay(options: &Options) -> Result<ExitCode> {
     Ok(if refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn is_of_samples(topic: &millrace_config::factory::Topic) -> bool {
-    topic.schema.as_ref().is_some_and(|schema| schema.value == "telemetry")
+/// Refuses a topic that is not made for samples, and one whose records a device would carry out.
+pub fn takes_samples(to: &str, factory: &Factory, works: &CompiledFactory) -> Result<()> {
+    for sink in factory.sinks.iter().filter(|sink| sink.type_name.value == millrace_config::factory::COMMANDS) {
+        if reads(sink, to) {
+            bail!(
+                "{to} is a topic of commands, which sink {} carries out: nothing is ever replayed to it, nor imported into it",
+                sink.name
+            );
+        }
+    }
+    let is_of_samples = |topic: &Topic| topic.schema.as_ref().is_some_and(|schema| schema.value == "telemetry");
+    if !works.sample_topics().contains(to) && !factory.topics.get(to).is_some_and(|topic| is_of_samples(&topic.value)) {
+        bail!("topic {to} is not declared to carry samples: declare it with `schema: telemetry`");
+    }
+    Ok(())
 }
 
-/// Topics that nothing may be replayed to: what a device would do again, and what the lake would hold twice.
+fn reads(sink: &Connector, topic: &str) -> bool {
+    let keys = sink.sink_keys(&mut Problems::new()).0.unwrap_or_default();
+    keys.topics.iter().any(|pattern| millrace_engine::dead::matches(&pattern.value, topic))
+}
+
+/// Topics that nothing may be replayed to: those it comes from, and what the lake would hold twice.
 fn refuse(options: &Options, factory: &Factory) -> Result<()> {
     for sink in &factory.sinks {
-        let keys = sink.sink_keys(&mut Problems::new()).0.unwrap_or_default();
-        let reads = keys.topics.iter().any(|topic| millrace_engine::dead::matches(&topic.value, &options.to));
-        if reads && sink.type_name.value == millrace_config::factory::COMMANDS {
-            bail!("{} is a topic of commands, which sink {} carries out: nothing is ever replayed to it", options.to, sink.name);
-        }
+        let reads = reads(sink, &options.to);
         if reads && options.lake.as_ref().is_some_and(|lake| *lake == sink.name) {
             bail!("sink {} reads topic {}: the lake would hold what is replayed twice; name another topic", sink.name, options.to);
         }

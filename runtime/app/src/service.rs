@@ -103,6 +103,23 @@ fn keep_free(factory: &Factory) -> millrace_log::KeepFree {
     }
 }
 
+/// What an engine of this factory is started with. `registry`: where an embedded one listens.
+///
+/// Errors: the registry's certificates can't be used.
+pub fn engine_options(factory: &Factory, transactional_id: Option<String>, registry: SocketAddr) -> Result<EngineOptions> {
+    Ok(EngineOptions {
+        data_dir: factory.data_dir.clone(),
+        keep_free: keep_free(factory),
+        sync: factory.log.sync.0,
+        compress: factory.log.compression == LogCompression::Lz4,
+        settings: settings(factory),
+        transactional_id,
+        commit: factory.kafka.commit.0,
+        alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
+        registry: registry::client(factory, registry)?,
+    })
+}
+
 async fn start_broker(factory: &Factory) -> Result<Option<Arc<Broker>>> {
     if factory.kafka.brokers.value != EMBEDDED {
         return Ok(None);
@@ -180,18 +197,8 @@ impl Service {
         ground.broker = broker.into();
         ground.registry = registry::start(factory).await?;
         let registry = ground.registry.as_ref().map_or(factory.schemas.listen.0, |embedded| embedded.listen);
-        let options = EngineOptions {
-            data_dir: factory.data_dir.clone(),
-            keep_free: keep_free(factory),
-            sync: factory.log.sync.0,
-            compress: factory.log.compression == LogCompression::Lz4,
-            settings: settings(factory),
-            exactly_once: factory.kafka.delivery == Delivery::ExactlyOnce,
-            commit: factory.kafka.commit.0,
-            alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),
-            registry: registry::client(factory, registry)?,
-        };
-        let engine = Engine::start(works, options)?;
+        let id = (factory.kafka.delivery == Delivery::ExactlyOnce).then(|| works.transactional_id());
+        let engine = Engine::start(works, engine_options(factory, id, registry)?)?;
         let reloader = files.map(|(paths, files)| Reloader::new(paths.to_vec(), engine.clone(), factory.clone(), files));
         let control = reloader.clone().map(|reloader| -> Arc<dyn Control> {
             let alarms = alarm::Watch::start(reloader.alarms(), &engine, certificates(factory), damage.clone(), &factory.data_dir);

@@ -33,6 +33,11 @@ impl CompiledFactory {
         };
         self.sources.iter().flat_map(of).collect()
     }
+
+    /// Under which id the factory's own engine opens transactions; another engine of the same site has another.
+    pub fn transactional_id(&self) -> String {
+        format!("millrace-{}", self.site.replace('/', "-"))
+    }
 }
 
 /// What Apache Kafka takes of a topic that says nothing else.

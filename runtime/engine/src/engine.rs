@@ -55,7 +55,8 @@ pub struct EngineOptions {
     pub sync: Duration,
     pub compress: bool,
     pub settings: Settings,
-    pub exactly_once: bool,
+    /// Exactly once, under this transactional id; `None`: at least once. No two engines that run may have one id.
+    pub transactional_id: Option<String>,
     pub commit: Duration,
     /// Warn when a log is this full (0..1), or will be within this time.
     pub alarm: (f64, Duration),
@@ -365,7 +366,7 @@ impl Engine {
         let source_logs = intakes.map(|intake| intake.source_logs.clone()).collect();
         let drain = Arc::new(Drain::start(DrainOptions {
             settings: options.settings,
-            transactions: options.exactly_once.then(|| (format!("millrace-{}", works.site.replace('/', "-")), options.commit)),
+            transactions: options.transactional_id.map(|id| (id, options.commit)),
             topics,
             declared: works.declared,
             source_logs,

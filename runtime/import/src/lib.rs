@@ -6,10 +6,11 @@
 //! db        the source text of a data block: .db, .scl, .awl, with its types
 //! kepware   the tags of a KEPServerEX device, as CSV
 //! ignition  tags of Ignition, as JSON
+//! history   how the CSV export of a historian is written
 //! ```
 //!
 //! - [`text`]: encodings, lines and cells; [`sheet`]: the rows of an XLSX. - [`tags`]: what is made, and what is left out and why.
-//! - [`tia`], [`step7`], [`block`], [`kepware`], [`ignition`]: a format each.
+//! - [`tia`], [`step7`], [`block`], [`kepware`], [`ignition`]: a format each. - [`history`]: no table, but where its columns are.
 //!
 //! Invariants: pure, no I/O; every line that is not taken is named with its number and the reason; an address is checked before it is written;
 //! what a file makes us hold is bounded, whatever it claims.
@@ -17,6 +18,7 @@
 pub mod block;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod history;
 pub mod ignition;
 pub mod kepware;
 pub mod sheet;

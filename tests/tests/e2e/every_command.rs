@@ -42,7 +42,12 @@ const CALLS: &[(&str, &str, Json)] = &[
     ("dead-show", "-c factory.yaml --since 1h", Lines),
     ("demo", "--data $fresh --for 4s --calm", Whole),
     ("doctor", "-c factory.yaml", Whole),
-    ("import", "kepware $dir/kepware.csv", Whole),
+    ("import-db", "$dir/oven.db", Whole),
+    ("import-history", "$dir/past.csv -c factory.yaml --to again", Whole),
+    ("import-ignition", "$dir/tags.json", Whole),
+    ("import-kepware", "$dir/kepware.csv", Whole),
+    ("import-step7", "$dir/symbols.sdf", Whole),
+    ("import-tia", "$dir/tags.sdf", Whole),
     ("lake-check", "-c factory.yaml", Whole),
     ("lake-compact", "-c factory.yaml", Whole),
     ("lake-vacuum", "-c factory.yaml --keep 2h", Whole),
@@ -128,6 +133,11 @@ impl Ground {
         let lines = "{\"id\":\"1\"}\n{\"id\":7}\n{\"id\":\"\\u001b[2J\\u009b31m\"}\n{\"no\":\"\\u202e\"}\n";
         let factory = factory.file("order.avsc", ORDER).file("orders.ndjson", lines);
         let factory = factory.file("kepware.csv", "Tag Name,Address,Data Type\nSpeed,400001,Word\n");
+        let factory = factory.file("oven.db", "DATA_BLOCK DB 1\nTITLE =\n STRUCT\n  a : INT;\n END_STRUCT ;\nBEGIN\nEND_DATA_BLOCK\n");
+        let factory = factory.file("symbols.sdf", "\"Pump\",\"A       4.1 \",\"BOOL      \",\"main pump\"\n");
+        let factory = factory.file("tags.sdf", "\"Pump\",\"%Q4.1\",\"Bool\",\"True\",\"True\",\"False\",\"\",\"\",\"True\"\n");
+        let tags = r#"[{"name":"T","tagType":"AtomicTag","valueSource":"opc","opcItemPath":"ns=2;s=Line.Temp"}]"#;
+        let factory = factory.file("tags.json", tags).file("past.csv", "tag,time,value\nT,2026-01-01T00:00:00Z,1\n");
         let second = format!(
             "site: acme/second\ndata_dir: {}/second\nhttp: {{listen: 127.0.0.1:0}}\nkafka: {{brokers: 127.0.0.1:1}}\n\
              sources: {{load: {{type: generator, at: a, topic: t, tags: 1, rate: 100/s}}}}\n",

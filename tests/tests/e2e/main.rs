@@ -21,6 +21,7 @@ mod exec;
 mod faults_kafka;
 mod faults_runtime;
 mod files;
+mod history;
 mod input;
 mod kafka_layer;
 mod kafka_sinks;

@@ -15,6 +15,7 @@
 //! Invariants: no number is rounded but by `as: double`; a text that is only almost a number (`1,2,3`, `1.23,4`) is none.
 
 use super::extracted::Own;
+use super::status::meaning;
 use crate::time::cut;
 use millrace_config::{Kind as NodeKind, Node, Problems, Short, Shorthand, Spanned};
 use millrace_contract::{CommandValue, TagOptions, Tagged};
@@ -38,7 +39,8 @@ pub struct SampleConfig {
     /// differs is bad. A tag with `scale`, `offset`, `raw`, `eu`, `min` or `max` is a `number`.
     #[serde(default, rename = "as")]
     pub declared: Option<CellType>,
-    /// Values that stand for none, as in `["---", "#N/A", "-9999"]`: null, BadNoData. They replace those of the source.
+    /// Values that stand for none, as in `["---", "#N/A", "-9999"]`: null, BadNoData; or each with its status, as in
+    /// `{"I/O Timeout": 0x80310000, "---": bad}`. They replace those of the source.
     #[serde(default)]
     pub nulls: Option<Nulls>,
     /// What words and numbers stand for, as in `{ON: true, OFF: false}`: booleans, numbers, texts or null.
@@ -89,17 +91,31 @@ impl CellType {
     }
 }
 
-/// Texts that stand for no value.
+/// Texts that stand for no value, and the status of that.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Nulls(pub Arc<[Box<str>]>);
+pub struct Nulls(Arc<[(Box<str>, StatusCode)]>);
 
 impl<'de> Deserialize<'de> for Nulls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let node = Node::deserialize(deserializer)?;
+        if let NodeKind::Map(entries) = &node.kind {
+            let texts = entries.iter().map(|entry| {
+                let status = entry.value.text().and_then(|text| meaning(text.as_str())).filter(|status| !status.is_good());
+                let status = status.ok_or_else(|| {
+                    let found = entry.value.text().map_or("", |text| text.as_str());
+                    D::Error::custom(format!("`{}: {found}` must be bad, uncertain or an OPC UA status code that is not good", entry.key))
+                })?;
+                Ok((Box::from(entry.key.trim()), status))
+            });
+            return texts.collect::<Result<Vec<_>, _>>().map(|texts| Self(texts.into()));
+        }
         let NodeKind::Seq(items) = &node.kind else {
-            return Err(D::Error::custom(format!("expected a list of texts as in [\"---\", \"-9999\"], found {}", node.describe())));
+            return Err(D::Error::custom(format!(
+                "expected a list of texts as in [\"---\", \"-9999\"], or texts with their statuses, found {}",
+                node.describe()
+            )));
         };
-        let texts = items.iter().map(|item| item.text().map(|text| Box::from(text.as_str().trim())));
+        let texts = items.iter().map(|item| item.text().map(|text| (Box::from(text.as_str().trim()), StatusCode::BAD_NO_DATA)));
         texts
             .collect::<Option<Vec<_>>>()
             .map(|texts| Self(texts.into()))
@@ -117,7 +133,10 @@ impl JsonSchema for Nulls {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({"type": "array", "items": {"type": ["string", "number"]}})
+        schemars::json_schema!({"anyOf": [
+            {"type": "array", "items": {"type": ["string", "number"]}},
+            {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+        ]})
     }
 }
 
@@ -318,7 +337,8 @@ impl Rules {
                 Meaning::Text(text) => Own::good(batch.text(text)),
             });
         }
-        self.nulls.0.iter().any(|null| **null == *text).then(Own::null)
+        let null = self.nulls.0.iter().find(|(null, _)| **null == *text);
+        null.map(|(_, status)| Own { status: *status, ..Own::null() })
     }
 
     /// Reads the text of a cell.
@@ -526,7 +546,7 @@ mod tests {
 
     #[test]
     fn markers_are_null_and_words_are_values() {
-        let nulls = Nulls(["---".into(), "-9999".into()].into());
+        let nulls = Nulls([("---".into(), StatusCode::BAD_NO_DATA), ("-9999".into(), StatusCode::BAD)].into());
         let map = ValueMap(Arc::new([("ON".into(), Meaning::Bool(true)), ("hi".into(), Meaning::Number(Value::Int(3)))].into()));
         let rules = Rules { nulls, map, ..Rules::default() };
         assert_eq!(
@@ -536,6 +556,18 @@ mod tests {
         for marker in ["NAN", "nan", "#N/A", "degC", "inf", "\"22.5\""] {
             assert!(cell(&self::rules(Some(CellType::Double), '.', None), marker).starts_with("Null `"), "{marker}");
         }
+    }
+
+    #[test]
+    fn what_stands_for_no_value_may_have_a_status_of_its_own() {
+        let mut problems = Problems::new();
+        let mut read = |yaml: &str| Node::from_yaml(yaml, &mut problems).unwrap().parse::<Nulls>(&mut problems);
+        let nulls = read("{I/O Timeout: 0x80310000, '---': bad, drifting: uncertain}").unwrap();
+        let rules = Rules { nulls, ..Rules::default() };
+        let status = |text: &str| rules.cell(text, &mut Batch::new()).status.0;
+        assert_eq!(["I/O Timeout", " --- ", "drifting", "", "7"].map(status), [0x8031_0000, 0x8000_0000, 0x4000_0000, 0x809B_0000, 0]);
+        assert!(read("{'---': good}").is_none() && read("{'---': [1]}").is_none() && read("[[1]]").is_none());
+        assert!(problems.iter().any(|problem| problem.message.contains("`---: good` must be bad, uncertain")), "{problems:?}");
     }
 
     #[test]

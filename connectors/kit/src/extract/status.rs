@@ -94,6 +94,11 @@ fn word(text: &str) -> Option<StatusCode> {
     }
 }
 
+/// What a person calls a status: a word of it, or its code.
+pub(super) fn meaning(text: &str) -> Option<StatusCode> {
+    word(text).or_else(|| number(text).map(StatusCode))
+}
+
 /// A status code as a number: decimal, `0x..`, or signed 32 bits, as some encoders write what is unsigned.
 fn number(text: &str) -> Option<u32> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -141,12 +146,10 @@ impl<'de> Deserialize<'de> for StatusNotation {
         let node = Node::deserialize(deserializer)?;
         if let Kind::Map(entries) = &node.kind {
             let words = entries.iter().map(|entry| {
-                let meaning = entry.value.text().map_or("", |text| text.as_str());
-                match word(meaning).or_else(|| number(meaning).map(StatusCode)) {
+                let said = entry.value.text().map_or("", |text| text.as_str());
+                match meaning(said) {
                     Some(status) => Ok((Box::from(&*entry.key), status)),
-                    None => {
-                        Err(D::Error::custom(format!("`{}: {meaning}` must be good, uncertain, bad or an OPC UA status code", entry.key)))
-                    }
+                    None => Err(D::Error::custom(format!("`{}: {said}` must be good, uncertain, bad or an OPC UA status code", entry.key))),
                 }
             });
             return words.collect::<Result<_, _>>().map(Self::Map);

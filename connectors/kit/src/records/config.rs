@@ -44,7 +44,7 @@ pub struct RecordKeys {
     pub decimal: Option<Spanned<String>>,
     /// Between groups of three digits of such numbers: `"."`, `","`, `" "` or `"'"`.
     pub grouping: Option<Spanned<String>>,
-    /// Values that stand for none, as in `["---", "-9999"]`: null, BadNoData.
+    /// Values that stand for none, as in `["---", "-9999"]`: null, BadNoData; or each with its status: `{"---": bad}`.
     pub nulls: Option<Nulls>,
     /// What a pointer that isn't in a record means: `bad` (default), a sample without value, status BadNotFound, after `bad_after`; or `skip`.
     pub missing: Missing,
