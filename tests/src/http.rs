@@ -51,8 +51,25 @@ pub fn request_with(
 fn is_whole(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let body = &answer[end + 4..];
+    if head.contains("transfer-encoding: chunked") {
+        return has_last_chunk(body);
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    length.is_some_and(|length| answer.len() >= end + 4 + length)
+    length.is_some_and(|length| body.len() >= length)
+}
+
+/// Whether a chunk of no bytes, and the empty line behind it, ends the body.
+fn has_last_chunk(mut body: &[u8]) -> bool {
+    while let Some(line) = body.windows(2).position(|bytes| bytes == b"\r\n") {
+        let size = std::str::from_utf8(&body[..line]).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+        match (size, body.get(line + 2..)) {
+            (Some(0), Some(rest)) => return rest.starts_with(b"\r\n"),
+            (Some(size), Some(rest)) if rest.len() >= size + 2 => body = &rest[size + 2..],
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn unchunk(mut body: &str) -> String {

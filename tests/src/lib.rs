@@ -10,6 +10,7 @@
 //! - [`apicurio`]: a foreign schema registry. [`decoders`]: foreign clients of one.
 //! - [`sparkplug`]: edge nodes from two foreign ecosystems. [`plant`]: OPC UA servers from three. [`script`]: how such peers take orders.
 //! - [`cap`]: an ERP by SAP's own framework; [`front`]: a gateway in front of a server that fails in every way gateways do.
+//! - [`questdb`]: a database that is written to by the line protocol.
 //! - [`browser`]: Chromium, which looks at the console.
 //! - [`disk`]: a disk that is soon full. [`hostile`]: clients that mean harm.
 //! - [`cable`]: a cable between the runtime and a peer, to be cut, slowed, left half open.
@@ -57,6 +58,7 @@ pub mod mqtt;
 pub mod peers;
 pub mod plant;
 pub mod process;
+pub mod questdb;
 pub mod registry;
 pub mod script;
 pub mod snap7;
@@ -84,6 +86,7 @@ pub use mosquitto::{Mosquitto, MosquittoOptions};
 pub use mqtt::{Client, Message};
 pub use plant::{Plant, Stack};
 pub use process::Process;
+pub use questdb::QuestDb;
 pub use registry::Registry;
 pub use script::Script;
 pub use snap7::Snap7;

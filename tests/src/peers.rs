@@ -25,6 +25,7 @@ pub const APICURIO_VERSION: &str = "3.0.9";
 pub const SERDES_VERSION: &str = "3.1.7";
 pub const AXE_CORE_VERSION: &str = "4.10.3";
 pub const AZURITE_VERSION: &str = "3.37.0";
+pub const QUESTDB_VERSION: &str = "9.2.0";
 const KAFKAJS_VERSION: &str = "2.2.4";
 pub const CAP_VERSION: &str = "10.1.1";
 /// Clients of Kafka from PyPI, with what they need to decompress.
@@ -83,6 +84,19 @@ pub fn apicurio() -> &'static Path {
             tar.arg("-xzf").arg(&archive).arg("-C").arg(folder);
             run(tar, "unpack Apicurio Registry");
             std::fs::remove_file(&archive).expect("an unpacked archive can go");
+        })
+    })
+}
+
+/// QuestDB, from Maven Central: the folder that holds its jar.
+pub fn questdb() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        cached(&format!("questdb-{QUESTDB_VERSION}"), |folder| {
+            let mut mvn = tool("mvn", "maven");
+            mvn.args(["-q", "-B", "dependency:copy"]).arg(format!("-DoutputDirectory={}", folder.display()));
+            mvn.arg(format!("-Dartifact=org.questdb:questdb:{QUESTDB_VERSION}"));
+            run(mvn, "fetch QuestDB from Maven Central");
         })
     })
 }

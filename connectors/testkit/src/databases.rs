@@ -178,13 +178,13 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = tempfile::Builder::new().prefix(name).tempdir().expect("a folder").keep();
     give_away(&folder);
     folder
 }
 
-fn give_away(path: &Path) {
+pub(crate) fn give_away(path: &Path) {
     if is_root() {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give it away");
     }
@@ -198,7 +198,7 @@ fn initialized() -> PathBuf {
     folder
 }
 
-fn command(program: &Path, folder: &Path) -> Command {
+pub(crate) fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     // A MariaDB that starts deletes the temporary tables it finds, its neighbours' too: each has a folder of its own for them.
     command.current_dir(folder).env("HOME", folder).env("TMPDIR", folder).env("LC_ALL", "C.UTF-8");
@@ -222,7 +222,7 @@ fn run(command: &mut Command) {
     assert!(done.status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
 }
 
-fn log(folder: &Path) -> File {
+pub(crate) fn log(folder: &Path) -> File {
     File::options().create(true).append(true).open(folder.join("log")).expect("a file for the log")
 }
 
@@ -242,6 +242,6 @@ fn start_mariadb(folder: &Path, port: u16) -> Child {
     server.arg("--innodb-buffer-pool-size=32M").stdout(log(folder)).stderr(log(folder)).spawn().expect("MariaDB starts")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

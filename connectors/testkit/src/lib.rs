@@ -2,7 +2,7 @@
 //!
 //! - [`host`]: the engine's side of a source, in memory; the test decides when data is durable, when the log is full, when to stop or crash.
 //! - [`conformance`]: the suite that every source and every sink runs.
-//! - [`databases`]: PostgreSQL and MariaDB of Debian, each with data of its own.
+//! - [`databases`]: PostgreSQL and MariaDB of Debian, each with data of its own; [`influx`]: InfluxDB of Debian.
 //! - [`proxy`]: a TCP connection that can be cut, slowed, delayed, silenced, refused and corrupted.
 //! - [`memory`]: an allocator that knows how much is held.
 //! - [`yaml`]: a connector compiled from its YAML, as the runtime does it.
@@ -13,12 +13,14 @@ pub mod cases;
 pub mod conformance;
 pub mod databases;
 pub mod host;
+pub mod influx;
 pub mod memory;
 pub mod proxy;
 pub mod yaml;
 
 pub use databases::Database;
 pub use host::{Document, Owned, Received, Rejected, Sample, TestHost};
+pub use influx::Influx;
 pub use memory::CountingAllocator;
 pub use proxy::FaultProxy;
 

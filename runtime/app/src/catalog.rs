@@ -18,6 +18,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<millrace_http::PollSource>(),
     Entry::of::<millrace_http::SseSource>(),
     Entry::of::<millrace_http::WebSocketSource>(),
+    Entry::of::<millrace_influx::InfluxSink>(),
     Entry::of::<millrace_modbus::ModbusSource>(),
     Entry::of::<millrace_kafka_sink::KafkaSink>(),
     Entry::of::<millrace_lake::LakeSink>(),

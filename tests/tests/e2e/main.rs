@@ -22,6 +22,7 @@ mod faults_kafka;
 mod faults_runtime;
 mod files;
 mod history;
+mod influx;
 mod input;
 mod kafka_layer;
 mod kafka_sinks;
