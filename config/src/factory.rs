@@ -24,7 +24,7 @@ mod substitute;
 mod top;
 mod topic;
 
-pub use alarms::{AlarmLevel, AlarmLogin, AlarmTarget, Alarms, Maintenance};
+pub use alarms::{AlarmLevel, AlarmLogin, AlarmTarget, AlarmTargets, Alarms, Maintenance};
 pub use connector::{COMMANDS, Connector, SinkKeys, SourceKeys, SourceLog, Start};
 pub use emit::expanded;
 pub use environment::{Disk, Files, Given, Load};

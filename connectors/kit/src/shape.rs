@@ -125,6 +125,9 @@ impl Record {
 }
 
 impl Shape {
+    /// An unsigned integer of 64 bits: exact, also in Avro.
+    pub const UNSIGNED: Self = Self::Decimal(Some((20, 0)));
+
     fn avro(&self) -> Value {
         let logical = |of: &str, name: &str| json!({"type": of, "logicalType": name});
         match self {

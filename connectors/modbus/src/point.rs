@@ -7,6 +7,7 @@ use millrace_config::{Problems, Spanned};
 use millrace_kit::groups::NoKeys;
 use millrace_kit::polled::{Addressed, PolledOf, Protocol, TagAt};
 use millrace_kit::registers::{Bits, Encoding, Order, WordType};
+use millrace_kit::shape::Shape;
 
 /// Where a tag's value is, and how it is read.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,6 +24,21 @@ pub struct Point {
     pub nulls: Box<[u64]>,
     pub counter: Option<Counter>,
     pub read_back: bool,
+}
+
+impl Point {
+    /// What its value is in a document, unscaled.
+    fn shape(&self) -> Shape {
+        match (self.table.is_bits(), self.bits, self.word) {
+            (true, ..) => Shape::Bool,
+            (_, Some(bits), _) if bits.low == bits.high => Shape::Bool,
+            (_, Some(_), _) => Shape::Long,
+            (_, _, WordType::Text(_)) => Shape::Text,
+            (_, _, WordType::F32 | WordType::F64) => Shape::Double,
+            (_, _, WordType::U64) => Shape::UNSIGNED,
+            _ => Shape::Long,
+        }
+    }
 }
 
 /// A value that only grows, until it rolls over or is reset.
@@ -78,7 +94,8 @@ impl Protocol for Modbus {
         } else {
             point.word.to_string()
         };
-        (!problems.has_errors_since(mark)).then(|| Addressed { address: point, written: address.to_string(), kind: Some(kind) })
+        let shape = Some(point.shape());
+        (!problems.has_errors_since(mark)).then(|| Addressed { address: point, written: address.to_string(), kind: Some(kind), shape })
     }
 }
 

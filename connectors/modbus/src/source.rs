@@ -49,6 +49,10 @@ impl Compiled for Ready {
         Some(Box::new(Session { source: self.source.clone(), events: None, counters: None }))
     }
 
+    fn describes(&self) -> bool {
+        self.source.polled.describes()
+    }
+
     fn guarantee(&self) -> Guarantee {
         let has_acks = self.source.polled.groups.iter().any(|group| group.trigger.as_ref().is_some_and(|trigger| trigger.ack.is_some()));
         let only_acks = self.source.polled.groups.iter().all(|group| group.trigger.is_some());

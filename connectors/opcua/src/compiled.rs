@@ -179,7 +179,12 @@ impl Protocol for Nodes<'_> {
         if let Some(range) = &tag.range {
             written = format!("{written}[{}]", range.value);
         }
-        Some(Addressed { address: Item { address, sampling, queue, range, object, read_back: tag.read_back }, written, kind: None })
+        Some(Addressed {
+            address: Item { address, sampling, queue, range, object, read_back: tag.read_back },
+            written,
+            kind: None,
+            shape: None,
+        })
     }
 
     fn may_be_empty(&self, group: &ReadConfig) -> bool {

@@ -14,6 +14,7 @@
 //! What it does not do: `DW20` without `DB` (STEP 5 counts words, not bytes) and symbolic names; both are refused with the way out.
 
 use crate::datatype::DataType;
+use millrace_kit::shape::Shape;
 use std::fmt;
 use thiserror::Error;
 
@@ -54,6 +55,23 @@ pub struct Address {
     pub kind: DataType,
     /// Of an array, its items; `None`: a single value.
     pub count: Option<u16>,
+}
+
+impl Address {
+    /// What its value is in a document, unscaled: durations, times of day and moments are numbers, as in a sample.
+    pub fn shape(&self) -> Shape {
+        let one = match self.kind {
+            DataType::Bool => Shape::Bool,
+            DataType::Real | DataType::LReal => Shape::Double,
+            DataType::LWord | DataType::ULInt => Shape::UNSIGNED,
+            DataType::Char | DataType::WChar | DataType::String(_) | DataType::WString(_) | DataType::Date => Shape::Text,
+            _ => Shape::Long,
+        };
+        match (self.count, self.kind) {
+            (None, _) | (Some(_), DataType::Char | DataType::WChar) => one,
+            (Some(_), _) => Shape::List(Box::new(one)),
+        }
+    }
 }
 
 /// Why a text is no address.

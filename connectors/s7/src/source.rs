@@ -63,6 +63,10 @@ impl Compiled for Ready {
         Some(Box::new(S7Source::new(self.0.clone())))
     }
 
+    fn describes(&self) -> bool {
+        self.0.polled.describes()
+    }
+
     fn guarantee(&self) -> Guarantee {
         let groups = &self.0.polled.groups;
         let acknowledged = |trigger: &millrace_kit::polled::Trigger| trigger.ack.is_some();

@@ -52,6 +52,7 @@ impl Protocol for S7 {
                     Some(count) => format!("{}[{count}]", address.kind),
                     None => address.kind.to_string(),
                 }),
+                shape: Some(address.shape()),
             }),
             Err(error) => {
                 problems.error(config.address.place, error.to_string());

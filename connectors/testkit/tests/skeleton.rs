@@ -65,7 +65,7 @@ impl Protocol for Lines {
             problems.error(ask.place, format!("`{}` is no name of a value", ask.value)).help("write `n1`");
             return None;
         }
-        Some(Addressed { address: ask.value.clone(), written: ask.value.clone(), kind: Some("i64".into()) })
+        Some(Addressed { address: ask.value.clone(), written: ask.value.clone(), kind: Some("i64".into()), shape: None })
     }
 }
 

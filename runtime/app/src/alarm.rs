@@ -18,7 +18,7 @@ use crate::say::{self, say, tell, time, visible};
 use anyhow::{Result, bail};
 use book::{Book, Condition, Event, Message};
 use millrace_config::factory::{AlarmLevel, Alarms, Factory};
-use millrace_config::{Place, Problems};
+use millrace_config::{Period, Place, Problems};
 use millrace_console::{Certificates, Damage, troubles};
 use millrace_engine::{Engine, EngineReport};
 use millrace_schemas::Micros;
@@ -55,7 +55,7 @@ impl Compiled {
     /// Every problem is added at its place.
     pub fn compile(factory: &Factory, problems: &mut Problems) -> Self {
         let keys = factory.alarms.clone();
-        let targets = keys.to.iter().filter_map(|(name, target)| Target::compile(factory, name, target, problems)).collect();
+        let targets = keys.to.0.iter().filter_map(|(name, target)| Target::compile(factory, name, target, problems)).collect();
         let windows = keys.maintenance.iter().filter_map(|one| Window::compile(one, problems)).collect();
         for pattern in keys.silent.keys() {
             if !factory.sources.iter().any(|source| is_meant(pattern, &source.name)) {
@@ -133,10 +133,11 @@ impl Watch {
             if rules.has_changed().unwrap_or(false) {
                 now_rules = rules.borrow_and_update().clone();
                 queues = self.queues(&now_rules);
+                read = None;
             }
             if read.as_ref().is_none_or(|(at, _)| at.elapsed() > CERTIFICATES_EVERY) {
-                let certificates = certificates.clone();
-                let found = tokio::task::spawn_blocking(move || ending(&certificates())).await.unwrap_or_default();
+                let (certificates, stages) = (certificates.clone(), now_rules.keys.certificate.clone());
+                let found = tokio::task::spawn_blocking(move || ending(&certificates(), &stages)).await.unwrap_or_default();
                 read = Some((Instant::now(), found));
             }
             let (report, now) = (engine.report(), Micros::now().0);
@@ -296,13 +297,13 @@ impl DeadLetters {
     }
 }
 
-/// Certificates that end soon: a stage each at 30, 7 and 1 days, and when they have.
-fn ending(certificates: &[millrace_console::Certificate]) -> Vec<Condition> {
+/// Certificates that end soon, in the last stage they have reached, and those that have.
+fn ending(certificates: &[millrace_console::Certificate], stages: &[Period]) -> Vec<Condition> {
     let now = std::time::SystemTime::now();
     let stage = |one: &millrace_console::Certificate| {
-        let days = one.until.duration_since(now).map_or(-1.0, |left| left.as_secs_f64() / 86_400.0);
-        let stages = [(0.0, "ended"), (1.0, "1d"), (7.0, "7d"), (30.0, "30d")];
-        stages.into_iter().find(|(most, _)| days <= *most).map(|(_, stage)| (days, stage))
+        let Ok(left) = one.until.duration_since(now) else { return Some((-1.0, "ended".to_owned())) };
+        let reached = stages.iter().filter(|stage| left <= stage.0).min()?;
+        Some((left.as_secs_f64() / 86_400.0, reached.to_string()))
     };
     let condition = |one: &millrace_console::Certificate| {
         let (days, stage) = stage(one)?;
@@ -461,7 +462,10 @@ mod tests {
         let of = |days: f64| {
             let until = std::time::SystemTime::now() + Duration::from_secs(100 * 86_400);
             let until = until - Duration::from_secs_f64((100.0 - days) * 86_400.0);
-            let found = ending(&[millrace_console::Certificate { shelf: "own", thumbprint: "abc".into(), subject: "us".into(), until }]);
+            let found = ending(
+                &[millrace_console::Certificate { shelf: "own", thumbprint: "abc".into(), subject: "us".into(), until }],
+                &Alarms::default().certificate,
+            );
             found.into_iter().next().map(|one| (one.id, one.level))
         };
         assert_eq!(of(31.0), None);

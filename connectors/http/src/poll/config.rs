@@ -30,7 +30,7 @@ fn pages() -> u32 {
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestConfig {
-    /// The path behind the endpoint: `/orders?since={watermark}`.
+    /// The path behind the endpoint: `/orders?since={watermark}`. The first time, without `start`, the parameter is left out.
     pub get: Spanned<String>,
     /// Where the records stand in an answer, by JSON Pointer; `""` (default): the answer is the list, or the one record.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct Asked {
     pub records: Pointer,
     pub next: Option<Pointer>,
     pub watermark: Option<Pointer>,
-    pub start: String,
+    pub start: Option<String>,
     pub pages: u32,
 }
 
@@ -96,7 +96,8 @@ fn compile_request(own: &RequestConfig, keys: &PollingKeys, problems: &mut Probl
     if asks && keys.watermark.is_none() {
         problems.error(own.get.place, "nothing says what `{watermark}` is").help("add `watermark: /changed`, the pointer into a record");
     }
-    if asks && keys.start.is_none() {
+    let path = own.get.split_once('?').map_or(&*own.get.value, |(path, _)| path);
+    if path.contains("{watermark}") && keys.start.is_none() {
         problems.error(own.get.place, "nothing says what `{watermark}` is the first time").help("add `start: \"1970-01-01T00:00:00Z\"`");
     }
     let mut pointer = |said: &Option<Spanned<String>>| said.as_ref().map(|said| Pointer::compile(said, problems));
@@ -106,7 +107,7 @@ fn compile_request(own: &RequestConfig, keys: &PollingKeys, problems: &mut Probl
         records: records.unwrap_or_else(|| Pointer::parse("").ok())?,
         next: next.map_or(Some(None), |next| next.map(Some))?,
         watermark: watermark.map_or(Some(None), |watermark| watermark.map(Some))?,
-        start: keys.start.clone().unwrap_or_default(),
+        start: keys.start.clone(),
         pages: own.pages,
     };
     Some(Own { name: own.get.value.clone(), what: format!("get {}", own.get.value), own: asked })

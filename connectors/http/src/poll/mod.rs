@@ -125,7 +125,7 @@ impl Reader<'_> {
         let mut position = Position::read(io.resume(&polling.name));
         let before = position.clone();
         position.begin();
-        let mut url = first(&self.settings.endpoint.url, asked, position.watermark().unwrap_or(&asked.start))?;
+        let mut url = first(&self.settings.endpoint.url, asked, position.watermark().or(asked.start.as_deref()))?;
         let mut visited = HashSet::new();
         loop {
             if !visited.insert(url.clone()) {
@@ -220,10 +220,18 @@ impl Reader<'_> {
     }
 }
 
-/// The address of the first page: the endpoint's path, then the request's, with the watermark encoded.
-fn first(endpoint: &Url, asked: &Asked, watermark: &str) -> Result<Url, Trouble> {
+/// Stands in an address for a watermark that nothing says yet; no address has it.
+const NOTHING: u8 = 0;
+
+/// The address of the first page: the endpoint's path, then the request's, with the watermark encoded. Without one, the parameter that would have it is
+/// left out.
+fn first(endpoint: &Url, asked: &Asked, watermark: Option<&str>) -> Result<Url, Trouble> {
     let mut text = endpoint.as_str().trim_end_matches('/').as_bytes().to_vec();
     let _ = asked.get.fill(&mut text, |_, out| {
+        let Some(watermark) = watermark else {
+            out.push(NOTHING);
+            return Ok(());
+        };
         for byte in watermark.bytes() {
             match byte {
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
@@ -232,6 +240,13 @@ fn first(endpoint: &Url, asked: &Asked, watermark: &str) -> Result<Url, Trouble>
         }
         Ok::<_, std::convert::Infallible>(())
     });
-    let text = String::from_utf8_lossy(&text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if watermark.is_none()
+        && let Some((path, query)) = text.split_once('?')
+    {
+        // What would ask for all that is newer asks for all.
+        let known: Vec<_> = query.split('&').filter(|one| !one.contains(char::from(NOTHING))).collect();
+        text = if known.is_empty() { path.to_owned() } else { format!("{path}?{}", known.join("&")) };
+    }
     Url::parse(&text).map_err(|error| Trouble::This(format!("`{text}` is no address: {error}")))
 }

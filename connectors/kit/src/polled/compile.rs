@@ -24,7 +24,13 @@ pub fn compile<P: Protocol>(
     context: &Context,
     problems: &mut Problems,
 ) -> PolledOf<P> {
-    let polled = Polled { devices: Vec::new(), groups: Vec::new(), tags: Vec::new(), routes: Vec::new() };
+    let polled = Polled {
+        devices: Vec::new(),
+        groups: Vec::new(),
+        tags: Vec::new(),
+        routes: Vec::new(),
+        namespace: crate::shape::namespace(context),
+    };
     let mut compiling = Compiling { protocol, context, by_path: HashMap::new(), polled };
     let mut triggers = Vec::new();
     for config in groups {
@@ -141,7 +147,7 @@ impl<'a, P: Protocol> Compiling<'a, P> {
         let group = &self.polled.groups[number];
         let options = tag.options.over(&group.options);
         let found = self.protocol.address(&TagAt { name, tag, options: &options, group: config, device }, problems);
-        let Some(Addressed { address, written, kind }) = found else { return };
+        let Some(Addressed { address, written, kind, shape }) = found else { return };
         if name.split('/').any(str::is_empty) {
             problems.error(tag.place, format!("the name `{name}` has an empty level"));
             return;
@@ -156,7 +162,7 @@ impl<'a, P: Protocol> Compiling<'a, P> {
         }
         let topic = options.topic.as_deref().map_or_else(|| group.topic.clone(), Arc::from);
         let def = TagDef { path, address: written, kind, topic, part: group.part.clone(), options: Arc::new(options) };
-        self.polled.tags.push(Tag { address, group: number, name: name.into(), place: tag.place, def });
+        self.polled.tags.push(Tag { address, group: number, name: name.into(), place: tag.place, def, shape });
     }
 
     fn trigger(&mut self, number: usize, config: &GroupOf<P>, problems: &mut Problems) {

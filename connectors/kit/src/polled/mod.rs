@@ -10,10 +10,12 @@
 //! twice; tags of a triggered group are fields of a document and no tags of the model. No I/O.
 
 mod compile;
+mod documents;
 
 pub use compile::{EVERY_DEFAULT, compile};
 
 use crate::groups::{DeviceConfig, Edge, GroupConfig, Reset};
+use crate::shape::Shape;
 use crate::template::Template;
 use millrace_config::{Place, Problems, Short, Shorthand, Spanned};
 use millrace_contract::{CommandValue, Model, Route, SourceIo, TagDef, TagOptions, Tagged};
@@ -62,6 +64,8 @@ pub struct Addressed<A> {
     pub written: String,
     /// The protocol's name of its type, where that is known without the device.
     pub kind: Option<String>,
+    /// What its value is in a document, unscaled, where that is known without the device.
+    pub shape: Option<Shape>,
 }
 
 /// What a polled source reads.
@@ -73,6 +77,8 @@ pub struct Polled<A, G = (), D = ()> {
     pub tags: Vec<Tag<A>>,
     /// Where the documents of triggers go; further routes of a protocol come behind them.
     pub routes: Vec<Route>,
+    /// Of the schemas of the triggers' documents.
+    pub namespace: String,
 }
 
 /// A device on a connection that several share.
@@ -116,6 +122,8 @@ pub struct Tag<A> {
     pub name: Arc<str>,
     pub place: Place,
     pub def: TagDef,
+    /// As [`Addressed::shape`].
+    pub shape: Option<Shape>,
 }
 
 /// One document per event.
@@ -179,7 +187,7 @@ impl<A, G, D> Polled<A, G, D> {
             let Group { device, every, align, tags, trigger, part, topic, options, place, own: _ } = group;
             Group { device, every, align, tags, trigger, part, topic, options, place, own }
         });
-        Polled { devices: self.devices, groups: groups.collect(), tags: self.tags, routes: self.routes }
+        Polled { devices: self.devices, groups: groups.collect(), tags: self.tags, routes: self.routes, namespace: self.namespace }
     }
 
     /// The tags of the model: those that are read every so often.
@@ -204,8 +212,10 @@ impl<A, G, D> Polled<A, G, D> {
         self.groups[group].device.map_or("", |device| &self.devices[device].name)
     }
 
-    /// Declares every tag. The id of a field, or of a tag whose path clashes, is [`TagId::NONE`]; the clash is logged.
+    /// Declares every tag, and what the documents of triggers are. The id of a field, or of a tag whose path clashes, is [`TagId::NONE`]; the clash is
+    /// logged.
     pub fn declare(&self, io: &SourceIo) -> Vec<TagId> {
+        self.tell_documents(io);
         let declare = |tag: &Tag<A>| {
             if self.is_field(tag) {
                 return TagId::NONE;
@@ -281,7 +291,7 @@ mod tests {
         fn address(&self, tag: &TagAt<'_, Self>, problems: &mut Problems) -> Option<Addressed<u16>> {
             let written = &tag.tag.own.address;
             match written.parse() {
-                Ok(address) => Some(Addressed { address, written: written.value.clone(), kind: Some("i16".into()) }),
+                Ok(address) => Some(Addressed { address, written: written.value.clone(), kind: Some("i16".into()), shape: None }),
                 Err(_) => {
                     problems.error(written.place, format!("`{}` is no register", written.value));
                     None
@@ -312,7 +322,16 @@ mod tests {
         };
         let polled = config.map(|config| compile(&Registers, &config.groups, &config.devices, &context, &mut problems));
         let told = problems.iter().map(|p| format!("{}: {}", problems.locate(p.place).line, p.message)).collect();
-        (polled.unwrap_or_else(|| Polled { devices: Vec::new(), groups: Vec::new(), tags: Vec::new(), routes: Vec::new() }), told)
+        (
+            polled.unwrap_or_else(|| Polled {
+                devices: Vec::new(),
+                groups: Vec::new(),
+                tags: Vec::new(),
+                routes: Vec::new(),
+                namespace: String::new(),
+            }),
+            told,
+        )
     }
 
     #[test]

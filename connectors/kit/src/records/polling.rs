@@ -30,7 +30,7 @@ pub struct PollingKeys {
     /// What grows from record to record, a time of change or a number: a column, or a JSON Pointer into a record. Without it, all is read each time.
     #[serde(default)]
     pub watermark: Option<Spanned<String>>,
-    /// Where reading begins the first time: a value of the watermark, as the server reads it.
+    /// Where reading begins the first time: a value of the watermark, as the server reads it. Default: at the beginning.
     #[serde(default)]
     pub start: Option<String>,
 }

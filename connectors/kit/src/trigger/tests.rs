@@ -76,7 +76,7 @@ fn polled(edge: Edge, key: Option<&str>, ack: Option<Ack>) -> Polled<()> {
         part: "".into(),
         options: Default::default(),
     };
-    let tag = |group: usize, name: &str| Tag { address: (), group, name: name.into(), place: Place::NONE, def: def(name) };
+    let tag = |group: usize, name: &str| Tag { address: (), group, name: name.into(), place: Place::NONE, def: def(name), shape: None };
     let key = key.map(|key| Template::parse(key, Place::NONE, &mut Problems::new(), |_| Ok(())).unwrap());
     let trigger = Trigger { tag: 0, edge, ack, route: 0, key, fields: vec![1, 2], position: "trigger/done/t".into() };
     let group = |tags: std::ops::Range<usize>, trigger: Option<Trigger>| Group {
@@ -95,7 +95,7 @@ fn polled(edge: Edge, key: Option<&str>, ack: Option<Ack>) -> Polled<()> {
         devices: Vec::new(),
         groups: vec![group(0..1, None), group(1..4, Some(trigger))],
         tags: vec![tag(0, "done"), tag(1, "serial"), tag(1, "peak"), tag(1, "taken")],
-        routes: Vec::new(),
+        ..Polled::default()
     }
 }
 

@@ -38,9 +38,10 @@ pub(super) fn of(factory: &Factory, name: &str, topic: &Spanned<factory::Topic>,
         factory::Shape::Scan => Some(Shape::Scan),
     };
     let declared = Topic { format, subject, shape, latest: topic.latest, ..Topic::undeclared(name) };
-    if shape.is_some() {
+    if let Some(shape) = shape {
         wide(name, topic, problems);
-        return declared;
+        // A triggered reading is a scan, too: one record, whose fields its source knows.
+        return Topic { from_source: shape == Shape::Scan, ..declared };
     }
     if topic.latest && (format == Format::Raw || topic.schema.as_ref().is_some_and(|schema| schema.value != TELEMETRY)) {
         problems
