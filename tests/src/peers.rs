@@ -35,6 +35,8 @@ const KAFKA_PYTHONS: [&str; 5] =
 const CONNECT_CLIENTS: [&str; 2] = ["kafka-connect-py==1.0.0", "kafka-connect-api==0.5.10"];
 /// A client of server-sent events.
 const SSE_CLIENT: [&str; 2] = ["sseclient-py==1.8.0", "requests==2.32.3"];
+/// What judges manifests of Kubernetes and bills of materials, by their published schemas.
+const JUDGES: [&str; 2] = ["kubernetes-validate==1.37.0", "cyclonedx-python-lib[json-validation]==11.12.0"];
 /// Readers of tables, and an S3 store.
 const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
 
@@ -204,6 +206,12 @@ pub fn pymodbus() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     let pymodbus = format!("pymodbus=={PYMODBUS_VERSION}");
     PYTHON.get_or_init(|| pypi(&format!("pymodbus-{PYMODBUS_VERSION}"), &[&pymodbus, "pyserial==3.5"]))
+}
+
+/// PyPI's `kubernetes-validate` and `cyclonedx-python-lib`: a Python as [`pysparkplug`]'s.
+pub fn judges() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("judges-1", &JUDGES))
 }
 
 /// PyPI's `deltalake`, `pyarrow`, `duckdb` and `moto`: a Python as [`pysparkplug`]'s.

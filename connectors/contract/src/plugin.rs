@@ -4,7 +4,7 @@ use crate::found::Findings;
 use crate::sink::Sink;
 use crate::source::{Source, SourceIo};
 use crate::tag::{TagDef, TagOptions};
-use millrace_config::{Node, Place, Problems};
+use millrace_config::{Node, Place, Problems, Secret};
 use millrace_schemas::contract::Schema;
 use millrace_schemas::{Batch, RouteId};
 use serde::de::DeserializeOwned;
@@ -67,6 +67,8 @@ pub struct Context {
     pub carries: Carries,
     /// The schemas of the documents in the topics a sink reads, where they have some.
     pub schemas: Vec<Arc<Schema>>,
+    /// The schemas of all topics that the factory declares and that have one, samples' too; for a sink.
+    pub declared: Vec<(Arc<str>, Arc<Schema>)>,
     /// `floor: {writes: allowed}`, and where it stands (or would).
     pub writes_allowed: bool,
     /// Where connectors keep files of their own, certificates; compiling touches none.
@@ -95,6 +97,20 @@ pub struct Cluster {
     pub brokers: String,
     /// librdkafka's own, secrets resolved.
     pub properties: BTreeMap<String, String>,
+    /// Where the schemas of its values are registered.
+    pub registry: Option<Registry>,
+}
+
+/// How to reach a schema registry.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Registry {
+    /// One or several addresses of one registry, with commas.
+    pub urls: String,
+    pub user: Option<(String, Secret)>,
+    pub token: Option<Secret>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 impl fmt::Debug for Cluster {

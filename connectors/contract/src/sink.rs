@@ -25,6 +25,10 @@ pub trait Sink: Send {
     fn wants_upstream(&self) -> bool {
         false
     }
+    /// Bytes that may be read ahead of what it has written, where some of them must not wait behind many others; `None`: as many as go.
+    fn reads_ahead(&self) -> Option<u64> {
+        None
+    }
     /// Where the partitions of the next [`Sink::assign`] are from. A target that holds offsets itself keeps them under this, so that a topic made
     /// anew, whose offsets begin at 0 again, is not taken for the old one.
     fn upstream(&mut self, _upstream: Upstream) {}
@@ -136,6 +140,8 @@ pub struct Flushed {
     pub filtered: u64,
     /// Records that were gone from Kafka before this sink could read them, found since the last flush.
     pub lost: u64,
+    /// Fields that a rule was to change and that were not in their records, since the last flush.
+    pub missed: u64,
     /// What the target answered, for other topics; in Kafka before the offsets are committed, so at least once.
     pub replies: Vec<Reply>,
 }
@@ -146,4 +152,37 @@ pub struct Reply {
     pub topic: String,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
+}
+
+/// Whether a sink's topic, a name or a pattern with `*`, means this one.
+pub fn is_meant(topic: &str, name: &str) -> bool {
+    let Some((first, rest)) = topic.split_once('*') else { return topic == name };
+    let Some(mut left) = name.strip_prefix(first) else { return false };
+    let mut pieces = rest.split('*').peekable();
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return left.ends_with(piece);
+        }
+        let Some(at) = left.find(piece) else { return false };
+        left = &left[at + piece.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_means_what_its_regular_expression_matches() {
+        for (topic, means, not) in [
+            ("orders", &["orders"][..], &["orders2", "order"][..]),
+            ("machine-*", &["machine-", "machine-7"], &["machine", "a-machine-7"]),
+            ("*", &["", "anything"], &[]),
+            ("a*b*c", &["abc", "a1b2c", "abbc"], &["ab", "acb", "abcd"]),
+        ] {
+            assert!(means.iter().all(|name| is_meant(topic, name)), "{topic}");
+            assert!(!not.iter().any(|name| is_meant(topic, name)), "{topic}");
+        }
+    }
 }

@@ -1,12 +1,19 @@
 //! The keys of `type: kafka`, and what they compile to.
 
+use crate::compare::Comparison;
+use crate::fields::{FieldRules, HashKey, Keys, Rules};
+use crate::leaving::Guard;
 use crate::names::Names;
 use crate::sink::{Carrying, Replication};
 use crate::target::Making;
+use crate::throttle::{Limit, Limits};
 use indexmap::IndexMap;
-use millrace_config::{ByteRate, Period, Problems, Severity, Spanned};
-use millrace_contract::{Compiled, Context, Guarantee, Model, Plan, Plugin, Role, Sink};
+use millrace_config::{Period, Problems, Secret, Severity, Spanned};
+use millrace_contract::{Compiled, Context, Guarantee, Model, Plan, Plugin, Role, Sink, is_meant};
 use millrace_kafka::{Settings, check_properties};
+use millrace_kit::Tls;
+use millrace_registry::{ClientTls, RegistryLogin};
+
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -61,6 +68,39 @@ pub struct KafkaSinkConfig {
     /// Limits towards the target.
     #[serde(default)]
     pub limit: Limit,
+    /// Topics that never leave, by name or pattern, whatever `topics` says; nor do their dead letters.
+    #[serde(default)]
+    pub stay_home: Vec<Spanned<String>>,
+    /// What of each topic's records leaves, by the topic's name or a pattern, for values in JSON and Avro. A value that cannot be read so stays at
+    /// home, as a dead letter; so do the dead letters of these topics.
+    #[serde(default)]
+    pub fields: IndexMap<String, Spanned<FieldRules>>,
+    /// The keys of `hash` and `pseudonym`, in the order in which they hold.
+    #[serde(default)]
+    pub hash_keys: Vec<HashKey>,
+    /// The target's schema registry: schemas are carried there, and values get the ids that they have there. Left out, values keep the factory's.
+    #[serde(default)]
+    pub registry: Option<Spanned<TargetRegistry>>,
+}
+
+/// A schema registry at the target.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRegistry {
+    /// `http(s)://host:port`, Confluent-compatible; several addresses of one registry with commas.
+    pub url: Spanned<String>,
+    /// The user's name, with `password`.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The password, by reference: `${env:NAME}` or `${file:/path}`.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// A bearer token instead, by reference.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Certificates, for `https://`.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
@@ -81,14 +121,6 @@ pub enum OnRecreated {
     Restart,
 }
 
-/// Limits of the line to the target.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limit {
-    /// Bytes per second of keys, values and headers, before compression: `2MiB/s`.
-    pub bandwidth: Option<Spanned<ByteRate>>,
-}
-
 fn commit_every() -> Spanned<Period> {
     Spanned::from(Period::from_secs(1))
 }
@@ -97,8 +129,6 @@ fn yes() -> bool {
     true
 }
 
-/// A batch of 4 MiB must pass well within Kafka's `max.poll.interval.ms` of five minutes.
-const LEAST_BANDWIDTH: u64 = 32 << 10;
 /// Brokers end transactions after 15 minutes; a short one also holds up fewer readers.
 const LONGEST_COMMIT: Duration = Duration::from_secs(60);
 
@@ -140,14 +170,7 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
         problems
             .error(config.commit_every.place, format!("`commit_every: {}` must be more than 0 and at most 1m", config.commit_every.value));
     }
-    if let Some(bandwidth) = &config.limit.bandwidth
-        && bandwidth.0 < LEAST_BANDWIDTH
-    {
-        problems.error(
-            bandwidth.place,
-            format!("`bandwidth: {}` is less than 32KiB/s, with which no batch would pass in time", bandwidth.value),
-        );
-    }
+    let limits = Limits::compile(&config.limit, &context.topics, problems);
     let alias = |alias: &Option<Spanned<String>>, problems: &mut Problems| {
         let alias = alias.as_ref()?;
         if alias.is_empty() || !alias.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)) {
@@ -173,6 +196,16 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             .error(context.place, format!("topic {topic} means something only in its own cluster and is never copied"))
             .help("take it out of `topics`");
     }
+    for stays in &config.stay_home {
+        if let Some(topic) = context.topics.iter().find(|topic| !topic.contains('*') && is_meant(&stays.value, topic)) {
+            problems
+                .error(stays.place, format!("topic {topic} stays at home by `stay_home: {}`, and `topics` names it", stays.value))
+                .help("take it out of one of them")
+                .also(context.place, "the sink");
+        }
+    }
+    let names = names.with_home(config.stay_home.iter().map(|topic| topic.value.clone()).collect());
+    let guard = guard(config, context, problems);
     let mut home = Settings::new(context.cluster.brokers.clone());
     home.client_id = format!("millrace-{}-{}", context.site.replace('/', "-"), context.name);
     home.properties = context.cluster.properties.clone();
@@ -185,7 +218,7 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             exactly_once: config.delivery == Delivery::ExactlyOnce,
             provenance,
             restart_recreated: config.on_recreated == OnRecreated::Restart,
-            bytes_per_s: config.limit.bandwidth.as_ref().map(|rate| rate.0),
+            limits,
             commit_every: config.commit_every.0,
         },
         names,
@@ -197,7 +230,92 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             properties: plain(&config.topic_properties),
         },
         suspects: Mutex::default(),
+        guard: Arc::new(guard),
     })
+}
+
+/// What of the records leaves, and with which ids.
+fn guard(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -> Guard {
+    let mut guard = Guard { keys: Keys::compile(&config.hash_keys, problems), declared: context.declared.clone(), ..Guard::default() };
+    for (topic, rules) in &config.fields {
+        let compiled = Rules::compile(topic, &rules.value, problems);
+        if compiled.needs_key() && guard.keys.is_empty() {
+            problems
+                .error(rules.place, format!("values of topic {topic} are hashed, and there is no key to hash with"))
+                .help("add `hash_keys: [{id: \"1\", secret: \"${file:/run/secrets/hash-key}\"}]`");
+        }
+        if !context.topics.iter().any(|read| read.contains('*') || is_meant(topic, read)) {
+            problems
+                .error(rules.place, format!("`fields` has rules for topic {topic}, which this sink does not read"))
+                .help("correct the name: the rules of a name that is mistyped protect nothing");
+        }
+        for (name, schema) in context.declared.iter().filter(|(name, _)| is_meant(topic, name)) {
+            let is_read = context.topics.iter().any(|read| is_meant(read, name));
+            match schema.kind {
+                _ if !is_read => continue,
+                millrace_schemas::contract::Kind::Protobuf => {
+                    _ = problems.error(rules.place, format!("topic {name} is in Protobuf, to which `fields` cannot be applied"));
+                }
+                millrace_schemas::contract::Kind::Avro if config.registry.is_none() => {
+                    problems
+                        .error(rules.place, format!("topic {name} is in Avro, and what `fields` lets out has a schema of its own"))
+                        .help("name the target's registry: `registry: {url: \"https://registry.cloud\"}`");
+                }
+                _ => {}
+            }
+            compiled.hold_against(name, schema, problems);
+        }
+        guard.rules.push(compiled);
+    }
+    let settings = |urls: &str, login: Option<RegistryLogin>, tls: ClientTls| {
+        let mut settings = millrace_registry::Settings::new(urls);
+        (settings.login, settings.tls) = (login, tls);
+        settings
+    };
+    let login = |user: Option<(String, Secret)>, token: Option<Secret>| match (user, token) {
+        (Some((user, password)), _) => Some(RegistryLogin::Basic { user, password }),
+        (None, token) => token.map(RegistryLogin::Token),
+    };
+    if let Some(home) = context.cluster.registry.clone() {
+        let tls = ClientTls { ca: home.ca, cert: home.cert, key: home.key, server_name: None };
+        guard.home = Some(settings(&home.urls, login(home.user, home.token), tls));
+    }
+    if let Some(target) = &config.registry {
+        let TargetRegistry { url, user, password, token, tls } = &target.value;
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            problems.error(url.place, format!("`{}` is no address of a schema registry", url.value)).help("write `https://host:port`");
+        }
+        if !matches!((user, password, token), (None, None, _) | (Some(_), Some(_), None)) {
+            problems.error(target.place, "a login of a registry is a user and a password, or a token");
+        }
+        tls.check(target.place, problems);
+        let tls = ClientTls { ca: tls.ca.clone(), cert: tls.cert.clone(), key: tls.key.clone(), server_name: tls.server_name.clone() };
+        guard.target = Some(settings(url, login(user.clone().zip(password.clone()), token.clone()), tls));
+    }
+    guard
+}
+
+/// A sink's copy, looked at from outside: what `millrace replicate` needs.
+pub struct Replicator {
+    replication: Replication,
+    topics: Vec<String>,
+}
+
+impl Replicator {
+    /// `None`: `problems` says why.
+    pub fn new(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -> Option<Self> {
+        let replication = check(config, context, problems).filter(|_| !problems.has_errors())?;
+        Some(Self { replication, topics: context.topics.clone() })
+    }
+
+    pub fn compare(&self) -> Comparison<'_> {
+        Comparison::new(&self.replication, &self.topics)
+    }
+
+    /// What this cluster is called at the target, and the target's brokers.
+    pub fn ends(&self) -> (&str, &str) {
+        (&self.replication.names.origin, &self.replication.target.brokers)
+    }
 }
 
 struct CompiledSink {
@@ -237,10 +355,20 @@ impl Compiled for CompiledSink {
         if replication.carrying.exactly_once {
             lines.push(format!("commits transactions of {:?} as {}", replication.carrying.commit_every, replication.transactional_id()));
         }
-        if let Some(rate) = replication.carrying.bytes_per_s {
-            lines.push(format!("sends at most {}", ByteRate(rate)));
+        lines.extend(replication.carrying.limits.plan());
+        for stays in &replication.names.stay_home {
+            lines.push(format!("leaves topic {stays} at home"));
         }
-        lines.push("does not copy ACLs, consumer groups' offsets, schemas of the registry, or settings of brokers".into());
+        for rules in &replication.guard.rules {
+            lines.extend(rules.plan());
+        }
+        match &replication.guard.target {
+            Some(registry) => {
+                lines.push(format!("carries schemas to the registry at {}, and gives values their ids there", registry.urls.join(", ")))
+            }
+            None => lines.push("does not copy schemas of the registry: values keep the factory's ids".into()),
+        }
+        lines.push("does not copy ACLs, consumer groups' offsets, or settings of brokers".into());
         Plan { endpoint: replication.target.brokers.clone(), lines, rate: None }
     }
 }
@@ -249,11 +377,17 @@ impl Compiled for CompiledSink {
 mod tests {
     use super::*;
     use millrace_config::Place;
+    use millrace_schemas::contract::Schema;
     use millrace_testkit::yaml;
 
     fn compile(text: &str, topics: &[&str]) -> Result<Box<dyn Compiled>, String> {
         let mut context = yaml::context("cloud", topics);
         context.cluster.brokers = "home:9092".into();
+        let order = r#"{"type": "record", "name": "Order", "fields": [{"name": "ID", "type": "string"},
+            {"name": "operator", "type": ["null", {"type": "record", "name": "Person", "fields": [{"name": "name", "type": "string"}]}]}]}"#;
+        let kind = millrace_schemas::contract::Kind::Avro;
+        let schema = Schema { kind, text: order.into(), name: "Order".into(), references: Vec::new(), indexes: [].into() };
+        context.declared = vec![("orders".into(), Arc::new(schema))];
         yaml::compile::<KafkaSink>(text, &context)
     }
 
@@ -286,10 +420,39 @@ mod tests {
             ("brokers: c:1\nproperties: {acks: \"1\"}\n", &["a"], "is always `all`"),
             ("brokers: c:1\ntarget: \"the cloud\"\n", &["a"], "is not a cluster's name"),
             ("brokers: c:1\nrenam: x\n", &["a"], "did you mean `rename`"),
+            ("brokers: c:1\nstay_home: [a]\n", &["a", "b"], "`topics` names it"),
+            ("brokers: c:1\nfields: {b: {drop: [x]}}\n", &["a"], "which this sink does not read"),
+            ("brokers: c:1\nfields: {a: {hash: [x]}}\n", &["a"], "no key to hash with"),
+            ("brokers: c:1\nfields: {a: {drop: [x], mask: [x]}}\n", &["a"], "contradict each other"),
+            ("brokers: c:1\nfields: {orders: {mask: [operater]}}\nregistry: {url: 'http://r:1'}\n", &["orders"], "has no field operater"),
+            ("brokers: c:1\nfields: {orders: {mask: [ID]}}\n", &["orders"], "name the target's registry"),
+            ("brokers: c:1\nregistry: {url: 'r:1'}\n", &["a"], "no address of a schema registry"),
+            ("brokers: c:1\nregistry: {url: 'http://r:1', user: u}\n", &["a"], "a user and a password, or a token"),
+            ("brokers: c:1\nlimit: {first: [alarms]}\n", &["a"], "`first` names topic alarms"),
+            ("brokers: c:1\nlimit: {schedule: [{from: 25:00, until: '06:00', bandwidth: 1MiB/s}]}\n", &["a"], "is no time of day"),
         ] {
             let problems = compile(text, topics).err().unwrap_or_else(|| panic!("{text} was taken"));
             assert!(problems.contains(expected), "{expected} is not in\n{problems}");
         }
+    }
+
+    #[test]
+    fn a_plan_says_what_leaves_and_what_does_not() {
+        let text = "brokers: c:1\nstay_home: [payroll*]\nhash_keys: [{id: a, secret: 0123456789abcdef}]\n\
+                    fields: {orders: {allow: [ID], hash: [/operator/name], key: pseudonym}}\nregistry: {url: 'https://r.cloud'}\n\
+                    limit: {bandwidth: 1MiB/s, schedule: [{from: '22:00', until: '06:00', bandwidth: 8MiB/s}], first: [orders]}\n";
+        let plan = compile(text, &["*"]).unwrap().plan().lines.join("\n");
+        for part in [
+            "leaves topic payroll* at home",
+            "of topic orders lets out: ID as they are; operator/name hashed; no others",
+            "keys of topic orders leave as pseudonyms",
+            "carries schemas to the registry at https://r.cloud",
+            "8MiB/s from 22:00 to 06:00",
+            "sends orders before all others",
+        ] {
+            assert!(plan.contains(part), "{part} is not in\n{plan}");
+        }
+        assert!(!plan.contains("0123456789abcdef"), "{plan}");
     }
 
     #[test]

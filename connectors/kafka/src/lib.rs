@@ -7,21 +7,26 @@
 //!
 //! - [`config`]: the keys of the YAML, checked without I/O.
 //! - [`names`]: what a topic is called at the target, what is never copied, and how a loop is noticed.
+//! - [`fields`]: what of a record may leave; `leaving`: a record as it is at the target, under them and with the ids of the target's registry.
 //! - [`target`]: topics of the target, made like their origin.
 //! - [`positions`]: how far each partition was copied, kept at the target.
 //! - [`deliveries`]: what became of the records that the producer took.
-//! - [`throttle`]: bytes per second.
-//! - [`sink`]: the session.
+//! - [`throttle`]: bytes per second, and what goes first.
+//! - `sink`: the session. [`compare`]: the copy looked at from outside.
 //!
-//! Invariants: key, value (null and empty differ), headers, timestamp and partition of a record arrive as they are; a position at the target never
+//! Invariants: key, value (null and empty differ), headers, timestamp and partition of a record arrive as they are, but for what `fields` and the
+//! ids of schemas change; a position at the target never
 //! passes a record that is neither there nor refused; what can't be carried is refused with its reason, never changed.
 
+pub mod compare;
 pub mod config;
 mod deliveries;
+pub mod fields;
+mod leaving;
 pub mod names;
 mod positions;
 mod sink;
 mod target;
 mod throttle;
 
-pub use config::{KafkaSink, KafkaSinkConfig};
+pub use config::{KafkaSink, KafkaSinkConfig, Replicator};

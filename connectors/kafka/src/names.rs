@@ -1,6 +1,7 @@
 //! What a topic is called at the target, what is never copied, and how a loop is noticed.
 
 use millrace_config::{Place, Problems};
+use millrace_contract::is_meant;
 use millrace_kit::Template;
 
 /// The header that says where a record was written first: `ORIGIN/TOPIC/PARTITION/OFFSET`.
@@ -20,6 +21,8 @@ pub struct Names {
     pub origin: String,
     /// What the target is called by those who copy from there; records that came from it do not go back.
     pub target: Option<String>,
+    /// What stays at home by the user's word; names or patterns.
+    pub stay_home: Vec<String>,
 }
 
 impl Names {
@@ -48,7 +51,12 @@ impl Names {
                 Some(template)
             }
         };
-        Some(Self { template, origin: origin.unwrap_or_else(|| site.clone()), site, target })
+        Some(Self { template, origin: origin.unwrap_or_else(|| site.clone()), site, target, stay_home: Vec::new() })
+    }
+
+    /// The same, but for what stays at home.
+    pub fn with_home(self, stay_home: Vec<String>) -> Self {
+        Self { stay_home, ..self }
     }
 
     /// Whether a topic keeps its name. Then only the header tells a copy from an original.
@@ -73,10 +81,16 @@ impl Names {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Whether a topic stays at home whatever a pattern says: Kafka's and our own bookkeeping, and copies that came from the target.
+    /// Whether a topic stays at home whatever a pattern says: Kafka's and our own bookkeeping, copies that came from the target, and what must not leave.
     pub fn stays(&self, topic: &str) -> bool {
         is_internal(topic)
+            || self.stays_by_word(topic)
             || self.target.as_deref().is_some_and(|target| topic.strip_prefix(target).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Whether a topic must not leave, nor its dead letters.
+    pub fn stays_by_word(&self, topic: &str) -> bool {
+        self.stay_home.iter().any(|home| is_meant(home, topic))
     }
 
     /// Whether a record with this `millrace.origin` was written first at the target: a copy of it would go round forever.
@@ -129,6 +143,8 @@ mod tests {
         for goes in ["telemetry", "millrace.tags", "cloudy.orders", "cloud"] {
             assert!(!names.stays(goes), "{goes}");
         }
+        let private = names.clone().with_home(vec!["payroll*".into()]);
+        assert!(private.stays("payroll-2026") && !private.stays("orders") && !names.stays("payroll-2026"));
         assert!(names.came_from_target(b"cloud/orders/0/17"));
         assert!(!names.came_from_target(b"cloudy/orders/0/17"));
         assert!(!names.came_from_target(b"acme.detroit/orders/0/17"));

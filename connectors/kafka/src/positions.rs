@@ -3,7 +3,7 @@
 //! ```text
 //! topic millrace.replication, compacted, one partition
 //! key    ["ORIGIN","GROUP","TOPIC",PARTITION]
-//! value  {"offset": the next offset to copy}
+//! value  {"offset": the next offset to copy, "topic_id": the topic's at home}
 //! ```
 //!
 //! With `delivery: exactly_once` a position is written in the transaction of the records before it, otherwise after their acknowledgement.
@@ -17,9 +17,13 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[derive(Serialize, Deserialize)]
-struct Position {
-    offset: Offset,
+/// How far a partition was copied.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    pub offset: Offset,
+    /// Of the topic at home: one of the same name that was made later is another one. `None`: nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
 }
 
 /// The topic, for where it is missing.
@@ -37,17 +41,17 @@ pub fn key(origin: &str, group: &str, part: &Partition) -> Vec<u8> {
     serde_json::to_vec(&(origin, group, &*part.topic, part.partition)).unwrap_or_default()
 }
 
-pub fn value(offset: Offset) -> Vec<u8> {
-    serde_json::to_vec(&Position { offset }).unwrap_or_default()
+pub fn value(held: &Held) -> Vec<u8> {
+    serde_json::to_vec(held).unwrap_or_default()
 }
 
 /// Positions of one origin and group, as committed now; `None`: the topic is not there, as far as the broker that was asked knows.
-pub fn read(target: &Settings, origin: &str, group: &str) -> Result<Option<HashMap<Partition, Offset>>, KafkaError> {
+pub fn read(target: &Settings, origin: &str, group: &str) -> Result<Option<HashMap<Partition, Held>>, KafkaError> {
     let mut known = HashMap::new();
     let partitions = read_topic(target, POSITIONS, PATIENCE, |message: Message<'_>| {
-        if let Some((part, offset)) = message.key().and_then(|key| entry(key, message.value(), origin, group)) {
-            match offset {
-                Some(offset) => _ = known.insert(part, offset),
+        if let Some((part, held)) = message.key().and_then(|key| entry(key, message.value(), origin, group)) {
+            match held {
+                Some(held) => _ = known.insert(part, held),
                 None => _ = known.remove(&part),
             }
         }
@@ -56,20 +60,20 @@ pub fn read(target: &Settings, origin: &str, group: &str) -> Result<Option<HashM
 }
 
 /// A record of the topic, if it is of that origin and group. A value that can't be read is passed over: the position before it holds.
-fn entry(key: &[u8], value: Option<&[u8]>, origin: &str, group: &str) -> Option<(Partition, Option<Offset>)> {
+fn entry(key: &[u8], value: Option<&[u8]>, origin: &str, group: &str) -> Option<(Partition, Option<Held>)> {
     let (of, by, topic, partition) = serde_json::from_slice::<(String, String, String, i32)>(key).ok()?;
     if of != origin || by != group {
         return None;
     }
-    let offset = match value.map(serde_json::from_slice::<Position>) {
-        Some(Ok(position)) => Some(position.offset),
+    let held = match value.map(serde_json::from_slice::<Held>) {
+        Some(Ok(held)) => Some(held),
         Some(Err(error)) => {
             tracing::warn!(topic, partition, "a position in {POSITIONS} can't be read and is passed over: {error}");
             return None;
         }
         None => None,
     };
-    Some((Partition { topic: topic.into(), partition }, offset))
+    Some((Partition { topic: topic.into(), partition }, held))
 }
 
 #[cfg(test)]
@@ -80,10 +84,14 @@ mod tests {
     fn a_position_comes_back_for_its_own_origin_and_group() {
         let part = Partition { topic: "a\"b".into(), partition: 3 };
         let key = key("acme.detroit", "g", &part);
-        assert_eq!(entry(&key, Some(&value(17)), "acme.detroit", "g"), Some((part.clone(), Some(17))));
+        let held = Held { offset: 17, topic_id: Some("id".into()) };
+        assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "g"), Some((part.clone(), Some(held.clone()))));
+        // As it was written before topics had ids here.
+        let old = Held { topic_id: None, ..held.clone() };
+        assert_eq!(entry(&key, Some(b"{\"offset\":17}"), "acme.detroit", "g"), Some((part.clone(), Some(old))));
         assert_eq!(entry(&key, None, "acme.detroit", "g"), Some((part, None)));
-        assert_eq!(entry(&key, Some(&value(17)), "acme.detroit", "h"), None);
+        assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "h"), None);
         assert_eq!(entry(&key, Some(b"17"), "acme.detroit", "g"), None);
-        assert_eq!(entry(b"x", Some(&value(17)), "acme.detroit", "g"), None);
+        assert_eq!(entry(b"x", Some(&value(&held)), "acme.detroit", "g"), None);
     }
 }

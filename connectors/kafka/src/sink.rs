@@ -11,12 +11,13 @@
 //! alone, in a transaction of its own; what is refused alone is refused. Suspects outlive the instance, which is dropped after a failure.
 
 use crate::deliveries::{Failed, MAX_PARTS, OWN, Outcomes, opaque};
+use crate::leaving::{Guard, Leaver, Leaving, Outcome};
 use crate::names::{Names, ORIGIN, POSITIONS};
-use crate::positions;
+use crate::positions::{self, Held};
 use crate::target::{self, Making, failure};
-use crate::throttle::Throttle;
+use crate::throttle::{Limits, Throttle};
 use async_trait::async_trait;
-use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Sink};
+use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Sink, Upstream};
 use millrace_kafka::{
     Class, Connection, Consumer, KafkaError, Outgoing, Producer, SendError, Settings, Topic, TopicPartition, TransactionError,
 };
@@ -31,6 +32,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a flush before an end may take.
 const PATIENCE_AT_END: Duration = Duration::from_secs(8);
+/// The header of a dead letter that names the topic where it belongs; Kafka Connect has the same.
+const DEAD: &str = "__connect.errors.topic";
 /// Longer than any flush: the broker must not end what is still being written.
 const TRANSACTION: Duration = Duration::from_secs(120);
 
@@ -42,7 +45,7 @@ pub struct Carrying {
     pub exactly_once: bool,
     pub provenance: bool,
     pub restart_recreated: bool,
-    pub bytes_per_s: Option<u64>,
+    pub limits: Limits,
     pub commit_every: Duration,
 }
 
@@ -55,11 +58,22 @@ pub struct Replication {
     pub target: Settings,
     pub making: Making,
     pub suspects: Mutex<Suspects>,
+    pub guard: Arc<Guard>,
 }
 
 impl Replication {
     pub fn transactional_id(&self) -> String {
         format!("millrace-replication-{}-{}", self.names.origin, self.carrying.name.replace('/', "-"))
+    }
+
+    /// Whether a record with this header stays at home: it came from the target, or is a dead letter of a topic that does not leave as it is.
+    pub fn stays(&self, header: &str, value: Option<&[u8]>) -> bool {
+        let Some(value) = value else { return false };
+        match header {
+            ORIGIN => self.names.came_from_target(value),
+            DEAD => std::str::from_utf8(value).is_ok_and(|topic| self.names.stays_by_word(topic) || self.guard.rules(topic).is_some()),
+            _ => false,
+        }
     }
 }
 
@@ -76,6 +90,10 @@ struct Part {
     name: Partition,
     /// `None`: it stays at home.
     topic: Option<Topic>,
+    /// Its records may leave other than as they are.
+    is_changed: bool,
+    /// They go before others.
+    is_first: bool,
     /// The next offset, once something was written since the last flush.
     next: Option<Offset>,
 }
@@ -91,14 +109,20 @@ pub struct Instance {
     in_transaction: bool,
     filtered: u64,
     lost: u64,
+    missed: u64,
+    leaving: Leaving,
+    /// What tells the topics at home from others of their names.
+    topic_ids: HashMap<Arc<str>, String>,
     /// Scratch for `millrace.origin`.
     origin: Vec<u8>,
 }
 
 impl Instance {
     pub fn new(replication: Arc<Replication>) -> Self {
-        let throttle = replication.carrying.bytes_per_s.map(|rate| Throttle::new(rate, Instant::now()));
+        let limits = &replication.carrying.limits;
+        let throttle = limits.is_limited().then(|| Throttle::new(limits.clone(), Instant::now(), time_of_day()));
         Self {
+            leaving: Leaving::new(replication.guard.clone()),
             replication,
             outcomes: Arc::default(),
             producer: None,
@@ -108,6 +132,8 @@ impl Instance {
             in_transaction: false,
             filtered: 0,
             lost: 0,
+            missed: 0,
+            topic_ids: HashMap::new(),
             origin: Vec::new(),
         }
     }
@@ -159,27 +185,37 @@ impl Instance {
                 Some(topic.map_err(|e| failure(&format!("cannot write to topic {name} of the target"), &e))?)
             };
             self.index.insert(part.clone(), self.parts.len());
-            self.parts.push(Part { name: part, topic, next: None });
+            let is_changed = self.replication.guard.concerns(&part.topic);
+            let is_first = self.replication.carrying.limits.is_first(&part.topic);
+            self.parts.push(Part { name: part, topic, is_changed, is_first, next: None });
         }
         Ok(())
     }
 
     /// Holds the positions at the target against what the origin still has: what retention took is counted, a topic that was made anew is noticed.
-    fn place(&mut self, parts: &[Partition], known: &HashMap<Partition, Offset>) -> Result<Vec<Option<Offset>>, Failure> {
+    fn place(&mut self, parts: &[Partition], known: &HashMap<Partition, Held>) -> Result<Vec<Option<Offset>>, Failure> {
         let reader = Consumer::reader(&self.replication.home, true).map_err(|e| failure("cannot read from the factory's Kafka", &e))?;
         let mut placed = Vec::with_capacity(parts.len());
         for part in parts {
-            let Some(held) = known.get(part).copied().filter(|_| !self.replication.names.stays(&part.topic)) else {
+            let Some(Held { offset: held, topic_id }) = known.get(part).filter(|_| !self.replication.names.stays(&part.topic)) else {
                 placed.push(None);
                 continue;
             };
             let at = TopicPartition::new(part.topic.clone(), part.partition);
             let (low, high) = reader.watermarks(&at, PATIENCE).map_err(|e| failure("cannot ask for the offsets of a partition", &e))?;
-            let next = if held > high {
-                let what = format!(
-                    "topic {} was made anew: offset {held} of partition {} is copied, and it ends at {high}",
-                    part.topic, part.partition
-                );
+            let held = *held;
+            let is_another = matches!((topic_id.as_deref(), self.topic_id(&part.topic)), (Some(then), Some(now)) if then != now);
+            let next = if is_another || held > high {
+                let what = match is_another {
+                    true => format!(
+                        "topic {} was made anew: what is copied, up to offset {held} of partition {}, was another topic's",
+                        part.topic, part.partition
+                    ),
+                    false => format!(
+                        "topic {} was made anew: offset {held} of partition {} is copied, and it ends at {high}",
+                        part.topic, part.partition
+                    ),
+                };
                 if !self.replication.carrying.restart_recreated {
                     return Err(Failure::Blocked(format!("{what}; set `on_recreated: restart` to copy it from its start")));
                 }
@@ -204,6 +240,12 @@ impl Instance {
         Ok(placed)
     }
 
+    /// What tells a topic at home from another of its name; `None`: the cluster has no such ids.
+    fn topic_id(&self, topic: &str) -> Option<&str> {
+        const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+        self.topic_ids.get(topic).map(String::as_str).filter(|id| !id.is_empty() && *id != NONE)
+    }
+
     // ---- records --------------------------------------------------------------------------------------------------------------
 
     fn begin(&mut self) -> Result<(), Failure> {
@@ -216,7 +258,7 @@ impl Instance {
     }
 
     /// Hands one record to the producer. `Some`: the target will never take it, and why.
-    fn carry(&mut self, records: &Records, record: &Record, part: usize) -> Result<Option<String>, Failure> {
+    async fn carry(&mut self, records: &Records, record: &Record, part: usize) -> Result<Option<String>, Failure> {
         let Some(number) = opaque(part, record.offset) else {
             return Ok(Some(format!("offset {} is beyond what can be told apart", record.offset)));
         };
@@ -228,15 +270,31 @@ impl Instance {
             let prefix = u32::from(record.prefix);
             records.of(millrace_schemas::Span { start: value.start - prefix, len: value.len + prefix })
         });
-        let (key, encoded) = (record.key.map(|key| records.of(key)), records.of(record.headers));
+        let (mut key, mut value, mut encoded) = (record.key.map(|key| records.of(key)), value, records.of(record.headers));
+        let is_changed = self.parts[part].is_changed && {
+            let leaver = Leaver { key, value, headers: encoded, timestamp_ms: record.timestamp_ms, is_prefixed: record.prefix > 0 };
+            let topic = self.parts[part].name.topic.clone();
+            match self.leaving.change(&topic, &self.replication.names.at_target(&topic), &leaver).await? {
+                Outcome::AsItIs => false,
+                Outcome::Changed(missed) => {
+                    self.missed += missed;
+                    true
+                }
+                Outcome::Stays(why) => return Ok(Some(format!("it stays at home: {why}"))),
+            }
+        };
+        self.begin()?;
+        if is_changed {
+            let left = &self.leaving.left;
+            (key, value, encoded) = (key.map(|_| &*left.key), value.map(|_| &*left.value), &left.headers);
+        }
         if let Some(throttle) = &mut self.throttle {
             let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + encoded.len();
-            let wait = throttle.take(bytes, Instant::now());
+            let wait = throttle.take(bytes, Instant::now(), time_of_day);
             if !wait.is_zero() {
                 std::thread::sleep(wait);
             }
         }
-        self.begin()?;
         let at_home = &self.parts[part].name;
         let provenance = self.replication.carrying.provenance && !headers(encoded).any(|(name, _)| name == ORIGIN);
         if provenance {
@@ -302,7 +360,7 @@ impl Instance {
         let Some(producer) = &self.producer else { return Ok(()) };
         for (part, offset) in moved {
             let key = positions::key(&replication.names.origin, &replication.carrying.name, part);
-            let value = positions::value(*offset);
+            let value = positions::value(&Held { offset: *offset, topic_id: replication_id(&self.topic_ids, &part.topic) });
             let message = Outgoing { partition: Some(0), key: Some(&key), value: Some(&value), timestamp_ms: now_ms(), opaque: OWN };
             let deadline = Instant::now() + PATIENCE;
             loop {
@@ -399,6 +457,16 @@ fn is_cause(error: &KafkaError) -> bool {
     !error.name().contains("PURGE")
 }
 
+/// The id under which a position is kept; `None`: the cluster at home has none.
+fn replication_id(ids: &HashMap<Arc<str>, String>, topic: &str) -> Option<String> {
+    ids.get(topic).filter(|id| !id.is_empty()).cloned()
+}
+
+/// By this machine's clock.
+fn time_of_day() -> jiff::civil::Time {
+    jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::system()).time()
+}
+
 fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_millis() as i64)
 }
@@ -411,6 +479,18 @@ impl Sink for Instance {
 
     fn flush_every(&self) -> Duration {
         self.replication.carrying.commit_every
+    }
+
+    fn wants_upstream(&self) -> bool {
+        true
+    }
+
+    fn upstream(&mut self, upstream: Upstream) {
+        self.topic_ids.extend(upstream.topic_ids);
+    }
+
+    fn reads_ahead(&self) -> Option<u64> {
+        self.replication.carrying.limits.ahead()
     }
 
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure> {
@@ -440,13 +520,14 @@ impl Sink for Instance {
             !suspects.suspected.is_empty() || !suspects.refused.is_empty()
         };
         let mut refused = Vec::new();
-        for record in &records.records {
+        let is_first = |record: &&Record| self.parts[places[record.part as usize]].is_first;
+        // In their order within each partition, which is of one topic.
+        let (first, rest): (Vec<&Record>, Vec<&Record>) = records.records.iter().partition(is_first);
+        for record in first.into_iter().chain(rest) {
             let part = places[record.part as usize];
-            let is_loop = || {
-                headers(records.of(record.headers))
-                    .any(|(name, value)| name == ORIGIN && value.is_some_and(|value| self.replication.names.came_from_target(value)))
-            };
-            if self.parts[part].topic.is_none() || is_loop() {
+            if self.parts[part].topic.is_none()
+                || headers(records.of(record.headers)).any(|(name, value)| self.replication.stays(name, value))
+            {
                 self.filtered += 1;
                 self.parts[part].next = Some(record.offset + 1);
                 continue;
@@ -465,7 +546,7 @@ impl Sink for Instance {
             if is_suspect {
                 self.finish(PATIENCE)?;
             }
-            if let Some(reason) = self.carry(records, record, part)? {
+            if let Some(reason) = self.carry(records, record, part).await? {
                 no(reason);
             }
             self.parts[part].next = Some(record.offset + 1);
@@ -478,8 +559,9 @@ impl Sink for Instance {
 
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
         let below = self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
-        let (filtered, lost) = (std::mem::take(&mut self.filtered), std::mem::take(&mut self.lost));
-        Ok(Flushed { below, filtered, lost, ..Flushed::default() })
+        let (filtered, lost, missed) =
+            (std::mem::take(&mut self.filtered), std::mem::take(&mut self.lost), std::mem::take(&mut self.missed));
+        Ok(Flushed { below, filtered, lost, missed, ..Flushed::default() })
     }
 
     async fn revoke(&mut self, _parts: &[Partition]) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ pub fn context(name: &str, topics: &[&str]) -> Context {
         topics: topics.iter().map(ToString::to_string).collect(),
         carries: millrace_contract::Carries::default(),
         schemas: Vec::new(),
+        declared: Vec::new(),
         writes_allowed: true,
         data_dir: "millrace-data".into(),
         sources: [name.to_owned()].into(),

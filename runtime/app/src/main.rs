@@ -6,6 +6,7 @@
 //! - [`reload`]: changed files, taken while it runs. [`history`]: which ones ran, [`kept`]: where they are.
 //! - [`ask`]: what a running service answers. [`support`]: what is around it, and what to send to somebody who helps.
 //! - [`query`], [`lake`]: history out of a lake's tables, and their upkeep.
+//! - [`replicate`]: a copy in another cluster, looked at from outside.
 //! - [`import`]: tables of tags out of what other programs write, and their history.
 //! - [`demo`]: the whole product in one command.
 //! - [`registry`]: the schema registry a factory names. [`service`]: what a factory needs in this process, started and stopped in order.
@@ -41,6 +42,7 @@ mod registry;
 mod release;
 mod reload;
 mod replay;
+mod replicate;
 mod run;
 mod say;
 mod schema;
@@ -72,7 +74,7 @@ struct Cli {
 const EXIT_CODES: &str = "Exit codes:
   0    done
   1    not done, or something is wrong: standard error says what (`check`: problems; `schema check`: refused;
-       `log verify`: damage; `lake check`: a file is missing; `demo`: a value is missing; `status`: something is Blocked)
+       `log verify`: damage; `lake check`: a file is missing; `replicate verify`: a range differs; `demo`: a value is missing; `status`: something is Blocked)
   2    the command line is not understood
   130  `run` was told twice to stop; what is in the log goes next time";
 
@@ -148,6 +150,9 @@ enum Command {
     Query(query::Options),
     /// Sends samples of a range once more, out of a topic or of the lake into a topic, with the origin `replay`.
     Replay(replay::Options),
+    /// Says how far a sink of type `kafka` has copied, and whether both clusters have the same.
+    #[command(subcommand)]
+    Replicate(replicate::Command),
     /// Looks after the tables of a sink of type `lake`: checks, compacts, deletes what nobody needs.
     #[command(subcommand)]
     Lake(lake::Command),
@@ -197,6 +202,7 @@ fn main() -> ExitCode {
         Command::Broker(options) => broker::broker(options),
         Command::Query(options) => query::query(&options),
         Command::Replay(options) => replay::replay(&options),
+        Command::Replicate(command) => replicate::replicate(command),
         Command::Lake(command) => lake::lake(command),
         Command::Log(command) => logs::log(command),
         Command::Schema(command) => schema::schema(command),

@@ -169,12 +169,15 @@ fn pace(out: &mut Text, report: &EngineReport, now: i64) {
 
 fn sinks(out: &mut Text, report: &EngineReport) {
     type SinkCount = fn(&millrace_engine::sinks::SinkCounts) -> u64;
-    let counts: [(&str, &str, &str, SinkCount); 6] = [
+    let counts: [(&str, &str, &str, SinkCount); 7] = [
         ("millrace_sink_consumed_total", "counter", "Records read from Kafka by a sink.", |c| c.consumed),
         ("millrace_sink_written_total", "counter", "Records a sink made durable.", |c| c.written),
         ("millrace_sink_dead_total", "counter", "Records a sink's target refused.", |c| c.dead),
         ("millrace_sink_filtered_total", "counter", "Records a sink left out by rule.", |c| c.filtered),
         ("millrace_sink_lost_total", "counter", "Records that Kafka no longer had when a sink came to read them.", |c| c.lost),
+        ("millrace_sink_missed_fields_total", "counter", "Fields that a rule was to change and that were not in their records.", |c| {
+            c.missed
+        }),
         ("millrace_sink_lag", "gauge", "Records in Kafka that a sink has not read yet.", |c| c.lag),
     ];
     for (name, kind, help, count) in counts {

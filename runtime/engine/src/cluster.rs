@@ -1,6 +1,7 @@
 //! Where the factory's own Kafka is and how to log in, from its YAML.
 
 use millrace_config::factory::{EmbeddedBroker, Factory};
+use millrace_contract::Registry;
 use millrace_kafka::{Pin, Settings};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -47,4 +48,23 @@ fn login(embedded: &EmbeddedBroker) -> Option<[(String, String); 4]> {
         ("sasl.password", password.expose().to_owned()),
     ];
     Some(properties.map(|(key, value)| (key.to_owned(), value)))
+}
+
+/// Where the schemas of its values are registered, and how to log in there.
+pub fn registry(factory: &Factory) -> Option<Registry> {
+    let schemas = &factory.schemas;
+    let urls = match schemas.registry.value.as_str() {
+        "none" => return None,
+        EMBEDDED => {
+            let mut listen = schemas.listen.0;
+            if listen.ip().is_unspecified() {
+                listen.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            }
+            format!("http://{listen}")
+        }
+        urls => urls.to_owned(),
+    };
+    let login = schemas.login.as_ref().map(|login| login.value.clone()).unwrap_or_default();
+    let tls = schemas.tls.clone();
+    Some(Registry { urls, user: login.user.zip(login.password), token: login.token, ca: tls.ca, cert: tls.cert, key: tls.key })
 }

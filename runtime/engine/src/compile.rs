@@ -64,11 +64,7 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
             problems.error(connector.place, format!("sink {} reads no topics", connector.name)).help("add `topics: [telemetry]`");
         }
         let Some(entry) = entry(connector, entries, Role::Sink, problems) else { continue };
-        let mut context = context(factory, connector, &SourceKeys::default(), TagOptions::default());
-        context.topics = keys.topics.iter().map(|t| t.value.clone()).collect();
-        context.carries = carries(factory, &context.topics);
-        context.schemas =
-            context.topics.iter().filter_map(|name| works.topics.get(name).contract.as_ref().map(|c| c.schema().clone())).collect();
+        let context = sink_context(factory, connector, &keys, &works.topics);
         let Some(compiled) = (entry.compile)(&own, &context, problems) else { continue };
         if connector.enabled {
             works.sinks.push(SinkSpec {
@@ -82,6 +78,19 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         }
     }
     works
+}
+
+/// What stands around a sink.
+pub fn sink_context(factory: &Factory, connector: &Connector, keys: &factory::SinkKeys, topics: &Topics) -> Context {
+    let names: Vec<String> = keys.topics.iter().map(|topic| topic.value.clone()).collect();
+    let declared = topics.all().into_iter().filter_map(|topic| Some((topic.name.clone(), topic.schema.clone()?))).collect();
+    Context {
+        carries: carries(factory, &names),
+        schemas: names.iter().filter_map(|name| topics.get(name).contract.as_ref().map(|contract| contract.schema().clone())).collect(),
+        topics: names,
+        declared,
+        ..context(factory, connector, &SourceKeys::default(), TagOptions::default())
+    }
 }
 
 /// What topics are declared to hold. A pattern says nothing.
@@ -111,12 +120,13 @@ fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options:
         topics: Vec::new(),
         carries: Carries::default(),
         schemas: Vec::new(),
+        declared: Vec::new(),
         writes_allowed: factory.floor.writes.value == factory::Writes::Allowed,
         data_dir: factory.data_dir.clone(),
         sources: factory.sources.iter().filter(|source| source.enabled).map(|source| source.name.clone()).collect(),
         cluster: {
             let settings = crate::cluster::settings(factory);
-            Cluster { brokers: settings.brokers, properties: settings.properties }
+            Cluster { brokers: settings.brokers, properties: settings.properties, registry: crate::cluster::registry(factory) }
         },
     }
 }

@@ -3,8 +3,7 @@
 use crate::Engine;
 use crate::engine::{Ground, RunningSink};
 use crate::hold::Wanted;
-use crate::sinks::is_meant;
-use millrace_contract::Role;
+use millrace_contract::{Role, is_meant};
 pub use millrace_kafka::TopicPartition;
 use millrace_kafka::{Admin, Consumer, KafkaError, Start};
 use std::sync::Arc;

@@ -34,7 +34,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-pub(crate) use topics::is_meant;
 
 /// A running sink: its thread.
 pub struct SinkTask {
@@ -62,6 +61,7 @@ impl SinkTask {
             dead: shared.dead.load(Relaxed),
             filtered: shared.filtered.load(Relaxed),
             lost: shared.lost.load(Relaxed),
+            missed: shared.missed.load(Relaxed),
             consumed: shared.consumed.load(Relaxed),
             lag: shared.lag.load(Relaxed),
         }

@@ -34,6 +34,8 @@ pub enum Start {
     #[default]
     Earliest,
     Latest,
+    /// Nowhere: it is always told from where, and an offset that is not there any more fails, [`KafkaError::is_out_of_range`], and skips nothing.
+    Never,
 }
 
 /// A message of Kafka, borrowed until the closure returns.
@@ -107,6 +109,7 @@ impl Consumer {
         let reset = match start {
             Start::Earliest => "earliest",
             Start::Latest => "latest",
+            Start::Never => "error",
         };
         Self::new(settings, &[("group.id", group), ("auto.offset.reset", reset), ("isolation.level", "read_committed")])
     }

@@ -71,6 +71,11 @@ impl KafkaError {
             .any(|unknown| *unknown as i32 == self.code)
     }
 
+    /// Whether a consumer that begins nowhere by itself was told an offset that is not there (any more).
+    pub fn is_out_of_range(&self) -> bool {
+        self.code == code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32
+    }
+
     /// The code's name, as Kafka writes it: `TOPIC_AUTHORIZATION_FAILED`.
     pub fn name(&self) -> &'static str {
         codes::name(self.code)

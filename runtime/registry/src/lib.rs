@@ -21,5 +21,6 @@ pub mod schema;
 pub use client::{Client, RegistryLogin, Settings, Verdict, Version};
 pub use embedded::{Level, Registry};
 pub use error::RegistryError;
+pub use millrace_tls::ClientTls;
 pub use parsed::Parsed;
 pub use schema::{Kind, Reference, Resolved, Schema, SchemaId};

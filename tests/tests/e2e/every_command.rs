@@ -65,6 +65,8 @@ const CALLS: &[(&str, &str, Json)] = &[
     ("probe", "opcua $opcua --data $dir/peers", Whole),
     ("query", "-c factory.yaml --from 10m load/counter-0", Whole),
     ("reload", "--dry-run factory.yaml", Whole),
+    ("replicate-status", "-c copy.yaml --over 100ms", Whole),
+    ("replicate-verify", "copy.yaml", Whole),
     ("replay", "-c factory.yaml --lake history --to again --from 10m --until 1s", Whole),
     ("run", "second.yaml", NoJson),
     ("schema-check", "-c factory.yaml", Whole),
@@ -143,7 +145,15 @@ impl Ground {
              sources: {{load: {{type: generator, at: a, topic: t, tags: 1, rate: 100/s}}}}\n",
             factory.dir().display()
         );
-        let millrace = factory.file("second.yaml", &second).start(FACTORY);
+        let copy = format!(
+            "site: acme/copy\ndata_dir: {}/copy\nkafka: {{brokers: \"{}\"}}\nschemas: {{registry: none}}\n\
+             sinks: {{cloud: {{type: kafka, topics: [orders], brokers: \"{}\", rename: \"copy.{{topic}}\"}}}}\n",
+            factory.dir().display(),
+            kafka.brokers(),
+            // Its own cluster, by another name.
+            kafka.brokers().replace("127.0.0.1", "localhost"),
+        );
+        let millrace = factory.file("second.yaml", &second).file("copy.yaml", &copy).start(FACTORY);
         millrace.wait_running("load");
         millrace.wait_ledger("desk", "there are dead letters", |ledger| ledger.dead_at_intake >= 2 && ledger.waiting == 0);
 

@@ -106,6 +106,22 @@ fn every_record_arrives_once_though_the_runtime_is_killed_again_and_again() {
     let copied = cloud.read(&topic);
     assert_eq!(values(&copied), (0..sent).map(|n| n.to_string()).collect::<Vec<_>>());
     assert!(copied[17].header("millrace.origin").is_some_and(|origin| origin.ends_with(&format!("/{topic}/0/17"))), "{:?}", copied[17]);
+
+    let said = |args: &[&str]| -> serde_json::Value {
+        let output = millrace.run(&[args, &["-c", "factory.yaml", "--json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"))
+    };
+    let standing = eventually("nothing waits", || {
+        Some(said(&["replicate", "status", "--over", "100ms"])).filter(|standing| standing["lag_records"] == 0)
+    });
+    assert_eq!((&standing["partitions"][0]["position"], &standing["catch_up_seconds"]), (&sent.into(), &0.0.into()), "{standing}");
+    let compared = said(&["replicate", "verify", "--all"]);
+    let counted =
+        |side: &str| compared["ranges"].as_array().unwrap().iter().map(|range| range[side]["count"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((&compared["differ"], counted("at_home"), counted("at_target")), (&0.into(), sent as u64, sent as u64), "{compared}");
+    // Somebody writes among the copies.
+    cloud.produce_with_headers(&topic, [("k", Some(&b"3"[..]), &[("millrace.origin", "x/y/0/1")][..])]);
+    assert_eq!(said(&["replicate", "verify"])["differ"], 1);
 }
 
 #[test]
@@ -154,7 +170,8 @@ fn what_retention_took_is_counted_and_a_topic_made_anew_stops_the_sink() {
     home.tool("TopicCommand", &["--delete", "--topic", &topic]);
     wait_for("the topic is gone", || !home.topics().iter().any(|(name, _)| *name == topic));
     home.create_topic(&topic, 1, &[]);
-    numbers(&home, &topic, 0, 3);
+    // As many as before: only the topic's id tells them apart.
+    numbers(&home, &topic, 0, 200);
     millrace.launch();
     millrace.wait_alive();
     millrace.wait_word("cloud", "Blocked");
@@ -183,6 +200,140 @@ fn what_came_from_the_target_does_not_go_back() {
     wait_for("what was left out is counted", || {
         millrace.metrics().lines().any(|line| line.starts_with("millrace_sink_filtered_total") && line.ends_with(" 1"))
     });
+}
+
+#[test]
+fn what_retention_takes_while_it_runs_is_counted_not_skipped() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let topic = home.topic("outrun");
+    home.create_topic(&topic, 1, &[]);
+    numbers(home, &topic, 0, 100);
+    let mut millrace = replication(home, cloud, &topic, "");
+    millrace.launch();
+    cloud_has(cloud, &topic, 100);
+    // What it has fetched already when it stands still, nobody knows: in the end each record is there, or counted.
+    millrace.process().freeze();
+    for n in 0..50 {
+        numbers(home, &topic, 100 + n, 1);
+    }
+    home.delete_records(&topic, 0);
+    millrace.process().thaw();
+    numbers(home, &topic, 150, 10);
+    cloud.follow(&topic).until("the last record", |records| records.iter().any(|record| record.text() == "159"));
+    let copied = cloud.read(&topic).len() as u64;
+    let lost =
+        || millrace.metrics().lines().find_map(|line| line.strip_prefix("millrace_sink_lost_total{sink=\"cloud\"} ")?.parse::<u64>().ok());
+    wait_for("each record is copied or counted", || lost().is_some_and(|lost| lost > 0 && lost + copied == 160));
+}
+
+#[test]
+fn what_may_leave_leaves_in_json_and_avro_and_the_rest_stays_at_home() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let (here, there) = (Registry::start(), Registry::start());
+    let prefix = home.topic("leave");
+    let topic = |name: &str| format!("{prefix}-{name}");
+    let (orders, shifts, plain, payroll) = (topic("orders"), topic("shifts"), topic("plain"), topic("payroll"));
+    let letters = format!("{orders}.dead");
+    for name in [&orders, &shifts, &plain, &payroll, &letters] {
+        home.create_topic(name, 1, &[]);
+    }
+    let old = r#"{"type":"record","name":"Shift","fields":[{"name":"operator","type":"string"},{"name":"hours","type":"long"}]}"#;
+    let new = r#"{"type":"record","name":"Shift","fields":[{"name":"wage","type":"long"},{"name":"operator","type":"string"},{"name":"hours","type":"long"}]}"#;
+    // The ids differ on both sides.
+    here.register("other-value", r#""string""#);
+    let ids = [old, new].map(|schema| here.register(&format!("{shifts}-value"), schema));
+    let value = |id: i32, rest: &[u8]| [&[0][..], &id.to_be_bytes(), rest].concat();
+    let json: [&[u8]; 3] = [br#"{"ID": "1", "operator": "Ann"}"#, br#"{"ID": "2", "operator": "Ann", "margin": 0.3}"#, b"Ann in a letter"];
+    home.produce(&orders, json.map(|value| ("Ann", value)));
+    let (shift, grown) = (value(ids[0], b"\x06Ann\x10"), value(ids[1], b"\xc8\x01\x06Ann\x10"));
+    home.produce(&shifts, [("k", &shift[..]), ("k", &grown)]);
+    home.produce(&plain, [("k", &shift[..])]);
+    home.produce(&payroll, [("k", &b"secret"[..])]);
+    let mut millrace = Factory::on(home)
+        .with("prefix", &prefix)
+        .with("here", here.url())
+        .with("there", there.url())
+        .with("cloud", cloud.brokers())
+        .env("HASH_KEY", "0123456789abcdef")
+        .prepare(&format!(
+            "schemas: {{registry: \"$here\"}}\n{}",
+            CLOUD.replace("[$topics]", "[\"$prefix-*\"]")
+                + r#"    registry: {url: "$there"}
+    stay_home: ["$prefix-pay*"]
+    hash_keys: [{id: "2026", secret: "${env:HASH_KEY}"}]
+    fields:
+      $prefix-orders: {allow: [ID], hash: [operator], key: pseudonym}
+      $prefix-shifts: {allow: [hours], mask: [operator]}
+"#
+        ));
+    millrace.launch();
+    millrace.wait_alive();
+    cloud_has(cloud, &orders, 2);
+    cloud_has(cloud, &shifts, 2);
+    cloud_has(cloud, &plain, 1);
+
+    let left = cloud.read(&orders);
+    let names: Vec<String> = left[0].json().as_object().unwrap().keys().cloned().collect();
+    assert_eq!((names, left[0].json()["ID"].as_str()), (vec!["ID".to_owned(), "operator".to_owned()], Some("1")));
+    assert_eq!(left[0].json()["operator"], left[1].json()["operator"]);
+    assert_eq!(left[1].json().as_object().map(|fields| fields.len()), Some(2), "the new field stays at home");
+    assert_eq!(left[0].header("millrace.hash-key").as_deref(), Some("2026"));
+    assert!(left[0].key_text().starts_with("p-"), "{}", left[0].key_text());
+    assert!(!left.iter().any(|record| (record.text() + &record.key_text()).contains("Ann")), "{left:?}");
+    // What cannot be read stays at home, in a topic whose records do not leave either.
+    let dead = home.follow(&letters).count(1).to_vec();
+    assert_eq!(dead[0].text(), "Ann in a letter");
+    assert!(dead[0].header("__connect.errors.exception.message").is_some_and(|why| why.contains("stays at home")), "{dead:?}");
+
+    let left = cloud.read(&shifts);
+    let id = |record: &Record| i32::from_be_bytes(record.value.as_deref().expect("a value")[1..5].try_into().unwrap());
+    for record in &left {
+        let (subject, schema) = there.schema(id(record));
+        assert_eq!(subject, format!("{shifts}-value"));
+        assert!(!schema.to_string().contains("wage"), "{schema}");
+        assert_eq!(&record.value.as_deref().unwrap()[5..], b"\x02\x06***\x10");
+    }
+    let left = cloud.read(&plain);
+    assert_eq!(there.schema(id(&left[0])), (format!("{plain}-value"), here.schema(ids[0]).1));
+    assert_eq!(&left[0].value.as_deref().unwrap()[5..], &shift[5..]);
+    wait_for("what stays at home is counted, the dead letter too", || {
+        millrace.metrics().lines().any(|line| line.starts_with("millrace_sink_filtered_total") && line.ends_with(" 2"))
+    });
+    assert!(!cloud.topics().iter().any(|(name, _)| *name == payroll));
+    assert!(cloud.read(&letters).is_empty());
+}
+
+#[test]
+fn both_ways_under_one_name_each_record_is_there_once() {
+    let (east, west) = (Kafka::shared(), cloud());
+    let topic = east.topic("both");
+    for side in [east, west] {
+        side.create_topic(&topic, 1, &[]);
+    }
+    let way = |from: &Kafka, to: &Kafka, names: &str| {
+        let mut millrace = replication(from, to, &topic, names);
+        millrace.launch();
+        millrace
+    };
+    let there = way(east, west, "    origin: east\n    target: west\n");
+    let back = way(west, east, "    origin: west\n    target: east\n");
+    numbers(east, &topic, 0, 500);
+    numbers(west, &topic, 500, 500);
+    let whole: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    for side in [east, west] {
+        side.follow(&topic).count(1_000);
+    }
+    // A record that would go round would be counted here last of all.
+    for millrace in [&there, &back] {
+        wait_for("what came from there stays here", || {
+            millrace.metrics().lines().any(|line| line.starts_with("millrace_sink_filtered_total") && line.ends_with(" 500"))
+        });
+    }
+    for side in [east, west] {
+        let mut values = values(&side.read(&topic));
+        values.sort_unstable_by_key(|text| text.parse::<u32>().expect("a number"));
+        assert_eq!(values, whole);
+    }
 }
 
 fn cloud_has(cloud: &Kafka, topic: &str, count: usize) {

@@ -173,6 +173,7 @@ fn mqtt(factory: &Factory, name: &str, target: &AlarmTarget, broker: &Spanned<St
         topics: vec![TOPIC.to_owned()],
         carries: millrace_contract::Carries::Documents,
         schemas: Vec::new(),
+        declared: Vec::new(),
         writes_allowed: true,
         data_dir: factory.data_dir.clone(),
         sources: [].into(),

@@ -1,8 +1,7 @@
 //! Whether the sink and its topics are there.
 
 use crate::sinks::session::Session;
-use crate::sinks::topics::is_meant;
-use millrace_contract::Status;
+use millrace_contract::{Status, is_meant};
 use millrace_schemas::Micros;
 use std::time::{Duration, Instant};
 

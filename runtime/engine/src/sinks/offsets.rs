@@ -27,6 +27,7 @@ impl<'r> Session<'r> {
         let shared = &self.runner.shared;
         shared.filtered.fetch_add(flushed.filtered, Relaxed);
         shared.lost.fetch_add(flushed.lost, Relaxed);
+        shared.missed.fetch_add(flushed.missed, Relaxed);
         // They, too, were counted as written when the sink took them.
         let _ = shared.written.fetch_update(Relaxed, Relaxed, |w| Some(w.saturating_sub(flushed.filtered)));
         self.flush_letters()?;
@@ -101,8 +102,8 @@ impl<'r> Session<'r> {
             let at = held.unwrap_or(0);
             self.parts.insert(name.clone(), Part { seen: at, given: at, durable: at, committed: at });
         }
-        if self.runner.options.from_latest {
-            self.place_new_ones_at_the_end(&mut placed).map_err(|e| failure("cannot ask for the end of a partition", &e))?;
+        if self.sink.wants_upstream() || self.runner.options.from_latest {
+            self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
         }
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
@@ -123,18 +124,22 @@ impl<'r> Session<'r> {
                 )));
             }
             if at < low {
-                self.runner.shared.lost.fetch_add((low - at) as u64, Relaxed);
-                tracing::error!(
-                    sink = self.runner.options.name,
-                    partition = %name,
-                    from = at,
-                    to = low - 1,
-                    "records were deleted in Kafka before this sink could read them; keep them longer there"
-                );
+                self.count_lost(name, at, low);
                 *held = Some(low);
             }
         }
         Ok(())
+    }
+
+    fn count_lost(&self, name: &TopicPartition, from: i64, low: i64) {
+        self.runner.shared.lost.fetch_add((low - from) as u64, Relaxed);
+        tracing::error!(
+            sink = self.runner.options.name,
+            partition = %name,
+            from,
+            to = low - 1,
+            "records were deleted in Kafka before this sink could read them; keep them longer there"
+        );
     }
 
     /// Asks which cluster this is, and which of the topics of these names.
@@ -149,20 +154,34 @@ impl<'r> Session<'r> {
         Ok(Upstream { cluster: ids.0, group: options.group.clone(), topic_ids: topics.into_iter().zip(ids.1).collect() })
     }
 
-    /// Gives the partitions that the group has never read their end of this moment, which the next flush commits: what comes from now on is for
-    /// this sink, though it be restarted before it has read a record.
-    pub(super) fn place_new_ones_at_the_end(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
+    /// Gives the partitions that the group has never read their end of this moment, where it begins there, which the next flush commits: what comes from
+    /// now on is for this sink, though it be restarted before it has read a record. For a sink that is always told where to begin, their beginning, and
+    /// to the others what the group has committed.
+    pub(super) fn place_new_ones(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
         let open: Vec<usize> = (0..placed.len()).filter(|i| placed[*i].1.is_none()).collect();
         if open.is_empty() {
             return Ok(());
         }
         let names: Vec<TopicPartition> = open.iter().map(|i| placed[*i].0.clone()).collect();
         let committed = self.consumer.committed(&names, PATIENCE)?;
-        for (i, _) in open.into_iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
+        for (i, committed) in open.into_iter().zip(committed) {
             let (name, at) = &mut placed[i];
-            let (_, end) = self.consumer.watermarks(name, PATIENCE)?;
-            *at = Some(end);
-            self.parts.insert(name.clone(), Part { seen: end, given: end, durable: end, committed: -1 });
+            match committed {
+                None if self.runner.options.from_latest => {
+                    let (_, end) = self.consumer.watermarks(name, PATIENCE)?;
+                    *at = Some(end);
+                    self.parts.insert(name.clone(), Part { seen: end, given: end, durable: end, committed: -1 });
+                }
+                None => *at = Some(self.consumer.watermarks(name, PATIENCE)?.0),
+                Some(committed) if self.sink.wants_upstream() => {
+                    let (low, high) = self.consumer.watermarks(name, PATIENCE)?;
+                    if committed < low {
+                        self.count_lost(name, committed, low);
+                    }
+                    *at = Some(if (low..=high).contains(&committed) { committed } else { low });
+                }
+                Some(_) => {}
+            }
         }
         Ok(())
     }

@@ -47,6 +47,8 @@ pub struct SinkCounts {
     pub filtered: u64,
     /// Gone from Kafka before the sink could read them: retention, a topic that was made anew.
     pub lost: u64,
+    /// Fields that a rule was to change and that were not in their records.
+    pub missed: u64,
     /// Records in Kafka behind what was consumed, as of the last flush.
     pub lag: u64,
 }
@@ -66,5 +68,6 @@ pub(super) struct Shared {
     pub(super) dead: AtomicU64,
     pub(super) filtered: AtomicU64,
     pub(super) lost: AtomicU64,
+    pub(super) missed: AtomicU64,
     pub(super) lag: AtomicU64,
 }

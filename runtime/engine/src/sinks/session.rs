@@ -136,6 +136,8 @@ pub(super) struct Session<'r> {
     pub(super) input: Input,
     pub(super) parts: HashMap<TopicPartition, Part>,
     pub(super) records: Records,
+    /// Of records that are handed to the sink at once.
+    pub(super) bytes: usize,
     pub(super) letters: dead::Letters,
     pub(super) writers: Option<WriterSchemas>,
     /// Dead letters sent since the last commit.
@@ -153,11 +155,23 @@ pub(super) struct Session<'r> {
 impl<'r> Session<'r> {
     pub(super) fn open(runner: &'r Runner, order: Order) -> Result<Self, Failure> {
         let options = &runner.options;
-        let start = if options.from_latest { Start::Latest } else { Start::Earliest };
-        let consumer = Consumer::group(&options.settings, &options.group, start).map_err(|e| failure("cannot read from Kafka", &e))?;
+        let sink = (options.make)();
+        // One that holds its offsets at the target is always told where to begin, so that nothing is skipped unseen.
+        let start = match options.from_latest {
+            _ if sink.wants_upstream() => Start::Never,
+            true => Start::Latest,
+            false => Start::Earliest,
+        };
+        let (mut settings, mut bytes) = (options.settings.clone(), BYTES);
+        if let Some(ahead) = sink.reads_ahead() {
+            bytes = bytes.min(ahead as usize);
+            for (name, value) in [("queued.max.messages.kbytes", ahead.div_ceil(1 << 10)), ("fetch.message.max.bytes", ahead)] {
+                settings.properties.entry(name.to_owned()).or_insert_with(|| value.to_string());
+            }
+        }
+        let consumer = Consumer::group(&settings, &options.group, start).map_err(|e| failure("cannot read from Kafka", &e))?;
         let patterns: Vec<String> = options.topics.iter().map(|t| subscription(t)).collect();
         consumer.subscribe(patterns.iter().map(String::as_str)).map_err(|e| failure("cannot subscribe", &e))?;
-        let sink = (options.make)();
         let (input, flush_every) = (sink.input(), sink.flush_every().max(Duration::from_millis(10)));
         Ok(Self {
             runner,
@@ -167,6 +181,7 @@ impl<'r> Session<'r> {
             input,
             parts: HashMap::new(),
             records: Records::default(),
+            bytes,
             letters: dead::Letters::new(&options.settings),
             writers: options.registry.clone().map(|client| WriterSchemas::new(client, runner.tokio.clone())),
             letters_open: false,
@@ -214,6 +229,13 @@ impl<'r> Session<'r> {
                 Polled::Connection(Connection::Down(why)) => self.is_ailing(Status::Degraded(why)),
                 Polled::Failed(error) => match error.class {
                     Class::Fatal | Class::Fenced => return Err(failure("cannot read from Kafka", &error)),
+                    // Retention was quicker, or the topic was made anew: the next instance asks what is still there, and counts what is not.
+                    _ if error.is_out_of_range() => {
+                        return Err(Failure::RetryAfter(
+                            Duration::from_millis(100),
+                            format!("what was to be read next is not in Kafka any more: {error}"),
+                        ));
+                    }
                     Class::Denied => self.is_ailing(Status::Blocked(error.to_string())),
                     _ => self.is_ailing(Status::Degraded(error.to_string())),
                 },
@@ -224,14 +246,14 @@ impl<'r> Session<'r> {
 
     /// Reads messages into `records`.
     pub(super) fn fetch(&mut self, wait: Duration) -> Polled {
-        let Self { consumer, records, runner, .. } = self;
+        let Self { consumer, records, runner, bytes, .. } = self;
         let options = &runner.options;
         records.parts.clear();
         records.records.clear();
         records.heap.clear();
         consumer.poll(wait, |message| {
             push(records, &message, options);
-            records.records.len() < RECORDS && records.heap.len() < BYTES
+            records.records.len() < RECORDS && records.heap.len() < *bytes
         })
     }
 
