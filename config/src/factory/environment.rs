@@ -56,6 +56,8 @@ impl Files for Disk {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<(String, bool)>> {
         let mut names = Vec::new();
+        // The folder of `factory.yaml` is the current one.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
@@ -83,5 +85,17 @@ impl Files for Given {
             .filter_map(|path| Some((path.components().next()?.as_os_str().to_str()?.to_owned(), path.components().count() > 1)))
             .collect();
         if below.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(below.into_iter().collect()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_the_current_one() {
+        let names = |folder: &str| Disk.list(Path::new(folder)).expect("it can be listed").into_iter().collect::<BTreeSet<_>>();
+        assert!(names("").contains(&("Cargo.toml".to_owned(), false)));
+        assert_eq!(names(""), names("."));
     }
 }

@@ -182,6 +182,7 @@ fn seen(paths: &[PathBuf], files: &[PathBuf]) -> BTreeMap<PathBuf, Option<(Syste
     let mut seen = BTreeMap::new();
     let folders = paths.iter().filter(|path| path.is_dir()).cloned().chain(files.iter().filter_map(|path| Some(path.parent()?.to_owned())));
     let is_config = |path: &PathBuf| path.extension().is_some_and(|e| ["yaml", "yml", "csv"].iter().any(|known| e == *known));
+    let folders = folders.map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder });
     let listed = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten().map(|entry| entry.path());
     for path in listed.filter(is_config).chain(files.iter().cloned()) {
         let about = fs::metadata(&path).ok().and_then(|about| Some((about.modified().ok()?, about.len())));
