@@ -220,6 +220,12 @@ pub fn lake() -> &'static Path {
     PYTHON.get_or_init(|| pypi("lake-1", &LAKE))
 }
 
+/// PyPI's `pillow`, a reader of pictures: a Python as [`pysparkplug`]'s.
+pub fn pillow() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("pillow-13.0.0", &["pillow==13.0.0"]))
+}
+
 /// npm's `azurite` with a Node.js that is new enough: the folder that holds `node_modules`.
 pub fn azurite() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();

@@ -13,7 +13,7 @@
 //! - [`table`]: the Delta table: made, opened, checked, committed to; [`intents`]: what plain Parquet needs besides.
 //! - [`sink`]: the session.
 //! - [`upkeep`]: checking, compaction of small files, deletion of those that nobody needs; [`tending`]: by the sink itself.
-//! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`]: how it looks; [`again`]: all samples of
+//! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`], [`png`]: how it looks; [`export`]: an answer as Parquet; [`again`]: all samples of
 //!   a range, as they were in Kafka, with a [`mark`] for each; [`ask`]: all that for the program.
 //!
 //! Invariants: files and positions move in one commit, and every commit compares the positions it begins at; a value keeps its type, in a column of
@@ -21,9 +21,11 @@
 
 pub mod ask;
 pub mod config;
+pub mod export;
 pub mod mark;
 pub mod plot;
 pub mod plugin;
+pub mod png;
 pub mod series;
 
 #[cfg(feature = "tables")]

@@ -18,15 +18,15 @@ pub struct Plot<'a> {
 }
 
 /// A piece of time in which one value held.
-struct Step {
-    from: i64,
-    to: i64,
-    value: f64,
-    quality: Quality,
+pub(crate) struct Step {
+    pub from: i64,
+    pub to: i64,
+    pub value: f64,
+    pub quality: Quality,
 }
 
 impl Plot<'_> {
-    fn steps(&self) -> Vec<Step> {
+    pub(crate) fn steps(&self) -> Vec<Step> {
         let end = self.range.end.min(self.known_until);
         let mut steps = Vec::new();
         for (index, point) in self.points.iter().enumerate() {
@@ -42,7 +42,7 @@ impl Plot<'_> {
     }
 
     /// The values' limits, with room where there is but one.
-    fn limits(steps: &[Step]) -> Option<(f64, f64)> {
+    pub(crate) fn limits(steps: &[Step]) -> Option<(f64, f64)> {
         let low = steps.iter().map(|step| step.value).fold(f64::INFINITY, f64::min);
         let high = steps.iter().map(|step| step.value).fold(f64::NEG_INFINITY, f64::max);
         if low > high {
@@ -52,7 +52,7 @@ impl Plot<'_> {
         Some((low - room, high + room))
     }
 
-    fn share(&self, time: i64) -> f64 {
+    pub(crate) fn share(&self, time: i64) -> f64 {
         (time - self.range.start) as f64 / (self.range.end - self.range.start).max(1) as f64
     }
 
@@ -166,13 +166,13 @@ impl Plot<'_> {
 }
 
 /// A number in at most ten characters.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let plain = format!("{value:.3}");
     let plain = plain.trim_end_matches('0').trim_end_matches('.');
     if plain.len() <= 10 && (value == 0.0 || value.abs() >= 0.001) { plain.to_owned() } else { format!("{value:.3e}") }
 }
 
-fn time(micros: i64) -> String {
+pub(crate) fn time(micros: i64) -> String {
     Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 

@@ -55,7 +55,7 @@ pub struct Options {
     /// The same as `--output json`.
     #[arg(long, conflicts_with = "output")]
     json: bool,
-    /// Where a picture goes.
+    /// Where a picture or a file goes; left out, to standard output.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -85,7 +85,12 @@ pub enum Output {
     Json,
     /// In the terminal.
     Plot,
+    /// A picture.
     Svg,
+    /// A picture, for mails and reports.
+    Png,
+    /// A file for Python or SQL. In builds with the feature `lake`.
+    Parquet,
 }
 
 /// What is asked, on the command line or over HTTP.
@@ -184,7 +189,7 @@ pub fn query(options: &Options) -> Result<ExitCode> {
         None if std::io::stdout().is_terminal() => Output::Table,
         None => Output::Csv,
     };
-    let draws = matches!(output, Output::Plot | Output::Svg);
+    let draws = matches!(output, Output::Plot | Output::Svg | Output::Png);
     if draws && options.what == As::Last {
         bail!("one value makes no plot; leave `--as last` out");
     }
@@ -217,13 +222,15 @@ pub fn query(options: &Options) -> Result<ExitCode> {
             let width = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
             say_part!("{}", plot(&visible(tag), answer, range, |plot| plot.terminal(width, 16)));
         }),
-        Output::Svg => {
+        Output::Svg | Output::Png => {
             let [(tag, answer)] = &answers[..] else { bail!("a picture shows one tag; ask for each by itself") };
-            let svg = plot(tag, answer, range, |plot| plot.svg());
-            match &options.file {
-                Some(file) => std::fs::write(file, svg).with_context(|| format!("cannot write {}", file.display()))?,
-                None => say_part!("{svg}"),
-            }
+            let drawn = plot(tag, answer, range, |plot| if output == Output::Svg { plot.svg().into_bytes() } else { plot.png() });
+            out(&drawn, options)?;
+        }
+        Output::Parquet => {
+            let until = answers.iter().map(|(_, answer)| answer.complete_until).min().unwrap_or(range.end);
+            let file = millrace_lake::export::parquet(answers, &precise(until.min(range.end))).map_err(|error| anyhow!(error))?;
+            out(&file, options)?;
         }
     }
     if output != Output::Json {
@@ -288,7 +295,21 @@ pub fn moment(text: &str, now: i64) -> Result<i64> {
     }
 }
 
-fn plot(tag: &str, answer: &Answer, range: &Range<i64>, draw: impl Fn(&Plot<'_>) -> String) -> String {
+/// Writes bytes where they are wanted.
+fn out(bytes: &[u8], options: &Options) -> Result<()> {
+    match &options.file {
+        Some(file) => std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display())),
+        None if options.output != Some(Output::Svg) && std::io::stdout().is_terminal() => {
+            bail!("a terminal shows no such file; say where it goes: --file NAME")
+        }
+        None => {
+            say::bytes(bytes);
+            Ok(())
+        }
+    }
+}
+
+fn plot<T>(tag: &str, answer: &Answer, range: &Range<i64>, draw: impl Fn(&Plot<'_>) -> T) -> T {
     let mut points: Vec<Point> = answer.before.iter().map(Point::from).collect();
     match &answer.series {
         Series::Points(all) => points.extend(all),

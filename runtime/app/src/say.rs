@@ -11,6 +11,13 @@ pub fn out(text: Arguments) {
     end_with_the_reader(outcome);
 }
 
+/// Writes bytes to standard output as they are: a file that was asked for, never to a terminal.
+pub fn bytes(bytes: &[u8]) {
+    let mut stdout = stdout().lock();
+    let outcome = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    end_with_the_reader(outcome);
+}
+
 /// Prints to standard error. Nobody reads it any more: what is done matters more than what is said of it.
 pub fn err(text: Arguments) {
     let _ = stderr().lock().write_all(visible_lines(&text.to_string()).as_bytes());

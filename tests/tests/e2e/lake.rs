@@ -480,6 +480,25 @@ fn what_is_compacted_and_asked_is_what_was_sent() {
         assert_eq!(code, 400, "{query}: {said}");
         assert!(said["error"].as_str().is_some_and(|error| error.contains(because)), "{query}: {said}");
     }
+    // The same as a file for other programs, and as a picture.
+    let file = |output: &str| -> std::path::PathBuf {
+        let file = millrace.dir().join(format!("force.{output}"));
+        let name = file.display().to_string();
+        let words = ["query", "-c", "factory.yaml", "--from", "2026-11-28", "--to", "2026-11-29", "--output", output, "--file", &name];
+        let output = millrace.run(&[&words[..], &["body/press-3/force"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        file
+    };
+    let python = |python: &std::path::Path, text: &str, file: &std::path::Path| -> String {
+        let output = peers::python(python).args(["-c", text]).arg(file).output().expect("Python starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let sums =
+        "import sys, duckdb; print(duckdb.execute('SELECT count(*), sum(value_double) FROM read_parquet(?)', [sys.argv[1]]).fetchone())";
+    assert_eq!(python(peers::lake(), sums, &file("parquet")), format!("(350, {expected:?})"));
+    let colours = "import sys, PIL.Image; image = PIL.Image.open(sys.argv[1]).convert('RGB'); print(image.size, (21, 101, 192) in {rgb for _, rgb in image.getcolors()})";
+    assert_eq!(python(peers::pillow(), colours, &file("png")), "(960, 360) True");
     let last = ask(&["--as", "last"]);
     assert!(last.to_string().contains("3493.5"), "{last}");
     let samples = ask(&["--limit", "1000"]);
