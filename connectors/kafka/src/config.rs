@@ -2,6 +2,7 @@
 
 use crate::compare::Comparison;
 use crate::fields::{FieldRules, HashKey, Keys, Rules};
+use crate::groups::Copying;
 use crate::leaving::Guard;
 use crate::names::Names;
 use crate::sink::{Carrying, Replication};
@@ -68,6 +69,9 @@ pub struct KafkaSinkConfig {
     /// Limits towards the target.
     #[serde(default)]
     pub limit: Limit,
+    /// Consumer groups whose offsets are translated to the target.
+    #[serde(default)]
+    pub groups: Groups,
     /// Topics that never leave, by name or pattern, whatever `topics` says; nor do their dead letters.
     #[serde(default)]
     pub stay_home: Vec<Spanned<String>>,
@@ -81,6 +85,22 @@ pub struct KafkaSinkConfig {
     /// The target's schema registry: schemas are carried there, and values get the ids that they have there. Left out, values keep the factory's.
     #[serde(default)]
     pub registry: Option<Spanned<TargetRegistry>>,
+}
+
+/// Offsets of consumer groups.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Groups {
+    /// Groups by name or pattern: `[reports, "line-*"]`. A group that has members at the target is left alone, and none moves backwards.
+    pub copy: Vec<Spanned<String>>,
+    /// How often.
+    pub every: Spanned<Period>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { copy: Vec::new(), every: Spanned::from(Period::from_secs(30)) }
+    }
 }
 
 /// A schema registry at the target.
@@ -129,6 +149,8 @@ fn yes() -> bool {
     true
 }
 
+/// Each round asks both clusters.
+const LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Brokers end transactions after 15 minutes; a short one also holds up fewer readers.
 const LONGEST_COMMIT: Duration = Duration::from_secs(60);
 
@@ -169,6 +191,9 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
     if config.commit_every.0.is_zero() || config.commit_every.0 > LONGEST_COMMIT {
         problems
             .error(config.commit_every.place, format!("`commit_every: {}` must be more than 0 and at most 1m", config.commit_every.value));
+    }
+    if config.groups.every.0 < LEAST_EVERY {
+        problems.error(config.groups.every.place, format!("`every: {}` is less than 1s", config.groups.every.value));
     }
     let limits = Limits::compile(&config.limit, &context.topics, problems);
     let alias = |alias: &Option<Spanned<String>>, problems: &mut Problems| {
@@ -219,6 +244,10 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             provenance,
             restart_recreated: config.on_recreated == OnRecreated::Restart,
             limits,
+            groups: (!config.groups.copy.is_empty()).then(|| Copying {
+                groups: config.groups.copy.iter().map(|group| group.value.clone()).collect(),
+                every: config.groups.every.0,
+            }),
             commit_every: config.commit_every.0,
         },
         names,
@@ -368,7 +397,18 @@ impl Compiled for CompiledSink {
             }
             None => lines.push("does not copy schemas of the registry: values keep the factory's ids".into()),
         }
-        lines.push("does not copy ACLs, consumer groups' offsets, or settings of brokers".into());
+        let rest = match &replication.carrying.groups {
+            Some(Copying { groups, every }) => {
+                lines.push(format!(
+                    "translates offsets of consumer groups {} every {every:?}, and writes {}.checkpoints.internal",
+                    groups.join(", "),
+                    replication.names.origin
+                ));
+                "does not copy ACLs or settings of brokers"
+            }
+            None => "does not copy ACLs, consumer groups' offsets, or settings of brokers",
+        };
+        lines.push(rest.into());
         Plan { endpoint: replication.target.brokers.clone(), lines, rate: None }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! The number that travels with a record through the producer says which it was: 16 bits of the partition's index, 48 bits of the offset.
 
+use crate::pairs::Pair;
 use millrace_contract::Offset;
 use millrace_kafka::{Connection, Deliveries, KafkaError, Report};
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
 use std::time::Duration;
 
 const OFFSET_BITS: u32 = 48;
@@ -20,6 +22,11 @@ pub fn opaque(part: usize, offset: Offset) -> Option<u64> {
     Some(part << OFFSET_BITS | offset)
 }
 
+/// The partition's index and the offset of a record, by its number.
+const fn place(opaque: u64) -> (usize, Offset) {
+    ((opaque >> OFFSET_BITS) as usize, (opaque & ((1 << OFFSET_BITS) - 1)) as Offset)
+}
+
 /// A record that was not delivered.
 #[derive(Clone, Debug)]
 pub struct Failed {
@@ -32,6 +39,8 @@ pub struct Failed {
 #[derive(Default)]
 pub struct Outcomes {
     failed: Mutex<Vec<Failed>>,
+    /// Of each partition, by its index, the last record that was delivered: offset at home and at the target. Where somebody asks for it.
+    delivered: Option<Mutex<HashMap<usize, Pair>>>,
     /// The last word on the connection; `None`: nothing is wrong with it.
     trouble: Mutex<Option<Connection>>,
     reported: Mutex<u64>,
@@ -39,6 +48,16 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// `notes`: whether it is noted where records lie at the target.
+    pub fn new(notes: bool) -> Self {
+        Self { delivered: notes.then(Mutex::default), ..Self::default() }
+    }
+
+    /// Where the last record of each partition lies, since the last call.
+    pub fn take_delivered(&self) -> HashMap<usize, Pair> {
+        self.delivered.as_ref().map(|delivered| std::mem::take(&mut *delivered.lock())).unwrap_or_default()
+    }
+
     /// What failed since the last call.
     pub fn take_failed(&self) -> Vec<Failed> {
         std::mem::take(&mut *self.failed.lock())
@@ -58,10 +77,17 @@ impl Outcomes {
 
 impl Deliveries for Outcomes {
     fn reports(&self, reports: &[Report]) {
+        if let Some(delivered) = &self.delivered {
+            let mut delivered = delivered.lock();
+            for report in reports.iter().filter(|report| report.error.is_none() && report.opaque != OWN && report.offset >= 0) {
+                let (part, home) = place(report.opaque);
+                let last = delivered.entry(part).or_insert((home, report.offset));
+                *last = (*last).max((home, report.offset));
+            }
+        }
         let failed = reports.iter().filter_map(|report| {
             let error = report.error.as_deref()?.clone();
-            let record = (report.opaque != OWN)
-                .then_some(((report.opaque >> OFFSET_BITS) as usize, (report.opaque & ((1 << OFFSET_BITS) - 1)) as Offset));
+            let record = (report.opaque != OWN).then(|| place(report.opaque));
             Some(Failed { record, error })
         });
         self.failed.lock().extend(failed);

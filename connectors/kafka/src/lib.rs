@@ -8,6 +8,7 @@
 //! - [`config`]: the keys of the YAML, checked without I/O.
 //! - [`names`]: what a topic is called at the target, what is never copied, and how a loop is noticed.
 //! - [`fields`]: what of a record may leave; `leaving`: a record as it is at the target, under them and with the ids of the target's registry.
+//! - `groups`: consumer groups' offsets, translated by `pairs` of offsets.
 //! - [`target`]: topics of the target, made like their origin.
 //! - [`positions`]: how far each partition was copied, kept at the target.
 //! - [`deliveries`]: what became of the records that the producer took.
@@ -22,8 +23,10 @@ pub mod compare;
 pub mod config;
 mod deliveries;
 pub mod fields;
+mod groups;
 mod leaving;
 pub mod names;
+mod pairs;
 mod positions;
 mod sink;
 mod target;

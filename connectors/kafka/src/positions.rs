@@ -3,12 +3,13 @@
 //! ```text
 //! topic millrace.replication, compacted, one partition
 //! key    ["ORIGIN","GROUP","TOPIC",PARTITION]
-//! value  {"offset": the next offset to copy, "topic_id": the topic's at home}
+//! value  {"offset": the next offset to copy, "topic_id": the topic's at home, "pairs": [[offset at home, at the target], ..]}
 //! ```
 //!
 //! With `delivery: exactly_once` a position is written in the transaction of the records before it, otherwise after their acknowledgement.
 
 use crate::names::POSITIONS;
+use crate::pairs::Pair;
 use millrace_contract::{Offset, Partition};
 use millrace_kafka::{KafkaError, Message, Settings, TopicSpec, read_topic};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct Held {
     /// Of the topic at home: one of the same name that was made later is another one. `None`: nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
+    /// Where records lie at the target, the newest first; thinned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<Pair>,
 }
 
 /// The topic, for where it is missing.
@@ -84,10 +88,10 @@ mod tests {
     fn a_position_comes_back_for_its_own_origin_and_group() {
         let part = Partition { topic: "a\"b".into(), partition: 3 };
         let key = key("acme.detroit", "g", &part);
-        let held = Held { offset: 17, topic_id: Some("id".into()) };
+        let held = Held { offset: 17, topic_id: Some("id".into()), pairs: vec![(16, 20), (3, 4)] };
         assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "g"), Some((part.clone(), Some(held.clone()))));
         // As it was written before topics had ids here.
-        let old = Held { topic_id: None, ..held.clone() };
+        let old = Held { topic_id: None, pairs: Vec::new(), ..held.clone() };
         assert_eq!(entry(&key, Some(b"{\"offset\":17}"), "acme.detroit", "g"), Some((part.clone(), Some(old))));
         assert_eq!(entry(&key, None, "acme.detroit", "g"), Some((part, None)));
         assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "h"), None);

@@ -11,8 +11,10 @@
 //! alone, in a transaction of its own; what is refused alone is refused. Suspects outlive the instance, which is dropped after a failure.
 
 use crate::deliveries::{Failed, MAX_PARTS, OWN, Outcomes, opaque};
+use crate::groups::{Copying, Means, Shared, Task};
 use crate::leaving::{Guard, Leaver, Leaving, Outcome};
 use crate::names::{Names, ORIGIN, POSITIONS};
+use crate::pairs::{self, Pair};
 use crate::positions::{self, Held};
 use crate::target::{self, Making, failure};
 use crate::throttle::{Limits, Throttle};
@@ -46,6 +48,8 @@ pub struct Carrying {
     pub provenance: bool,
     pub restart_recreated: bool,
     pub limits: Limits,
+    /// `None`: offsets of groups stay where they are.
+    pub groups: Option<Copying>,
     pub commit_every: Duration,
 }
 
@@ -96,6 +100,12 @@ struct Part {
     is_first: bool,
     /// The next offset, once something was written since the last flush.
     next: Option<Offset>,
+    /// The position at the target.
+    at: Offset,
+    /// Where records lie there; the newest first.
+    pairs: Vec<Pair>,
+    /// The last of them is not written yet.
+    has_news: bool,
 }
 
 /// One instance of the sink.
@@ -113,6 +123,9 @@ pub struct Instance {
     leaving: Leaving,
     /// What tells the topics at home from others of their names.
     topic_ids: HashMap<Arc<str>, String>,
+    /// What translates offsets of groups, and what it works with.
+    pairs: Shared,
+    task: Option<Task>,
     /// Scratch for `millrace.origin`.
     origin: Vec<u8>,
 }
@@ -121,10 +134,13 @@ impl Instance {
     pub fn new(replication: Arc<Replication>) -> Self {
         let limits = &replication.carrying.limits;
         let throttle = limits.is_limited().then(|| Throttle::new(limits.clone(), Instant::now(), time_of_day()));
+        let has_groups = replication.carrying.groups.is_some();
         Self {
             leaving: Leaving::new(replication.guard.clone()),
             replication,
-            outcomes: Arc::default(),
+            outcomes: Arc::new(Outcomes::new(has_groups)),
+            pairs: Shared::default(),
+            task: None,
             producer: None,
             parts: Vec::new(),
             index: HashMap::new(),
@@ -187,7 +203,7 @@ impl Instance {
             self.index.insert(part.clone(), self.parts.len());
             let is_changed = self.replication.guard.concerns(&part.topic);
             let is_first = self.replication.carrying.limits.is_first(&part.topic);
-            self.parts.push(Part { name: part, topic, is_changed, is_first, next: None });
+            self.parts.push(Part { name: part, topic, is_changed, is_first, next: None, at: 0, pairs: Vec::new(), has_news: false });
         }
         Ok(())
     }
@@ -197,7 +213,8 @@ impl Instance {
         let reader = Consumer::reader(&self.replication.home, true).map_err(|e| failure("cannot read from the factory's Kafka", &e))?;
         let mut placed = Vec::with_capacity(parts.len());
         for part in parts {
-            let Some(Held { offset: held, topic_id }) = known.get(part).filter(|_| !self.replication.names.stays(&part.topic)) else {
+            let Some(Held { offset: held, topic_id, pairs }) = known.get(part).filter(|_| !self.replication.names.stays(&part.topic))
+            else {
                 placed.push(None);
                 continue;
             };
@@ -235,6 +252,11 @@ impl Instance {
             } else {
                 held
             };
+            if let Some(known) = self.index.get(part).map(|index| &mut self.parts[*index]) {
+                known.at = next;
+                // Of another topic they say nothing.
+                known.pairs = if is_another || held > high { Vec::new() } else { pairs.clone() };
+            }
             placed.push(Some(next));
         }
         Ok(placed)
@@ -360,7 +382,11 @@ impl Instance {
         let Some(producer) = &self.producer else { return Ok(()) };
         for (part, offset) in moved {
             let key = positions::key(&replication.names.origin, &replication.carrying.name, part);
-            let value = positions::value(&Held { offset: *offset, topic_id: replication_id(&self.topic_ids, &part.topic) });
+            let value = positions::value(&Held {
+                offset: *offset,
+                topic_id: replication_id(&self.topic_ids, &part.topic),
+                pairs: self.pairs_of(part),
+            });
             let message = Outgoing { partition: Some(0), key: Some(&key), value: Some(&value), timestamp_ms: now_ms(), opaque: OWN };
             let deadline = Instant::now() + PATIENCE;
             loop {
@@ -403,7 +429,9 @@ impl Instance {
 
     /// Commits, or waits for what was sent and writes positions. Everything that was written is durable then, or refused.
     fn finish(&mut self, patience: Duration) -> Result<Vec<(Partition, Offset)>, Failure> {
-        let moved: Vec<(Partition, Offset)> = self.parts.iter().filter_map(|part| Some((part.name.clone(), part.next?))).collect();
+        // A pair is known after its records are committed, and goes with the next commit, or with one of its own.
+        let position = |part: &Part| part.next.or(part.has_news.then_some(part.at));
+        let moved: Vec<(Partition, Offset)> = self.parts.iter().filter_map(|part| Some((part.name.clone(), position(part)?))).collect();
         if moved.is_empty() {
             return Ok(moved);
         }
@@ -421,9 +449,46 @@ impl Instance {
             self.judge(failed)?;
         }
         for part in &mut self.parts {
-            part.next = None;
+            part.at = part.next.take().unwrap_or(part.at);
+            part.has_news = false;
         }
+        self.note_pairs();
         Ok(moved)
+    }
+
+    /// Takes over where the records that are committed lie at the target.
+    fn note_pairs(&mut self) {
+        let delivered = self.outcomes.take_delivered();
+        if delivered.is_empty() {
+            return;
+        }
+        let mut shared = self.pairs.lock();
+        for (index, pair) in delivered {
+            let Some(part) = self.parts.get_mut(index) else { continue };
+            pairs::add(&mut part.pairs, pair);
+            part.has_news = true;
+            shared.insert(part.name.clone(), part.pairs.clone());
+        }
+    }
+
+    fn pairs_of(&self, part: &Partition) -> Vec<Pair> {
+        self.index.get(part).map(|index| self.parts[*index].pairs.clone()).unwrap_or_default()
+    }
+
+    /// Begins to translate offsets of groups, from what is known of before.
+    fn translate(&mut self) {
+        let Some(copying) = self.replication.carrying.groups.clone().filter(|_| self.task.is_none()) else { return };
+        let known = self.parts.iter().filter(|part| !part.pairs.is_empty());
+        *self.pairs.lock() = known.map(|part| (part.name.clone(), part.pairs.clone())).collect();
+        let replication = &self.replication;
+        self.task = Task::start(Means {
+            sink: replication.carrying.name.clone(),
+            names: replication.names.clone(),
+            home: replication.home.clone(),
+            target: replication.target.clone(),
+            copying,
+            pairs: self.pairs.clone(),
+        });
     }
 
     fn commit(&mut self, patience: Duration) -> Result<(), Failure> {
@@ -509,7 +574,9 @@ impl Sink for Instance {
         let known = known
             .map_err(|e| failure("cannot read positions at the target", &e))?
             .ok_or_else(|| Failure::Reconnect(format!("topic {POSITIONS} is not known at the target at the moment")))?;
-        self.place(parts, &known)
+        let placed = self.place(parts, &known)?;
+        self.translate();
+        Ok(placed)
     }
 
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {

@@ -133,6 +133,21 @@ impl Admin {
         }
     }
 
+    /// The names of all groups.
+    pub fn groups(&self) -> Result<Vec<String>, KafkaError> {
+        raw::groups::names(&self.native, self.timeout).map_err(|error| self.denial().unwrap_or(error))
+    }
+
+    /// What a group has committed: topic, partition, offset.
+    pub fn group_offsets(&self, group: &str) -> Result<Vec<(String, i32, i64)>, KafkaError> {
+        Ok(raw::groups::offsets(&self.native, group, self.timeout)?.into_iter().filter(|(.., offset)| *offset >= 0).collect())
+    }
+
+    /// Commits offsets for a group that has no members.
+    pub fn set_group_offsets(&self, group: &str, offsets: &[(&str, i32, i64)]) -> Result<(), KafkaError> {
+        raw::groups::set(&self.native, group, offsets, self.timeout)
+    }
+
     /// Why the cluster does not let us in, if it said so: a request that failed only says that there was no connection.
     fn denial(&self) -> Option<KafkaError> {
         let deadline = Instant::now() + TOLD_WITHIN;

@@ -76,6 +76,14 @@ impl KafkaError {
         self.code == code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32
     }
 
+    /// Whether a group's offsets are not ours to set: it has members.
+    pub fn is_group_in_use(&self) -> bool {
+        use code::{RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID};
+        [RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]
+            .iter()
+            .any(|in_use| *in_use as i32 == self.code)
+    }
+
     /// The code's name, as Kafka writes it: `TOPIC_AUTHORIZATION_FAILED`.
     pub fn name(&self) -> &'static str {
         codes::name(self.code)

@@ -7,6 +7,7 @@
 pub mod admin;
 mod client;
 mod event;
+pub mod groups;
 mod handles;
 pub mod identity;
 mod list;

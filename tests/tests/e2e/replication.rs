@@ -1,8 +1,10 @@
 //! Replication into a second Apache Kafka: records as they are, each once over kills, refusals set aside, losses said.
 
 use millrace_tests::*;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -334,6 +336,41 @@ fn both_ways_under_one_name_each_record_is_there_once() {
         values.sort_unstable_by_key(|text| text.parse::<u32>().expect("a number"));
         assert_eq!(values, whole);
     }
+}
+
+#[test]
+fn a_group_goes_on_at_the_target_where_it_was_at_home() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let topic = home.topic("moving");
+    let (group, copy, alias) = (format!("{topic}-readers"), format!("west.{topic}"), format!("west-{topic}"));
+    home.create_topic(&topic, 1, &[]);
+    let more = format!("    rename: \"west.{{topic}}\"\n    origin: {alias}\n    groups: {{copy: [\"{group}\"], every: 1s}}\n");
+    let mut millrace = replication(home, cloud, &topic, &more);
+    numbers(home, &topic, 0, 100);
+    millrace.launch();
+    cloud_has(cloud, &copy, 100);
+    numbers(home, &topic, 100, 100);
+    cloud_has(cloud, &copy, 200);
+    let commit = |offset: i64| {
+        let consumer: BaseConsumer = home.client().set("group.id", &group).create().expect("a consumer can be made");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&topic, 0, Offset::Offset(offset)).expect("an offset");
+        consumer.commit(&list, CommitMode::Sync).expect("the broker takes it");
+    };
+    // What a reader at the target finds first.
+    let next = || {
+        let at = cloud.committed(&group, &copy, 0)?;
+        let rest = cloud.read(&copy).into_iter().filter(|record| record.offset >= at);
+        Some(rest.map(|record| record.text().parse::<u32>().expect("a number")).min().unwrap_or(200))
+    };
+    commit(150);
+    let first = eventually("the group is at the target", next);
+    assert!(first <= 150, "{first} skips records");
+    commit(200);
+    wait_for("the group is at the end", || next() == Some(200));
+    let checkpoints = cloud.follow(&format!("{alias}.checkpoints.internal")).count(1).to_vec();
+    let key = checkpoints[0].key.as_deref().expect("a key");
+    assert!(key.windows(copy.len()).any(|part| part == copy.as_bytes()), "{key:?}");
 }
 
 fn cloud_has(cloud: &Kafka, topic: &str, count: usize) {
