@@ -319,6 +319,7 @@ mod tests {
             writes_allowed,
             data_dir: "d".into(),
             sources: [].into(),
+            declared: Vec::new(),
         };
         let polled = config.map(|config| compile(&Registers, &config.groups, &config.devices, &context, &mut problems));
         let told = problems.iter().map(|p| format!("{}: {}", problems.locate(p.place).line, p.message)).collect();
