@@ -3,7 +3,7 @@ import argparse, threading, time, queue
 import requests
 
 args = argparse.ArgumentParser()
-for name in ("url", "token", "ca"):
+for name in ("url", "token", "ca", "cert", "key"):
     args.add_argument("--" + name, required=True)
 args.add_argument("--count", type=int, required=True)
 args.add_argument("--threads", type=int, required=True)
@@ -21,6 +21,7 @@ def send():
     # What the machine has in its environment (other authorities, proxies) is not asked.
     session.trust_env = False
     session.verify = args.ca
+    session.cert = (args.cert, args.key)
     while True:
         try:
             number = numbers.get_nowait()

@@ -34,6 +34,7 @@ const KAFKA_PYTHONS: [&str; 5] =
 /// Clients of Kafka Connect's REST interface.
 const CONNECT_CLIENTS: [&str; 2] = ["kafka-connect-py==1.0.0", "kafka-connect-api==0.5.10"];
 /// A client of server-sent events.
+const STREAMS: [&str; 3] = ["websockets==15.0.1", "aiohttp==3.12.15", "aiohttp-sse==2.2.0"];
 const SSE_CLIENT: [&str; 2] = ["sseclient-py==1.8.0", "requests==2.32.3"];
 /// What judges manifests of Kubernetes and bills of materials, by their published schemas.
 const JUDGES: [&str; 2] = ["kubernetes-validate==1.37.0", "cyclonedx-python-lib[json-validation]==11.12.0"];
@@ -193,6 +194,12 @@ pub fn connect_clients() -> &'static Path {
 pub fn sse_client() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| pypi("sse-client-1", &SSE_CLIENT))
+}
+
+/// PyPI's `websockets` and `aiohttp-sse`, servers of streams: a Python as [`pysparkplug`]'s.
+pub fn streams() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("streams-1", &STREAMS))
 }
 
 /// PyPI's `aiosmtpd`, a mail server: a Python as [`pysparkplug`]'s.

@@ -1,6 +1,6 @@
 //! Who may post: a bearer token, a token as the password of basic authentication, or a signature ([`crate::signature`]).
 //!
-//! Without any of them a source listens on loopback alone, and takes no post that a page in a browser may have sent: the host must be this
+//! A client's certificate, where one is asked for, is looked at before there is a request. Without any of them a source listens on loopback alone, and takes no post that a page in a browser may have sent: the host must be this
 //! machine, and there must be no `Origin`.
 
 use base64::Engine as _;
@@ -18,6 +18,8 @@ pub struct Access {
     /// Digests: compared without telling by the time it takes how much of a token is right.
     tokens: Vec<(Box<str>, [u8; 32])>,
     is_signed: bool,
+    /// Whoever is connected has shown a certificate.
+    is_certified: bool,
 }
 
 /// What a request shows before its body is read.
@@ -39,20 +41,37 @@ pub struct Denied {
 }
 
 impl Access {
-    pub fn new(tokens: &BTreeMap<String, Secret>, is_signed: bool) -> Self {
+    pub fn new(tokens: &BTreeMap<String, Secret>, is_signed: bool, is_certified: bool) -> Self {
         let tokens = tokens.iter().map(|(name, token)| (name.as_str().into(), hash(token.expose().as_bytes()))).collect();
-        Self { tokens, is_signed }
+        Self { tokens, is_signed, is_certified }
     }
 
+    /// Nobody is asked who he is.
     pub fn is_open(&self) -> bool {
+        self.asks_nothing() && !self.is_certified
+    }
+
+    /// What is asked for, for a person.
+    pub fn wants(&self) -> impl Iterator<Item = &'static str> {
+        let posts = match (self.tokens.is_empty(), self.is_signed) {
+            (false, true) => Some("posts are signed, or show a token"),
+            (true, true) => Some("posts are signed"),
+            (false, false) => Some("posts show a token"),
+            (true, false) => None,
+        };
+        self.is_certified.then_some("senders show a certificate").into_iter().chain(posts)
+    }
+
+    /// A request need not show anything.
+    fn asks_nothing(&self) -> bool {
         self.tokens.is_empty() && !self.is_signed
     }
 
     pub fn check(&self, headers: &HeaderMap) -> Result<Shown, Denied> {
-        if self.is_open() {
+        if self.asks_nothing() {
             return if headers.contains_key(ORIGIN) {
                 Err(Denied { status: 403, reason: "a page in a browser may not post here; give the source `tokens`" })
-            } else if !headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(is_this_machine) {
+            } else if !self.is_certified && !headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(is_this_machine) {
                 Err(Denied { status: 403, reason: "without `tokens`, posts are for this machine alone: use 127.0.0.1 as the host" })
             } else {
                 Ok(Shown::Open)
@@ -106,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_token_is_known_as_a_bearer_and_as_a_password() {
-        let access = Access::new(&[("press".to_owned(), Secret::new("0123456789abcdef"))].into(), false);
+        let access = Access::new(&[("press".to_owned(), Secret::new("0123456789abcdef"))].into(), false, false);
         for good in ["Bearer 0123456789abcdef", "bearer 0123456789abcdef", "Basic eDowMTIzNDU2Nzg5YWJjZGVm"] {
             assert_eq!(access.check(&headers(&[(AUTHORIZATION, good)])), Ok(Shown::Named("press".into())), "{good}");
         }
@@ -118,11 +137,21 @@ mod tests {
 
     #[test]
     fn without_a_login_only_this_machine_posts_and_no_page_does() {
-        let access = Access::new(&BTreeMap::new(), false);
+        let access = Access::new(&BTreeMap::new(), false, false);
         for good in ["127.0.0.1:80", "localhost", "[::1]:8080"] {
             assert_eq!(access.check(&headers(&[(HOST, good)])), Ok(Shown::Open), "{good}");
         }
         assert_eq!(access.check(&headers(&[(HOST, "plant.example")])).unwrap_err().status, 403);
         assert_eq!(access.check(&headers(&[(HOST, "localhost"), (ORIGIN, "http://localhost")])).unwrap_err().status, 403);
+    }
+
+    #[test]
+    fn whoever_showed_a_certificate_posts_from_anywhere_but_no_page_does_it_for_him() {
+        let access = Access::new(&BTreeMap::new(), false, true);
+        assert!(!access.is_open() && access.wants().eq(["senders show a certificate"]));
+        assert_eq!(access.check(&headers(&[(HOST, "plant.example")])), Ok(Shown::Open));
+        assert_eq!(access.check(&headers(&[(HOST, "plant.example"), (ORIGIN, "https://plant.example")])).unwrap_err().status, 403);
+        let both = Access::new(&[("press".to_owned(), Secret::new("0123456789abcdef"))].into(), false, true);
+        assert_eq!(both.check(&headers(&[(HOST, "plant.example")])).unwrap_err().status, 401, "a token is asked for all the same");
     }
 }

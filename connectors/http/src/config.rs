@@ -5,7 +5,7 @@ use crate::path::Path;
 use crate::signature::{Signature, SignatureConfig};
 use crate::split::Format;
 use hyper::header::HeaderName;
-use millrace_config::{ByteSize, Listen, Period, Place, Problems, Secret, ServerTls, Spanned};
+use millrace_config::{ByteSize, Listen, Period, Place, Problems, Secret, Spanned};
 use millrace_contract::{Context, Model, Route as ModelRoute, Tagged};
 use millrace_kit::AllowedTopics;
 use millrace_kit::groups::Beside;
@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ const SHORTEST_TOKEN: usize = 16;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Where it listens: `127.0.0.1:8090`. Anywhere but on loopback it wants `tls`, and `tokens` or `hmac`.
+    /// Where it listens: `127.0.0.1:8090`. Anywhere but on loopback it wants `tls`, and `tokens`, `hmac` or `tls.client_ca`.
     pub listen: Spanned<Listen>,
-    /// Its certificate.
+    /// Its certificate, and whose it asks for.
     #[serde(default)]
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenTls>,
     /// Who may post: a name and a token for each, shown as `Authorization: Bearer TOKEN` or as the password of basic authentication.
     #[serde(default)]
     pub tokens: BTreeMap<String, Secret>,
@@ -107,6 +108,20 @@ mod defaults {
     }
 }
 
+/// The certificate that a listener shows, and whose certificates it asks for.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenTls {
+    /// PEM file: the certificate, and those it was signed with.
+    pub certificate: PathBuf,
+    /// PEM file: the certificate's key.
+    pub key: PathBuf,
+    /// PEM file: only senders whose certificate this authority signed may connect. It is a login by itself; with `tokens` or `hmac` both are asked
+    /// for.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
 /// A path, and what becomes of what is posted there. Tag options may stand beside these keys.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -165,7 +180,7 @@ impl Default for RepeatsConfig {
 #[derive(Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenTls>,
     pub access: Access,
     pub signature: Option<Signature>,
     pub routes: Vec<Route>,
@@ -202,7 +217,8 @@ impl HttpConfig {
     pub fn compile(&self, context: &Context, problems: &mut Problems) -> Option<Settings> {
         let mark = problems.mark();
         let listen = self.listen.0;
-        let has_login = !self.tokens.is_empty() || self.hmac.is_some();
+        let asks_for_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let has_login = !self.tokens.is_empty() || self.hmac.is_some() || asks_for_certificates;
         if !listen.ip().is_loopback() && (self.tls.is_none() || !has_login) {
             problems
                 .error(self.listen.place, format!("whoever reaches {listen} could post here"))
@@ -252,7 +268,7 @@ impl HttpConfig {
         Some(Settings {
             listen,
             tls: self.tls.clone(),
-            access: Access::new(&self.tokens, signature.is_some()),
+            access: Access::new(&self.tokens, signature.is_some(), asks_for_certificates),
             signature,
             routes,
             rest_proxy,

@@ -77,12 +77,10 @@ impl Compiled for CompiledHttp {
         if settings.rest_proxy.is_some() {
             lines.push("POST /topics/{topic}, POST /v3/clusters/millrace/topics/{topic}/records -> records as they are".into());
         }
-        let login = match (settings.access.is_open(), settings.signature.is_some()) {
-            (true, _) => "no login: posts of this machine alone",
-            (_, true) => "posts are signed, or show a token",
-            _ => "posts show a token",
-        };
-        lines.push(login.into());
+        if settings.access.is_open() {
+            lines.push("no login: posts of this machine alone".into());
+        }
+        lines.extend(settings.access.wants().map(str::to_owned));
         Plan { endpoint: format!("{scheme}://{}", settings.listen), lines, rate: None }
     }
 }
@@ -98,7 +96,7 @@ impl Source for Listening {
         let settings = self.settings.clone();
         let tls = match &settings.tls {
             None => None,
-            Some(tls) => Some(TlsAcceptor::from(tls::server_config(&tls.certificate, &tls.key)?)),
+            Some(tls) => Some(TlsAcceptor::from(tls::server_config(&tls.certificate, &tls.key, tls.client_ca.as_deref())?)),
         };
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             let what = format!("cannot listen on {}: {error}", settings.listen);
@@ -167,8 +165,11 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, server: Arc<Ser
     match tls {
         None => serve(stream, server, stopping).await,
         Some(tls) => {
-            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                serve(stream, server, stopping).await;
+            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => serve(stream, server, stopping).await,
+                // The sender is told by TLS itself.
+                Ok(Err(error)) => tracing::debug!("a sender was turned away: {error}"),
+                Err(_) => {}
             }
         }
     }

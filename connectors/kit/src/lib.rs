@@ -28,6 +28,7 @@ pub mod groups;
 pub mod http;
 pub mod leaves;
 pub mod login;
+pub mod parts;
 pub mod polled;
 pub mod records;
 pub mod registers;

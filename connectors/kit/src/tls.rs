@@ -79,12 +79,13 @@ impl Tls {
     }
 }
 
-/// Reads a certificate and its key, and makes a configuration to be connected to.
+/// Reads a certificate and its key, and makes a configuration to be connected to. `client_ca`: only by clients whose certificate this authority
+/// signed.
 ///
 /// Errors: `Blocked`, naming the file, what is wrong with it and what to do.
-pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
+pub fn server_config(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, Failure> {
     millrace_tls::check_dates(certificate).map_err(as_failure)?;
-    millrace_tls::server_config(certificate, key).map_err(as_failure)
+    millrace_tls::server_config(certificate, key, client_ca).map_err(as_failure)
 }
 
 /// What an I/O error on a TLS connection means. Also for errors after the handshake: in TLS 1.3 a peer refuses our certificate only then.

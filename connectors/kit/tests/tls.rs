@@ -3,7 +3,7 @@
 use millrace_config::{Place, Problems};
 use millrace_contract::Failure;
 use millrace_kit::Tls;
-use millrace_kit::tls::failure;
+use millrace_kit::tls::{failure, server_config};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -132,6 +132,35 @@ async fn a_certificate_that_cannot_be_right_waits_for_a_human() {
     assert!(hello(&renamed, plant.server(plant.sign("other", false), false), "broker").await.is_ok());
     let why = blocked(hello(&plant.trusting(), plant.server(plant.sign("broker", false), true), "broker").await);
     assert!(why.contains("it wants a client certificate"), "{why}");
+}
+
+#[tokio::test]
+async fn a_listener_lets_in_only_clients_whose_certificate_its_authority_signed() {
+    let (plant, stranger) = (Plant::new(), Plant::named("stranger"));
+    let (certificate, key) = plant.sign("broker", false);
+    let (certificate, key) = (plant.write("server.pem", &certificate), plant.write("server.key", &key));
+    let config = server_config(&certificate, &key, plant.path("ca.pem").as_deref()).unwrap();
+    let listen = || {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let acceptor = TlsAcceptor::from(config.clone());
+        tokio::spawn(async move {
+            if let Ok(mut stream) = acceptor.accept(ours).await {
+                let _ = stream.write_all(b"hello").await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        theirs
+    };
+    let showing = |owner: &Plant, expired: bool| {
+        let (certificate, key) = owner.sign("client", expired);
+        let shown = plant.write(if expired { "old.pem" } else { "client.pem" }, &certificate);
+        Tls { cert: Some(shown), key: Some(plant.write("client.key", &key)), ..plant.trusting() }
+    };
+    assert_eq!(hello(&showing(&plant, false), listen(), "broker").await.unwrap(), b"hello");
+    assert!(blocked(hello(&plant.trusting(), listen(), "broker").await).contains("it wants a client certificate"));
+    let why = blocked(hello(&showing(&stranger, false), listen(), "broker").await);
+    assert!(why.contains("does not trust our certificate"), "{why}");
+    assert!(blocked(server_config(&certificate, &key, plant.path("none.pem").as_deref())).contains("none.pem: No such file"));
 }
 
 #[tokio::test]

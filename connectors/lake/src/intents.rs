@@ -10,8 +10,9 @@
 //! An epoch is a transaction action beside the position's own, `POSITION/epoch`. Every commit of this format compares it.
 
 use crate::store::LakeError;
-use crate::table::{Fence, Move, Table};
+use crate::table::{Fence, Table};
 use delta_kernel::transaction::UpdateTableOperation;
+use millrace_kit::parts::Move;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 
@@ -71,7 +72,7 @@ pub fn recover(table: &mut Table, positions: &[String]) -> Result<usize, LakeErr
     table.refresh()?;
     let raised: Vec<Move> = fences(table, &concerned)?
         .into_iter()
-        .map(|fence| Move { app_id: fence.app_id, from: fence.at, to: fence.at.unwrap_or(0) + 1 })
+        .map(|fence| Move { id: fence.app_id, from: fence.at, to: fence.at.unwrap_or(0) + 1 })
         .collect();
     table.publish(&raised, &[], true, UpdateTableOperation::StreamingUpdate, |_, _| Ok(()))?;
     let live = live(table)?;

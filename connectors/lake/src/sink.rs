@@ -14,7 +14,7 @@ use crate::intents;
 use crate::layout;
 use crate::rows::{Folder, Rows};
 use crate::store::LakeError;
-use crate::table::{Fence, Move, Table, Written};
+use crate::table::{Fence, Table, Written};
 use crate::tending::{Tending, Turns};
 use async_trait::async_trait;
 use millrace_contract::{
@@ -22,7 +22,7 @@ use millrace_contract::{
 };
 use millrace_kit::declared;
 use millrace_kit::documents::{Around, Column, Documents};
-use std::collections::HashMap;
+use millrace_kit::parts::{Move, Parts};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,21 +96,12 @@ impl Compiled for CompiledSink {
     }
 }
 
-/// What is known of an assigned partition.
-struct Part {
-    app_id: String,
-    /// Where the table has it.
-    held: Option<Offset>,
-    /// Behind the last record taken.
-    next: Option<Offset>,
-}
-
 /// One instance of the sink.
 struct Instance {
     settings: Arc<Settings>,
     upstream: Upstream,
     table: Option<Table>,
-    parts: HashMap<Partition, Part>,
+    parts: Parts,
     fences: Vec<Fence>,
     waiting: Waiting,
     /// Something was committed: a clean stop sums the log up.
@@ -194,7 +185,7 @@ impl Instance {
             settings,
             upstream: Upstream::default(),
             table: None,
-            parts: HashMap::new(),
+            parts: Parts::default(),
             fences: Vec::new(),
             waiting,
             has_committed: false,
@@ -229,30 +220,18 @@ impl Instance {
 
     /// Files and positions as one commit; what has moved.
     async fn commit(&mut self) -> Result<Vec<(Partition, Offset)>, Failure> {
-        let moved: Vec<(Partition, Offset, Move)> = self
-            .parts
-            .iter()
-            .filter_map(|(name, part)| {
-                let to = part.next.filter(|next| part.held.is_none_or(|held| held < *next))?;
-                Some((name.clone(), to, Move { app_id: part.app_id.clone(), from: part.held, to }))
-            })
-            .collect();
+        let moves = self.parts.moves();
         let waiting = self.waiting.take();
-        if moved.is_empty() {
+        if moves.is_empty() {
             return Ok(Vec::new());
         }
-        let moves: Vec<Move> = moved.iter().map(|(_, _, one)| one.clone()).collect();
         let fences: Vec<Fence> =
-            self.fences.iter().filter(|fence| moves.iter().any(|one| intents::epoch(&one.app_id) == fence.app_id)).cloned().collect();
+            self.fences.iter().filter(|fence| moves.iter().any(|one| intents::epoch(&one.id) == fence.app_id)).cloned().collect();
         let declares = self.is_parquet();
+        let committed = moves.clone();
         self.with_table(move |table| write(table, &waiting, &moves, &fences, declares)).await?;
         self.has_committed = true;
-        for (name, to, _) in &moved {
-            if let Some(part) = self.parts.get_mut(name) {
-                part.held = Some(*to);
-            }
-        }
-        Ok(moved.into_iter().map(|(name, to, _)| (name, to)).collect())
+        Ok(self.parts.committed(&committed))
     }
 }
 
@@ -269,7 +248,7 @@ fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence],
         waiting.folders().into_iter().enumerate().map(|(index, folder)| (folder, format!("part-{index:05}-{mark}.zstd.parquet"))).collect();
     let intent = if declares && !names.is_empty() {
         let files = names.iter().map(|(folder, name)| table.path_of(folder, name)).collect::<Result<_, _>>()?;
-        Some(intents::declare(table, files, moves.iter().map(|one| one.app_id.clone()).collect())?)
+        Some(intents::declare(table, files, moves.iter().map(|one| one.id.clone()).collect())?)
     } else {
         None
     };
@@ -338,7 +317,7 @@ impl Sink for Instance {
 
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure> {
         let ids: Vec<String> = parts.iter().map(|part| app_id(&self.upstream, part)).collect();
-        let mut all: Vec<String> = self.parts.values().map(|part| part.app_id.clone()).chain(ids.iter().cloned()).collect();
+        let mut all: Vec<String> = self.parts.ids().map(str::to_owned).chain(ids.iter().cloned()).collect();
         all.sort_unstable();
         all.dedup();
         let (wanted, recovers) = (ids.clone(), self.is_parquet());
@@ -363,9 +342,7 @@ impl Sink for Instance {
         {
             documents.know(&columns);
         }
-        for ((part, app_id), held) in parts.iter().zip(ids).zip(&held) {
-            self.parts.insert(part.clone(), Part { app_id, held: *held, next: None });
-        }
+        self.parts.assign(parts, ids, &held);
         Ok(held)
     }
 
@@ -387,19 +364,13 @@ impl Sink for Instance {
                 refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
             }
         }
-        // Offsets have gaps: the position is behind the last one, whatever their number.
-        for (index, name) in records.parts.iter().enumerate() {
-            let last = records.records.iter().rev().find(|record| record.part as usize == index);
-            if let (Some(record), Some(part)) = (last, self.parts.get_mut(name)) {
-                part.next = Some(record.offset + 1);
-            }
-        }
+        self.parts.read(records);
         Ok(refused)
     }
 
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
         let below = self.commit().await?;
-        if why == Flush::Tick && self.parts.keys().any(|part| part.partition == 0 && *part.topic == *self.settings.first_topic) {
+        if why == Flush::Tick && self.parts.partitions().any(|part| part.partition == 0 && *part.topic == *self.settings.first_topic) {
             self.tending.turn(&self.settings.place);
         }
         if why == Flush::Stop && self.table.is_some() && std::mem::take(&mut self.has_committed) {
@@ -413,9 +384,7 @@ impl Sink for Instance {
     }
 
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
-        for part in parts {
-            self.parts.remove(part);
-        }
+        self.parts.revoke(parts);
         Ok(())
     }
 }

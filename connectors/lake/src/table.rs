@@ -28,6 +28,7 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use millrace_kit::documents::Column;
+use millrace_kit::parts::Move;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,16 +44,6 @@ const REFUSALS: u32 = 2;
 const CHECKPOINT_EVERY: u64 = 50;
 
 pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
-
-/// A position that a commit moves.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Move {
-    /// See [`crate::sink::app_id`].
-    pub app_id: String,
-    /// Where it must be; `None`: it is not there yet.
-    pub from: Option<i64>,
-    pub to: i64,
-}
 
 /// What must be as it was for a commit to count, and is not moved by it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -374,14 +365,14 @@ impl Table {
         fill: &mut impl FnMut(&Self, &mut Transaction) -> Result<(), LakeError>,
     ) -> Result<Attempt, LakeError> {
         self.refresh()?;
-        let there = self.positions(moves.iter().map(|one| one.app_id.as_str()))?;
+        let there = self.positions(moves.iter().map(|one| one.id.as_str()))?;
         if !moves.is_empty() && moves.iter().zip(&there).all(|(one, there)| *there == Some(one.to)) {
             return Ok(Attempt::Done(self.snapshot.version()));
         }
         if let Some((one, there)) = moves.iter().zip(&there).find(|(one, there)| **there != one.from) {
             return Err(LakeError::Fenced(format!(
                 "another writer moved the position of {} from {} to {}; what was read since is read again",
-                one.app_id,
+                one.id,
                 shown(one.from),
                 shown(*there)
             )));
@@ -395,7 +386,7 @@ impl Table {
         }
         let mut transaction = self.begin(data_change, operation)?;
         for one in moves {
-            transaction = transaction.with_transaction_id(one.app_id.clone(), one.to);
+            transaction = transaction.with_transaction_id(one.id.clone(), one.to);
         }
         fill(self, &mut transaction)?;
         let url = self.store.url.clone();

@@ -8,7 +8,6 @@
 //! ```
 
 use crate::sink_config::{SinkSettings, SqlSinkConfig};
-use crate::sink_postgres::Move;
 use crate::sink_rows::{Row, SAMPLE, Waiting};
 use crate::statement::Dialect;
 use crate::{sink_mysql, sink_postgres};
@@ -19,7 +18,8 @@ use millrace_contract::{
     Upstream,
 };
 use millrace_kit::documents::{Column, Documents, META};
-use std::collections::{HashMap, HashSet};
+use millrace_kit::parts::{Move, Parts};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,21 +119,12 @@ impl Target {
     }
 }
 
-/// What is known of an assigned partition.
-struct Part {
-    id: String,
-    /// Where the database has it.
-    held: Option<Offset>,
-    /// Behind the last record taken.
-    next: Option<Offset>,
-}
-
 /// One instance of the sink.
 struct Instance {
     settings: Arc<SinkSettings>,
     upstream: Upstream,
     target: Option<Target>,
-    parts: HashMap<Partition, Part>,
+    parts: Parts,
     waiting: Waiting,
     /// Rows of it that the table will never take: their dead letters are safe when the others are committed.
     refused: HashSet<(Partition, Offset)>,
@@ -145,7 +136,7 @@ impl Instance {
             true => Waiting::samples(),
             false => Waiting::Documents(Documents::new(&settings.declared, &[])),
         };
-        Self { settings, upstream: Upstream::default(), target: None, parts: HashMap::new(), waiting, refused: HashSet::new() }
+        Self { settings, upstream: Upstream::default(), target: None, parts: Parts::default(), waiting, refused: HashSet::new() }
     }
 
     /// The name of a position: what it is a position of, and in which table.
@@ -167,20 +158,10 @@ impl Instance {
     }
 
     async fn commit(&mut self) -> Result<Flushed, Failure> {
-        let moved: Vec<(Partition, Offset, Move)> = self
-            .parts
-            .iter()
-            .filter_map(|(name, part)| {
-                let to = part.next.filter(|next| part.held.is_none_or(|held| held < *next))?;
-                Some((name.clone(), to, Move { id: part.id.clone(), from: part.held, to }))
-            })
-            .collect();
-        if moved.is_empty() {
+        let moves = self.parts.moves();
+        if moves.is_empty() {
             return Ok(Flushed::default());
         }
-        // In one order, whoever writes: two runtimes never wait for each other in a circle.
-        let mut moves: Vec<Move> = moved.iter().map(|(_, _, one)| one.clone()).collect();
-        moves.sort_by(|a, b| a.id.cmp(&b.id));
         let waiting = self.waiting.take();
         let columns = waiting.columns();
         // After a failure there is a new connection, and a new look at the positions.
@@ -200,13 +181,7 @@ impl Instance {
             return Ok(Flushed { refused, ..Flushed::default() });
         }
         self.refused.clear();
-        for (name, to, _) in &moved {
-            if let Some(part) = self.parts.get_mut(name) {
-                part.held = Some(*to);
-            }
-        }
-        let below = moved.into_iter().map(|(name, to, _)| (name, to)).collect();
-        Ok(Flushed { below, ..Flushed::default() })
+        Ok(Flushed { below: self.parts.committed(&moves), ..Flushed::default() })
     }
 }
 
@@ -248,9 +223,7 @@ impl Sink for Instance {
             columns.extend(there.into_iter().filter(|column| !is_meta(column)));
             documents.know(&columns);
         }
-        for ((part, id), held) in parts.iter().zip(ids).zip(&held) {
-            self.parts.insert(part.clone(), Part { id, held: *held, next: None });
-        }
+        self.parts.assign(parts, ids, &held);
         Ok(held)
     }
 
@@ -261,13 +234,7 @@ impl Sink for Instance {
                 refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
             }
         }
-        // Offsets have gaps: the position is behind the last one, whatever their number.
-        for (index, name) in records.parts.iter().enumerate() {
-            let last = records.records.iter().rev().find(|record| record.part as usize == index);
-            if let (Some(record), Some(part)) = (last, self.parts.get_mut(name)) {
-                part.next = Some(record.offset + 1);
-            }
-        }
+        self.parts.read(records);
         Ok(refused)
     }
 
@@ -276,9 +243,7 @@ impl Sink for Instance {
     }
 
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
-        for part in parts {
-            self.parts.remove(part);
-        }
+        self.parts.revoke(parts);
         Ok(())
     }
 }

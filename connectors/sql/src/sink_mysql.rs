@@ -8,11 +8,11 @@
 
 use crate::mysql::{failure, open};
 use crate::sink_config::SinkSettings;
-use crate::sink_postgres::Move;
 use crate::sink_rows::{Row, with_keys};
 use crate::statement::Dialect;
 use millrace_contract::{Failure, Offset, Refused};
 use millrace_kit::documents::{Cell, Column, Day, Kind, Unit};
+use millrace_kit::parts::Move;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Params, Value};
 use std::collections::HashMap;

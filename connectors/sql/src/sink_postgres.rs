@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use millrace_contract::{Failure, Offset, Refused};
 use millrace_kit::documents::{Cell, Column, Day, Kind, Unit};
+use millrace_kit::parts::Move;
 use std::collections::HashMap;
 use std::pin::pin;
 use tokio_postgres::{Client, Error};
@@ -31,15 +32,6 @@ const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// The staged rows of an upsert, and their number.
 const STAGE: &str = "millrace_stage";
 const NUMBER: &str = "millrace_row";
-
-/// A position that a transaction moves.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Move {
-    pub id: String,
-    /// Where it must be; `None`: it is not there yet.
-    pub from: Option<Offset>,
-    pub to: Offset,
-}
 
 /// A connection, and what is known of the table.
 pub struct Target {

@@ -62,18 +62,32 @@ impl Database {
 
     /// Debian's `mariadb-server`.
     pub fn mariadb() -> Self {
+        Self::start_mariadb_in(folder("mariadb"), "")
+    }
+
+    /// As [`Database::mariadb`], but over the network it speaks TLS alone, and to those whose certificate this authority signed.
+    pub fn mariadb_with_client_certificates(ca: &Path, cert: &Path, key: &Path) -> Self {
         let folder = folder("mariadb");
+        for (from, to) in [(ca, "ca.pem"), (cert, "server.pem"), (key, "server.key")] {
+            let to = folder.join(to);
+            std::fs::copy(from, &to).expect("a certificate can be read");
+            give_away(&to);
+        }
+        Self::start_mariadb_in(folder, "REQUIRE X509")
+    }
+
+    fn start_mariadb_in(folder: PathBuf, wants: &str) -> Self {
         let mut init = command(Path::new("mariadb-install-db"), &folder);
         init.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         run(init.arg(format!("--datadir={}", folder.join("data").display())));
         let port = free_port();
         let mut this = Self { server: start_mariadb(&folder, port), folder, port, is_postgres: false };
         this.wait();
-        this.run_in(
-            "mysql",
-            "CREATE DATABASE plant; CREATE USER millrace@localhost IDENTIFIED BY 'secret'; GRANT ALL ON plant.* TO millrace@localhost",
-        );
-        this.run_in("mysql", "CREATE USER millrace@127.0.0.1 IDENTIFIED BY 'secret'; GRANT ALL ON plant.* TO millrace@127.0.0.1");
+        this.run_in("mysql", "CREATE DATABASE plant");
+        for host in ["localhost", "127.0.0.1"] {
+            let user = format!("millrace@{host}");
+            this.run_in("mysql", &format!("CREATE USER {user} IDENTIFIED BY 'secret' {wants}; GRANT ALL ON plant.* TO {user}"));
+        }
         this
     }
 
@@ -239,6 +253,11 @@ fn start_mariadb(folder: &Path, port: u16) -> Child {
     server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--character-set-server=utf8mb4"]);
     server.arg(format!("--datadir={}", folder.join("data").display())).arg(format!("--port={port}"));
     server.arg(format!("--socket={}", folder.join("socket").display())).arg(format!("--pid-file={}", folder.join("pid").display()));
+    if folder.join("ca.pem").exists() {
+        let file = |name: &str| folder.join(name).display().to_string();
+        server.arg("--require-secure-transport=ON").arg(format!("--ssl-ca={}", file("ca.pem")));
+        server.arg(format!("--ssl-cert={}", file("server.pem"))).arg(format!("--ssl-key={}", file("server.key")));
+    }
     server.arg("--innodb-buffer-pool-size=32M").stdout(log(folder)).stderr(log(folder)).spawn().expect("MariaDB starts")
 }
 

@@ -131,7 +131,7 @@ fn worker(bound: SocketAddr) -> String {
 }
 
 fn acceptor(certificate: &std::path::Path, key: &std::path::Path) -> Result<TlsAcceptor, ServeError> {
-    let mut config = (*millrace_tls::server_config(certificate, key)?).clone();
+    let mut config = (*millrace_tls::server_config(certificate, key, None)?).clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

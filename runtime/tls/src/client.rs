@@ -1,8 +1,8 @@
 //! What a client trusts, and what it shows of itself.
 
 use crate::error::TlsError;
-use crate::error::{describe, failure};
-use crate::pem::{certificates, private_key};
+use crate::error::failure;
+use crate::pem::{authority, certificates, private_key};
 use crate::validity;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -88,17 +88,7 @@ impl ClientTls {
     fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         match &self.ca {
-            Some(ca) => {
-                for certificate in certificates(ca)? {
-                    roots.add(certificate).map_err(|error| {
-                        TlsError::Certificate(format!(
-                            "cannot trust the authority in {}: {}; export it again as X.509 in PEM",
-                            ca.display(),
-                            describe(&error)
-                        ))
-                    })?;
-                }
-            }
+            Some(ca) => roots = authority(ca)?,
             None => {
                 let found = rustls_native_certs::load_native_certs();
                 roots.add_parsable_certificates(found.certs);

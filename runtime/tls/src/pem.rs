@@ -1,6 +1,7 @@
 //! Certificates and keys out of PEM files.
 
-use crate::error::TlsError;
+use crate::error::{TlsError, describe};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
@@ -18,6 +19,21 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         )));
     }
     Ok(list)
+}
+
+/// The authorities in a file, to be trusted.
+pub(crate) fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            TlsError::Certificate(format!(
+                "cannot trust the authority in {}: {}; export it again as X.509 in PEM",
+                path.display(),
+                describe(&error)
+            ))
+        })?;
+    }
+    Ok(roots)
 }
 
 pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

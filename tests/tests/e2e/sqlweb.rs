@@ -26,7 +26,7 @@ fn what_curl_and_python_were_told_is_taken_is_in_kafka_through_kills_of_the_runt
     let kafka = Kafka::shared();
     let (topic, proxied) = (kafka.topic("posts"), kafka.topic("proxied"));
     let authority = Authority::new("plant");
-    let leaf = authority.leaf("server");
+    let (leaf, sender) = (authority.leaf("server"), authority.leaf("sender"));
     let (port, token) = (free_port(), "0123456789abcdef0123456789abcdef");
     let factory = Factory::on(kafka)
         .with("topic", &topic)
@@ -34,6 +34,7 @@ fn what_curl_and_python_were_told_is_taken_is_in_kafka_through_kills_of_the_runt
         .with("port", port)
         .with("cert", leaf.cert.display())
         .with("keyfile", leaf.key.display())
+        .with("ca", authority.ca().display())
         .env("HTTP_TOKEN", token);
     let mut millrace = factory.start(
         "
@@ -42,7 +43,7 @@ sources:
   apps:
     type: http
     listen: 127.0.0.1:$port
-    tls: {certificate: '$cert', key: '$keyfile'}
+    tls: {certificate: '$cert', key: '$keyfile', client_ca: '$ca'}
     tokens: {app: '${env:HTTP_TOKEN}'}
     routes: [{post: /posts, topic: $topic, key: '{/n}'}]
     rest_proxy: {topics: ['proxied-*']}
@@ -53,6 +54,7 @@ sources:
     let mut poster = peers::python(peers::requests());
     poster.arg(peers::scripts().join("post.py")).args(["--url", &format!("https://127.0.0.1:{port}/posts"), "--token", token]);
     poster.args(["--ca", &authority.ca().display().to_string(), "--count", "4000", "--threads", "8"]);
+    poster.arg("--cert").arg(&sender.cert).arg("--key").arg(&sender.key);
     let mut poster = Process::start("poster", poster, &log.path().join("log"));
     for _ in 0..3 {
         let before = millrace.ledger("apps").received;
@@ -62,13 +64,24 @@ sources:
     let ended = poster.wait();
     assert!(ended.success(), "{}", poster.output());
     // Confluent's REST Proxy, version 2, as its own documentation calls it.
-    let mut curl = peers::debian("curl", "curl");
-    curl.args(["-sS", "--cacert", &authority.ca().display().to_string(), "-u", &format!("app:{token}")]);
-    curl.args(["-H", "Content-Type: application/vnd.kafka.json.v2+json", "-H", "Accept: application/vnd.kafka.v2+json"]);
-    curl.args(["--data", r#"{"records": [{"key": "a", "value": {"n": 1}}, {"key": "b", "value": {"n": 2}}]}"#]);
-    let output = curl.arg(format!("https://127.0.0.1:{port}/topics/{proxied}")).output().expect("curl runs");
+    let curl = |leaf: Option<&tls::Leaf>| {
+        let mut curl = peers::debian("curl", "curl");
+        curl.args(["-sS", "--cacert", &authority.ca().display().to_string(), "-u", &format!("app:{token}")]);
+        if let Some(leaf) = leaf {
+            curl.arg("--cert").arg(&leaf.cert).arg("--key").arg(&leaf.key);
+        }
+        curl.args(["-H", "Content-Type: application/vnd.kafka.json.v2+json", "-H", "Accept: application/vnd.kafka.v2+json"]);
+        curl.args(["--data", r#"{"records": [{"key": "a", "value": {"n": 1}}, {"key": "b", "value": {"n": 2}}]}"#]);
+        curl.arg(format!("https://127.0.0.1:{port}/topics/{proxied}")).output().expect("curl runs")
+    };
+    let output = curl(Some(&sender));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("\"offsets\""), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    // A token alone, or with a certificate of another authority, is not let in.
+    for leaf in [None, Some(&Authority::new("stranger").leaf("sender"))] {
+        let output = curl(leaf);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
     millrace.drained("apps");
     let times = numbers(kafka, &topic, "n");
     let missing: Vec<u64> = (0..4_000).filter(|number| !times.contains_key(number)).collect();
@@ -132,7 +145,9 @@ sources:
 #[test]
 fn rows_of_mariadb_become_avro_by_the_schema_of_the_result_and_come_once_through_kills_of_both() {
     let (kafka, registry) = (Kafka::shared(), Registry::start());
-    let mut database = Database::mariadb();
+    let authority = Authority::new("plant");
+    let (server, client) = (authority.leaf("server"), authority.leaf("millrace"));
+    let mut database = Database::mariadb_with_client_certificates(&authority.ca(), &server.cert, &server.key);
     database.run("CREATE TABLE parts (n bigint PRIMARY KEY AUTO_INCREMENT, big bigint unsigned, price decimal(12,2), at timestamp(6) DEFAULT CURRENT_TIMESTAMP(6))");
     let topic = kafka.topic("parts");
     let factory = Factory::on(kafka)
@@ -140,7 +155,10 @@ fn rows_of_mariadb_become_avro_by_the_schema_of_the_result_and_come_once_through
         .with("topic", &topic)
         .with("port", database.port())
         .env("SQL_PASSWORD", "secret")
-        .with("registry", registry.url());
+        .with("registry", registry.url())
+        .with("ca", authority.ca().display())
+        .with("cert", client.cert.display())
+        .with("keyfile", client.key.display());
     let mut millrace = factory.start(
         "
 schemas: {registry: $registry}
@@ -150,6 +168,7 @@ sources:
     type: sql
     endpoint: mysql://127.0.0.1:$port/plant
     login: {user: millrace, password: '${env:SQL_PASSWORD}'}
+    tls: {ca: '$ca', cert: '$cert', key: '$keyfile'}
     queries: [{table: parts, every: 50ms, watermark: n, key: '{/n}', topic: $topic}]
 ",
     );
@@ -232,6 +251,68 @@ sources:
     all_once(&items, 6_000);
     all_once(&events, 2_000);
     millrace.stop();
+}
+
+#[test]
+fn streams_of_other_peoples_servers_go_on_after_their_cables_were_cut() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("streams");
+    let (events, feed, count) = (free_port(), free_port(), 1_500_u64);
+    let log = scratch("streams");
+    let mut peer = peers::python(peers::streams());
+    peer.arg(peers::scripts().join("streams.py")).args(["--events", &events.to_string(), "--feed", &feed.to_string()]);
+    let peer = Process::start(
+        "streams",
+        {
+            peer.args(["--count", &count.to_string()]);
+            peer
+        },
+        &log.path().join("log"),
+    );
+    eventually("the servers listen", || peer.output().contains("ready").then_some(()));
+    let cables = [Cable::to(events), Cable::to(feed)];
+    let factory = Factory::on(kafka).exactly_once().with("topic", &topic).with("events", cables[0].port()).with("feed", cables[1].port());
+    let mut millrace = factory.start(
+        "
+topics: {$topic: {format: json}}
+sources:
+  events:
+    type: sse
+    endpoint: http://127.0.0.1:$events
+    streams: [{get: /events, events: [part], key: '{/e}', topic: $topic}]
+  feed:
+    type: websocket
+    endpoint: http://127.0.0.1:$feed
+    streams: [{get: /feed, send: ['{\"op\": \"subscribe\"}'], protocol: plant.v1, key: '{/w}', topic: $topic}]
+",
+    );
+    for name in ["events", "feed"] {
+        millrace.wait_ledger(name, "records come", |ledger| ledger.received >= 100);
+    }
+    cables.iter().for_each(|cable| cable.cut());
+    for name in ["events", "feed"] {
+        millrace.wait_word(name, "Degraded");
+    }
+    let before = millrace.ledger("feed").received;
+    cables.iter().for_each(|cable| cable.heal());
+    millrace.wait_ledger("feed", "messages come again", |ledger| ledger.received >= before + 100);
+    millrace.drained_when("events", |ledger| ledger.received >= count);
+    millrace.stop();
+    let (mut parts, mut said) = (BTreeMap::new(), Vec::new());
+    for record in kafka.read(&topic) {
+        let json = record.json();
+        match (json["e"].as_u64(), json["w"].as_u64()) {
+            (Some(part), _) => *parts.entry(part).or_default() += 1_u64,
+            (_, Some(number)) => said.push(number),
+            _ => panic!("nobody said {json}"),
+        }
+    }
+    all_once(&parts, count);
+    // Of a WebSocket what was said while nobody listened is not seen; nothing comes twice.
+    let mut once = said.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert!(once.len() == said.len() && once.len() >= 200, "{} of {}", once.len(), said.len());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Servers that are listened to: streams of server-sent events ([`sse`]) and WebSockets ([`websocket`]). Each stream has a connection of its own.
+//! Servers that are listened to: streams of server-sent events ([`sse`]) and WebSockets ([`websocket`]). Each stream has a connection of its own
+//! (`listening`).
 //!
 //! ```text
 //! GET /events, Last-Event-ID ─▶ pieces ─▶ event: complete events ─▶ kit::records ─▶ batch, with the id of its last event
@@ -9,6 +10,7 @@
 
 pub mod config;
 pub mod event;
+mod listening;
 pub mod sse;
 pub mod websocket;
 

@@ -1,17 +1,15 @@
 //! `type: sse`: a stream of server-sent events.
 
-use super::config::{Settings, SseKeys, Stream, StreamsConfig};
+use super::config::{SseKeys, StreamsConfig};
 use super::event::{Events, Found};
-use async_trait::async_trait;
+use super::listening::{CompiledStreams, Listener, Protocol};
 use millrace_config::Problems;
 use millrace_contract::plugin::Compiled;
-use millrace_contract::{Context, Failure, Guarantee, Loss, Model, Plan, Plugin, Role, Source, SourceIo, Status};
-use millrace_kit::connections::{Connection, Connections, Others};
+use millrace_contract::{Context, Failure, Loss, Plugin, Role, SourceIo, Status};
 use millrace_kit::groups::Beside;
-use millrace_kit::http::{Client, EndpointKeys, Expect, Request, StatusCode};
-use millrace_kit::records::{Records, reject};
-use millrace_schemas::{Origin, Span};
-use std::sync::Arc;
+use millrace_kit::http::{EndpointKeys, Expect, Request, StatusCode};
+use millrace_kit::records::reject;
+use millrace_schemas::Span;
 use std::time::Duration;
 
 /// A server's wish to be left alone is believed up to here.
@@ -27,76 +25,22 @@ impl Plugin for SseSource {
     type Config = Beside<EndpointKeys, StreamsConfig<SseKeys>>;
 
     fn compile(config: Self::Config, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>> {
-        config.own.compile(&config.shared, &["event"], context, problems).map(|settings| Box::new(CompiledSse(Arc::new(settings))) as _)
+        let settings = config.own.compile(&config.shared, &["event"], context, problems)?;
+        Some(Box::new(CompiledStreams::<Self>::new(settings)))
     }
 }
 
-struct CompiledSse(Arc<Settings<SseKeys>>);
+impl Protocol for SseSource {
+    type Keys = SseKeys;
+    const BECAUSE: &'static str = "the id of the last event moves with the records and is sent as `Last-Event-ID`; what the server does not keep for that is not seen";
+    const KEEPS_POSITIONS: bool = true;
 
-impl Compiled for CompiledSse {
-    fn model(&self) -> &Model {
-        &self.0.model
-    }
-
-    fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(Listening { settings: self.0.clone(), connections: Connections::default() }))
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::AtMostOnce(
-            "the id of the last event moves with the records and is sent as `Last-Event-ID`; what the server does not keep for that is not seen".into(),
-        )
-    }
-
-    fn keeps_positions(&self) -> bool {
-        true
-    }
-
-    fn plan(&self) -> Plan {
-        Plan { endpoint: self.0.endpoint.url.to_string(), lines: self.0.streams.iter().map(|stream| stream.line()).collect(), rate: None }
+    async fn listen(listener: &mut Listener<Self>, io: &SourceIo) -> Failure {
+        listener.listen(io).await
     }
 }
 
-struct Listening {
-    settings: Arc<Settings<SseKeys>>,
-    connections: Connections<Listener>,
-}
-
-#[async_trait]
-impl Source for Listening {
-    async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
-        let client = Arc::new(self.settings.endpoint.client()?);
-        let most = usize::try_from(self.settings.endpoint.options.max_body.0).unwrap_or(usize::MAX);
-        let make = |number: usize| Listener {
-            stream: self.settings.streams[number].clone(),
-            client: client.clone(),
-            records: Records::new(Origin::Event, self.settings.max_tags),
-            most,
-        };
-        self.connections.run(self.settings.streams.len(), &io, make).await
-    }
-}
-
-struct Listener {
-    stream: Arc<Stream<SseKeys>>,
-    client: Arc<Client>,
-    records: Records,
-    /// Bytes of one event.
-    most: usize,
-}
-
-impl Connection for Listener {
-    async fn run(&mut self, io: &SourceIo, mut others: Others) -> Failure {
-        tokio::select! {
-            biased;
-            () = io.stopping() => Failure::Stopped,
-            () = others.ended() => Failure::Stopped,
-            failure = self.listen(io) => failure,
-        }
-    }
-}
-
-impl Listener {
+impl Listener<SseSource> {
     async fn listen(&mut self, io: &SourceIo) -> Failure {
         let name = self.stream.name.clone();
         let known = io.resume(&name).and_then(|id| String::from_utf8(id).ok()).or_else(|| self.stream.own.start.clone());
@@ -122,7 +66,7 @@ impl Listener {
         };
         io.status(&name, Status::Running);
         io.status("", Status::Running);
-        let mut events = Events::new(self.most, known.unwrap_or_default());
+        let mut events = Events::new(self.most(), known.unwrap_or_default());
         loop {
             let piece = match answer.piece().await {
                 Ok(Some(piece)) => piece,

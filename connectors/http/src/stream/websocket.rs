@@ -2,18 +2,16 @@
 //!
 //! A message is one record; text and binary are the same. There is no position: what is said while nobody listens is not seen.
 
-use super::config::{Settings, Stream, StreamsConfig, WebSocketKeys};
-use async_trait::async_trait;
+use super::config::{StreamsConfig, WebSocketKeys};
+use super::listening::{CompiledStreams, Listener, Protocol};
 use futures_util::{SinkExt, StreamExt};
 use millrace_config::Problems;
 use millrace_contract::plugin::Compiled;
-use millrace_contract::{Context, Failure, Guarantee, Loss, Model, Plan, Plugin, Role, Source, SourceIo, Status};
-use millrace_kit::connections::{Connection, Connections, Others};
+use millrace_contract::{Context, Failure, Loss, Plugin, Role, SourceIo, Status};
 use millrace_kit::groups::Beside;
-use millrace_kit::http::{Client, Endpoint, EndpointKeys, redact};
-use millrace_kit::records::{Records, reject};
-use millrace_schemas::{Batch, Origin, Span};
-use std::sync::Arc;
+use millrace_kit::http::{EndpointKeys, redact};
+use millrace_kit::records::reject;
+use millrace_schemas::{Batch, Span};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -47,71 +45,24 @@ impl Plugin for WebSocketSource {
             problems.error(protocol.place, format!("`{}` is no subprotocol", protocol.value));
         }
         let settings = config.own.compile(&config.shared, &[], context, problems)?;
-        (!problems.has_errors_since(mark)).then(|| Box::new(CompiledWebSocket(Arc::new(settings))) as _)
+        (!problems.has_errors_since(mark)).then(|| Box::new(CompiledStreams::<Self>::new(settings)) as _)
     }
 }
 
-struct CompiledWebSocket(Arc<Settings<WebSocketKeys>>);
+impl Protocol for WebSocketSource {
+    type Keys = WebSocketKeys;
+    const BECAUSE: &'static str = "a WebSocket has no position: what is said while nobody listens is not seen";
+    const KEEPS_POSITIONS: bool = false;
 
-impl Compiled for CompiledWebSocket {
-    fn model(&self) -> &Model {
-        &self.0.model
-    }
-
-    fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(Listening { settings: self.0.clone(), connections: Connections::default() }))
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::AtMostOnce("a WebSocket has no position: what is said while nobody listens is not seen".into())
-    }
-
-    fn plan(&self) -> Plan {
-        Plan { endpoint: self.0.endpoint.url.to_string(), lines: self.0.streams.iter().map(|stream| stream.line()).collect(), rate: None }
-    }
-}
-
-struct Listening {
-    settings: Arc<Settings<WebSocketKeys>>,
-    connections: Connections<Listener>,
-}
-
-#[async_trait]
-impl Source for Listening {
-    async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
-        let client = Arc::new(self.settings.endpoint.client()?);
-        let make = |number: usize| Listener {
-            settings: self.settings.clone(),
-            stream: self.settings.streams[number].clone(),
-            client: client.clone(),
-            records: Records::new(Origin::Event, self.settings.max_tags),
-        };
-        self.connections.run(self.settings.streams.len(), &io, make).await
-    }
-}
-
-struct Listener {
-    settings: Arc<Settings<WebSocketKeys>>,
-    stream: Arc<Stream<WebSocketKeys>>,
-    client: Arc<Client>,
-    records: Records,
-}
-
-impl Connection for Listener {
-    async fn run(&mut self, io: &SourceIo, mut others: Others) -> Failure {
-        tokio::select! {
-            biased;
-            () = io.stopping() => Failure::Stopped,
-            () = others.ended() => Failure::Stopped,
-            failure = self.listen(io) => failure,
-        }
+    async fn listen(listener: &mut Listener<Self>, io: &SourceIo) -> Failure {
+        listener.listen(io).await
     }
 }
 
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
-impl Listener {
+impl Listener<WebSocketSource> {
     async fn listen(&mut self, io: &SourceIo) -> Failure {
         let shown = redact::url(&self.stream.url);
         let opening = tokio::time::timeout(CONNECT.max(self.settings.endpoint.options.timeout.0), self.open(&shown)).await;
@@ -186,7 +137,7 @@ impl Listener {
 
     /// Connects, logs in, and opens the WebSocket.
     async fn open(&self, shown: &str) -> Result<WebSocketStream<Box<dyn Wire>>, Failure> {
-        let Endpoint { tls, options, .. } = &self.settings.endpoint;
+        let tls = &self.settings.endpoint.tls;
         let url = &self.stream.url;
         let is_secure = url.scheme() == "https";
         let host = url.host_str().unwrap_or_default();
@@ -207,7 +158,7 @@ impl Listener {
         if let Some(protocol) = self.stream.own.protocol.as_ref().and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
             request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
         }
-        let most = usize::try_from(options.max_body.0).unwrap_or(usize::MAX);
+        let most = self.most();
         let bounds = WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
         match tokio_tungstenite::client_async_with_config(request, stream, Some(bounds)).await {
             Ok((socket, _)) => Ok(socket),

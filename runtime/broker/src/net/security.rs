@@ -55,7 +55,7 @@ impl Guard {
             }
             users.insert(name.clone(), Credentials::new(password));
         }
-        let config = millrace_tls::server_config(&security.certificate, &security.key)?;
+        let config = millrace_tls::server_config(&security.certificate, &security.key, None)?;
         Ok(Self { tls: TlsAcceptor::from(config), users })
     }
 }
