@@ -45,7 +45,8 @@ impl Browser {
         }
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": {"args": args},
             "goog:loggingPrefs": {"browser": "ALL"}, "timeouts": {"script": 120_000}}}});
-        let answer = ask(port, "POST", "/session", &wanted);
+        // On a busy machine a browser may take longer to start than its driver waits.
+        let answer = eventually("a browser starts", || try_ask(port, "POST", "/session", &wanted).ok());
         let session = answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")).to_owned();
         Self { _driver: driver, _dir: dir, port, session }
     }
@@ -134,15 +135,30 @@ impl Browser {
         path
     }
 
-    /// What axe-core finds wrong with the page as it is shown: rule, and where.
+    /// What axe-core finds wrong with the page as it is shown: rule, and where. A page that is redrawn meanwhile may be judged half drawn: what is
+    /// wrong is found again.
     pub fn inaccessible(&self) -> Vec<String> {
         let axe = std::fs::read_to_string(peers::axe_core().join("node_modules/axe-core/axe.min.js")).expect("axe-core was fetched");
         self.run(&axe, &[]);
+        let mut found = self.axe();
+        for _ in 0..2 {
+            if found.is_empty() {
+                break;
+            }
+            let again = self.axe();
+            found.retain(|(rule, _)| again.iter().any(|(other, _)| other == rule));
+        }
+        found.into_iter().map(|(rule, text)| format!("{rule} {text}")).collect()
+    }
+
+    /// Each rule that is broken, and where.
+    fn axe(&self) -> Vec<(String, String)> {
         let script = "const done = arguments[arguments.length - 1]; axe.run(document, {resultTypes: ['violations']}).then(
-            (r) => done(r.violations.map((v) => v.id + ' (' + v.impact + '): ' + v.nodes.map((n) => n.target.join(' ') + ' ' + n.failureSummary).join(' | '))),
-            (e) => done(['axe failed: ' + e]));";
+            (r) => done(r.violations.map((v) => [v.id, '(' + v.impact + '): ' + v.nodes.map((n) => n.target.join(' ') + ' ' + n.failureSummary).join(' | ')])),
+            (e) => done([['axe failed', String(e)]]));";
         let found = self.call("POST", "/execute/async", &json!({ "script": script, "args": [] }));
-        found.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        found.as_array().into_iter().flatten().map(|one| (text(&one[0]), text(&one[1]))).collect()
     }
 
     /// Errors in the browser's console: scripts that failed, what the page's own policy refused.

@@ -202,6 +202,12 @@ pub fn streams() -> &'static Path {
     PYTHON.get_or_init(|| pypi("streams-1", &STREAMS))
 }
 
+/// PyPI's `websockets`, a client of WebSockets: a Python as [`pysparkplug`]'s.
+pub fn websockets() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("websockets-15.0.1", &["websockets==15.0.1"]))
+}
+
 /// PyPI's `aiosmtpd`, a mail server: a Python as [`pysparkplug`]'s.
 pub fn smtp_server() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();

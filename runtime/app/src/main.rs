@@ -26,6 +26,7 @@ mod control;
 mod dead;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod files;
 mod history;
 mod import;

@@ -2,10 +2,13 @@
 
 use crate::ask;
 use crate::catalog::{ENTRIES, Pki, TrustList};
+use crate::doctor::finding::Finding;
+use crate::doctor::{clocks, rights};
 use crate::say::{self, say, visible};
 use anyhow::{Context, Result};
 use millrace_config::factory::Factory;
 use millrace_config::{Load, Problems};
+use millrace_engine::cluster::EMBEDDED;
 use millrace_engine::compile::CompiledFactory;
 use serde_json::{Value, json};
 use std::fs;
@@ -38,15 +41,9 @@ pub struct BundleOptions {
     json: bool,
 }
 
-/// One thing that was looked at.
-struct Finding {
-    what: String,
-    ok: bool,
-    says: String,
-    help: &'static str,
-}
-
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is found where a broker answers, or does not.
+const REACHED: &str = "kafka";
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Exit code 1 where something would keep the factory from running.
@@ -58,7 +55,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<ExitCode> {
         what: "configuration".into(),
         ok: factory.is_some() && !problems.has_errors(),
         says: format!("{} problems", problems.iter().count()),
-        help: "`millrace check` shows each with its line",
+        help: "`millrace check` shows each with its line".into(),
     }];
     if let Some(factory) = factory.filter(|_| !problems.has_errors()) {
         findings.extend(data_directory(&factory));
@@ -68,12 +65,17 @@ pub fn doctor(options: &DoctorOptions) -> Result<ExitCode> {
         findings.extend(registry(&factory));
         findings.extend(certificates(&factory));
         findings.extend(works.iter().flat_map(endpoints));
-        findings.extend(clocks(&factory));
+        let settings = millrace_engine::cluster::settings(&factory);
+        // A Kafka that does not answer was told already.
+        let is_reached = factory.kafka.brokers.value != EMBEDDED && findings.iter().any(|one| one.ok && one.what == REACHED);
+        let compiled = works.as_ref().filter(|_| is_reached);
+        findings.extend(compiled.into_iter().flat_map(|works| rights::look(&factory, works, &settings)));
+        findings.extend(clocks::look(&factory, compiled, &settings, &options.config));
     }
     let all_good = findings.iter().all(|finding| finding.ok);
     if options.json {
         let rows: Vec<Value> =
-            findings.iter().map(|f| json!({"what": f.what, "ok": f.ok, "says": f.says, "help": (!f.ok).then_some(f.help)})).collect();
+            findings.iter().map(|f| json!({"what": f.what, "ok": f.ok, "says": f.says, "help": (!f.ok).then_some(&f.help)})).collect();
         say::json(&json!({ "ok": all_good, "findings": rows }));
     } else {
         for finding in &findings {
@@ -98,7 +100,7 @@ fn data_directory(factory: &Factory) -> Vec<Finding> {
         what: "data directory".into(),
         ok: written.is_ok(),
         says: written.map_or_else(|error| format!("{}: {error}", dir.display()), |()| dir.display().to_string()),
-        help: "give the user that runs Millrace the right to write there, or set `data_dir`",
+        help: "give the user that runs Millrace the right to write there, or set `data_dir`".into(),
     }];
     #[cfg(unix)]
     if let Ok(about) = fs::metadata(dir) {
@@ -108,7 +110,7 @@ fn data_directory(factory: &Factory) -> Vec<Finding> {
             what: "data directory's rights".into(),
             ok: mode & 0o007 == 0,
             says: format!("{mode:o}"),
-            help: "it holds keys and the plant's data: chmod o-rwx",
+            help: "it holds keys and the plant's data: chmod o-rwx".into(),
         });
     }
     findings
@@ -134,14 +136,14 @@ fn disk(factory: &Factory) -> Vec<Finding> {
                 mib(all),
                 mib(free.saturating_sub(keep))
             ),
-            help: "make room, or set `log.keep_free` or `data_dir` otherwise",
+            help: "make room, or set `log.keep_free` or `data_dir` otherwise".into(),
         });
         if about.f_favail == 0 && about.f_files > 0 {
             findings.push(Finding {
                 what: "disk's inodes".into(),
                 ok: false,
                 says: "none are left".into(),
-                help: "many small files somewhere: `df -i`",
+                help: "many small files somewhere: `df -i`".into(),
             });
         }
     }
@@ -152,7 +154,8 @@ fn disk(factory: &Factory) -> Vec<Finding> {
             what: format!("flash {}", device.file_name().to_string_lossy()),
             ok: tenths < 9,
             says: format!("{} to {} % of its life are used", tenths.saturating_sub(1) * 10, tenths * 10),
-            help: "replace it before it turns read-only; a larger `log.sync` and fewer devices that wait for acknowledgements spare it",
+            help: "replace it before it turns read-only; a larger `log.sync` and fewer devices that wait for acknowledgements spare it"
+                .into(),
         });
     }
     findings
@@ -179,7 +182,7 @@ fn endpoints(works: &CompiledFactory) -> Vec<Finding> {
             what,
             ok: reached.is_ok(),
             says: reached.unwrap_or_else(|error| error),
-            help: "is it switched on, the name right (DNS), a firewall in between? The other connectors are not held up",
+            help: "is it switched on, the name right (DNS), a firewall in between? The other connectors are not held up".into(),
         }
     };
     asked.into_iter().map(finding).collect()
@@ -191,26 +194,6 @@ fn address_in(endpoint: &str) -> Option<String> {
     let address = rest.split(['/', '?', ' ', ',']).next()?.rsplit('@').next()?;
     let (host, port) = address.rsplit_once(':')?;
     (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| address.to_owned())
-}
-
-/// How far this machine's clock is from that of a schema registry, which says its own.
-fn clocks(factory: &Factory) -> Vec<Finding> {
-    let registry = &factory.schemas.registry.value;
-    let Some(url) = registry.split(',').map(str::trim).find(|url| url.starts_with("http")) else { return Vec::new() };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let answer = runtime.block_on(async {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().ok()?;
-        client.get(url).send().await.ok()?.headers().get("date")?.to_str().ok().map(str::to_owned)
-    });
-    // Who does not say it is not asked; that it is not reached was said before.
-    let Some(theirs) = answer.as_deref().and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else { return Vec::new() };
-    let apart = (jiff::Timestamp::now().as_second() - theirs.timestamp().as_second()).abs();
-    vec![Finding {
-        what: "clock".into(),
-        ok: apart <= 5,
-        says: format!("{apart} s apart from the schema registry's"),
-        help: "let chrony or timesyncd set it: timestamps that are far off are refused by Kafka and by certificates",
-    }]
 }
 
 fn listeners(factory: &Factory) -> Vec<Finding> {
@@ -230,7 +213,7 @@ fn listeners(factory: &Factory) -> Vec<Finding> {
             Err(_) if runs => format!("{address} is taken; this factory's service runs already"),
             Err(error) => format!("{address}: {error}"),
         };
-        Finding { what: what.into(), ok: bound.is_ok() || runs, says, help: "another program has the port: `ss -ltnp` says which" }
+        Finding { what: what.into(), ok: bound.is_ok() || runs, says, help: "another program has the port: `ss -ltnp` says which".into() }
     };
     listens.into_iter().map(finding).collect()
 }
@@ -245,7 +228,7 @@ fn reached(address: &str) -> Result<String, String> {
 
 fn kafka(factory: &Factory) -> Vec<Finding> {
     let brokers = &factory.kafka.brokers.value;
-    if brokers == "embedded" {
+    if brokers == EMBEDDED {
         return Vec::new();
     }
     let mut findings: Vec<Finding> = brokers
@@ -253,10 +236,10 @@ fn kafka(factory: &Factory) -> Vec<Finding> {
         .map(|broker| {
             let reached = reached(broker.trim());
             Finding {
-                what: "kafka".into(),
+                what: REACHED.into(),
                 ok: reached.is_ok(),
                 says: reached.unwrap_or_else(|error| error),
-                help: "is the broker up, the name right, a firewall in between?",
+                help: "is the broker up, the name right, a firewall in between?".into(),
             }
         })
         .collect();
@@ -268,7 +251,7 @@ fn kafka(factory: &Factory) -> Vec<Finding> {
         what: "kafka's metadata".into(),
         ok: asked.is_ok(),
         says: asked.unwrap_or_else(|error| error.to_string()),
-        help: "is the login right, may it describe topics (ACL), does `security.protocol` fit the listener?",
+        help: "is the login right, may it describe topics (ACL), does `security.protocol` fit the listener?".into(),
     });
     findings
 }
@@ -287,7 +270,7 @@ fn registry(factory: &Factory) -> Vec<Finding> {
             what: "schema registry".into(),
             ok: reached.is_ok(),
             says: reached.unwrap_or_else(|error| error),
-            help: "records wait in the log until it answers",
+            help: "records wait in the log until it answers".into(),
         }
     };
     registry.split(',').map(str::trim).map(finding).collect()
@@ -300,7 +283,7 @@ fn certificates(factory: &Factory) -> Vec<Finding> {
         what: format!("certificate ({})", one.shelf.name()),
         ok: one.until > SystemTime::now() + WARN_BEFORE,
         says: format!("{} until {}", one.subject, one.span.1),
-        help: "it ends within thirty days: `millrace pki list`; our own has a successor by itself, to be given to the servers",
+        help: "it ends within thirty days: `millrace pki list`; our own has a successor by itself, to be given to the servers".into(),
     };
     listed.map(finding).collect()
 }

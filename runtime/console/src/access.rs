@@ -123,7 +123,9 @@ pub async fn guard(
         answer.headers_mut().insert(header::RETRY_AFTER, seconds);
         return answer;
     }
-    if changes && let Err(why) = same_origin(request.headers()) {
+    // A WebSocket is open to a page of another origin, other than what it reads with `fetch`.
+    let reaches_in = changes || request.headers().contains_key(header::UPGRADE);
+    if reaches_in && let Err(why) = same_origin(request.headers()) {
         return refused(StatusCode::FORBIDDEN, &why);
     }
     let what = format!("{} {}", request.method(), request.uri().path_and_query().map_or(path, |all| all.as_str()));
@@ -252,14 +254,14 @@ fn same_origin(headers: &HeaderMap) -> Result<(), String> {
     let Some(origin) = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) else {
         return match headers.get("sec-fetch-site").and_then(|site| site.to_str().ok()) {
             None | Some("same-origin" | "none") => Ok(()),
-            Some(site) => Err(format!("a {site} page may not change anything here")),
+            Some(site) => Err(format!("a {site} page may not reach in here")),
         };
     };
     let origin_host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
     match origin_host.eq_ignore_ascii_case(host) {
         true => Ok(()),
-        false => Err("a page of another origin may not change anything here".to_owned()),
+        false => Err("a page of another origin may not reach in here".to_owned()),
     }
 }
 

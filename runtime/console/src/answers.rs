@@ -3,8 +3,10 @@
 use crate::pattern::matches;
 use crate::supplied::Damaged;
 use millrace_engine::EngineReport;
+use millrace_engine::engine::SinkReport;
 use millrace_engine::intake::TagReport;
 use millrace_engine::tags::Look;
+use millrace_engine::trace::{Found, Trace};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -111,28 +113,26 @@ pub fn status(report: &EngineReport, damage: &[Damaged]) -> Value {
     all
 }
 
-/// The hops of a tag from its address to the sinks, and the first one that is broken.
-pub fn why(report: &EngineReport, tag: &TagReport, now: i64) -> Value {
+/// The hops of a tag from its address to the sinks, and the first one that is broken. `trace`: what Kafka says of its last sample, where it was asked.
+pub fn why(report: &EngineReport, tag: &TagReport, trace: Option<&Trace>, now: i64) -> Value {
     let name = tag.source.rsplit('/').next().unwrap_or(&tag.source);
     let age = |time: i64| if time > 0 { format!("{:.1} s ago", (now - time).max(0) as f64 / 1e6) } else { "never".into() };
-    let mut hops: Vec<Value> = Vec::new();
-    let mut broken: Option<(String, String)> = None;
-    let mut hop = |what: &str, ok: bool, says: String, help: &str| {
-        if !ok && broken.is_none() {
-            broken = Some((what.to_owned(), help.to_owned()));
-        }
-        hops.push(json!({ "hop": what, "ok": ok, "says": says }));
-    };
-    hop("address", true, tag.address.clone(), "");
+    let mut hops = Hops::default();
+    hops.add("address", true, tag.address.clone(), "");
     if let Some(source) = report.sources.get(name) {
         let state = &source.state;
         let says = state.reason.as_ref().map_or_else(|| state.status.to_owned(), |reason| format!("{}: {reason}", state.status));
         let is_open = matches!(state.status, "Running" | "Degraded") && state.reason.as_deref().is_none_or(|_| state.status != "Blocked");
-        hop("source", is_open, says, "the source itself does not run: `millrace status` says why");
+        hops.add("source", is_open, says, "the source itself does not run: `millrace status` says why");
         if !tag.part.is_empty() {
             let ailing = state.parts.get(&*tag.part);
             let says = ailing.cloned().unwrap_or_else(|| "Running".into());
-            hop("part", ailing.is_none(), format!("{}: {says}", tag.part), "this device or subscription does not answer; the others do");
+            hops.add(
+                "part",
+                ailing.is_none(),
+                format!("{}: {says}", tag.part),
+                "this device or subscription does not answer; the others do",
+            );
         }
     }
     let is_read = tag.quality != "none" && !tag.stale && tag.bad_since == 0;
@@ -142,14 +142,14 @@ pub fn why(report: &EngineReport, tag: &TagReport, now: i64) -> Value {
         (_, _, since) if since > 0 => format!("can't be read since {}", age(since)),
         _ => format!("last value {}, vouched for {}", age(tag.time), age(tag.alive)),
     };
-    hop(
+    hops.add(
         "last answer",
         is_read,
         says,
         "the device does not give it: does the address exist there, may this login read it, is the device on?",
     );
     let says = format!("{}, status 0x{:08X}", tag.quality, tag.status);
-    hop(
+    hops.add(
         "quality",
         tag.quality == "good",
         says,
@@ -157,30 +157,99 @@ pub fn why(report: &EngineReport, tag: &TagReport, now: i64) -> Value {
     );
     if let Some(source) = report.sources.get(name) {
         let held = source.log_held.clone();
-        let says = held.clone().unwrap_or_else(|| format!("{} bytes of {}", source.log_bytes, source.log_limit));
-        hop("log", held.is_none(), says, "the log takes nothing: make room on the disk, or let Kafka take what waits");
+        let mut says = held.clone().unwrap_or_else(|| format!("{} bytes of {}", source.log_bytes, source.log_limit));
+        if let Some(trace) = trace {
+            says += &format!("; sent below offset {} of {}", trace.sent, trace.end);
+        }
+        hops.add("log", held.is_none(), says, "the log takes nothing: make room on the disk, or let Kafka take what waits");
         let waiting = source.ledger.waiting;
         let kafka =
             report.kafka.reason.as_ref().map_or_else(|| report.kafka.status.to_owned(), |why| format!("{}: {why}", report.kafka.status));
-        hop(
+        hops.add(
             "kafka",
             report.kafka.status == "Running" && source.state.status != "Blocked",
             format!("{kafka}; {waiting} records of this source wait; topic {}", tag.topic),
             "records wait in the log and follow by themselves once Kafka takes them",
         );
+        behind_the_log(&mut hops, report, tag, trace, waiting);
     }
-    for (name, sink) in &report.sinks {
-        let ok = sink.state.status == "Running";
-        hop(
-            "sink",
-            ok,
-            format!("{name}: {}, {} records behind", sink.state.status, sink.counts.lag),
-            "this sink does not run: `millrace status` says why",
-        );
+    if trace.is_none() {
+        for (name, sink) in &report.sinks {
+            sink_hop(&mut hops, name, sink, format!("{} records behind", sink.counts.lag));
+        }
     }
-    json!({
-        "tag": tag.tag, "broken": broken.as_ref().map(|(hop, _)| hop), "help": broken.map(|(_, help)| help), "hops": hops, "value": tag,
-    })
+    let (broken, help) = hops.broken.unzip();
+    json!({ "tag": tag.tag, "broken": broken, "help": help, "hops": hops.all, "trace": trace, "value": tag })
+}
+
+/// Registry, record and sinks.
+fn behind_the_log(hops: &mut Hops, report: &EngineReport, tag: &TagReport, trace: Option<&Trace>, waiting: u64) {
+    if let Some(why) = &report.kafka.registry {
+        let help = "records wait for the id of their schema: is the registry up, is `schemas.registry` right, may this login register?";
+        hops.add("registry", false, why.clone(), help);
+    }
+    let Some(trace) = trace else { return };
+    if let Found::There { schema: Some(id), .. } = trace.record {
+        hops.add("registry", report.kafka.registry.is_none(), format!("it is written with the schema of id {id}"), "");
+    }
+    let topic = &tag.topic;
+    let (ok, says, help) = match &trace.record {
+        Found::There { partition, offset, seq, .. } => {
+            (true, format!("topic {topic}, partition {partition}, offset {offset}; offset {seq} in the log"), "")
+        }
+        Found::Deleted { .. } => (true, format!("older than the oldest record in topic {topic}: retention took it"), ""),
+        Found::OnItsWay => (true, format!("read a moment ago, and not in topic {topic} yet"), ""),
+        Found::NotThere { .. } if waiting > 0 => {
+            (report.kafka.status == "Running", "it waits in the log".to_owned(), "it follows by itself once Kafka takes records again")
+        }
+        Found::NotThere { read } => (
+            false,
+            format!("not in topic {topic}, nor in {read} records since"),
+            "it was sent and is not there: was the topic made anew, or emptied by hand? `millrace lost` says what was dropped, `millrace dead list` what was refused",
+        ),
+        Found::TooFar { read } => {
+            (true, format!("topic {topic} has more records since than are read for one question: it is in none of {read}"), "")
+        }
+        Found::NoRecord => (true, format!("no record of its own in topic {topic}"), ""),
+        Found::Unknown { why } => (false, why.clone(), "Kafka is not asked: does it answer, may this login read the topic?"),
+    };
+    hops.add("record", ok, says, help);
+    for reader in &trace.sinks {
+        let Some(sink) = report.sinks.get(&reader.sink) else { continue };
+        let offset = if let Found::There { offset, .. } = trace.record { Some(offset) } else { None };
+        let place = match (offset, reader.committed) {
+            (Some(offset), Some(next)) if next > offset => format!("is past this record: it reads offset {next} next"),
+            (Some(offset), Some(next)) => format!("this record comes in {}: it reads offset {next} next", offset - next + 1),
+            (Some(_), None) => "has committed nothing of this partition yet".to_owned(),
+            (None, _) => format!("{} records behind", sink.counts.lag),
+        };
+        let behind = reader.behind.map_or(String::new(), |behind| format!(", {behind} behind in this partition"));
+        sink_hop(hops, &reader.sink, sink, place + &behind);
+    }
+}
+
+fn sink_hop(hops: &mut Hops, name: &str, sink: &SinkReport, place: String) {
+    let state = &sink.state;
+    let why = state.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let help = "this sink does not run, and its offsets stay in Kafka: `millrace status` says why";
+    hops.add("sink", state.status == "Running", format!("{name}: {}{why}, {place}", state.status), help);
+}
+
+/// What was looked at on the way, and where it is broken first.
+#[derive(Default)]
+struct Hops {
+    all: Vec<Value>,
+    /// The hop, and what to do.
+    broken: Option<(String, String)>,
+}
+
+impl Hops {
+    fn add(&mut self, what: &str, ok: bool, says: String, help: &str) {
+        if !ok && self.broken.is_none() {
+            self.broken = Some((what.to_owned(), help.to_owned()));
+        }
+        self.all.push(json!({ "hop": what, "ok": ok, "says": says }));
+    }
 }
 
 /// Which tags are wanted.
@@ -269,6 +338,7 @@ impl History {
 mod tests {
     use super::*;
     use millrace_engine::engine::{DiskReport, SourceReport};
+    use millrace_engine::trace::Reader;
     use std::sync::Arc;
 
     fn report(status: &'static str) -> EngineReport {
@@ -310,6 +380,7 @@ mod tests {
             quality: "good",
             status: 0,
             time: 1,
+            sent: 1,
             alive: 1,
             bad_since: 0,
             stale: false,
@@ -319,13 +390,58 @@ mod tests {
 
     #[test]
     fn the_first_broken_hop_is_named() {
-        assert_eq!(why(&report("Running"), &tag(), 2)["broken"], Value::Null);
-        assert_eq!(why(&report("Blocked"), &tag(), 2)["broken"], "source");
-        assert_eq!(why(&report("Running"), &TagReport { stale: true, ..tag() }, 2)["broken"], "last answer");
-        assert_eq!(why(&report("Running"), &TagReport { quality: "uncertain", ..tag() }, 2)["broken"], "quality");
+        let broken = |report: &EngineReport, tag: &TagReport| why(report, tag, None, 2)["broken"].clone();
+        assert_eq!(broken(&report("Running"), &tag()), Value::Null);
+        assert_eq!(broken(&report("Blocked"), &tag()), "source");
+        assert_eq!(broken(&report("Running"), &TagReport { stale: true, ..tag() }), "last answer");
+        assert_eq!(broken(&report("Running"), &TagReport { quality: "uncertain", ..tag() }), "quality");
         let mut away = report("Running");
         away.kafka.status = "Degraded";
-        assert_eq!(why(&away, &tag(), 2)["broken"], "kafka");
+        assert_eq!(broken(&away, &tag()), "kafka");
+    }
+
+    #[test]
+    fn a_tag_is_followed_to_the_sinks_that_read_its_topic() {
+        let mut report = report("Running");
+        let sink = |status| SinkReport {
+            r#type: "file".into(),
+            state: millrace_engine::status::Report { status, ..Default::default() },
+            counts: Default::default(),
+        };
+        report.sinks.insert("archive".into(), sink("Running"));
+        report.sinks.insert("other".into(), sink("Blocked"));
+        let there = Found::There { partition: 2, offset: 17, seq: 40, schema: Some(3) };
+        let reader = Reader { sink: "archive".into(), committed: Some(15), behind: Some(9) };
+        let mut trace = Trace { sent: 41, end: 41, record: there, sinks: vec![reader] };
+        let told = |report: &EngineReport, trace: &Trace| {
+            let answer = why(report, &tag(), Some(trace), 2);
+            let says = answer["hops"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|hop| format!("{}: {}", hop["hop"].as_str().unwrap(), hop["says"].as_str().unwrap()));
+            (answer["broken"].clone(), says.collect::<Vec<_>>().join("\n"))
+        };
+        let (broken, says) = told(&report, &trace);
+        assert_eq!(broken, Value::Null, "a sink of another topic does not matter: {says}");
+        for part in [
+            "topic telemetry, partition 2, offset 17; offset 40 in the log",
+            "schema of id 3",
+            "comes in 3",
+            "9 behind",
+            "sent below offset 41",
+        ] {
+            assert!(says.contains(part), "{part}: {says}");
+        }
+        trace.sinks[0].committed = Some(18);
+        assert!(told(&report, &trace).1.contains("archive: Running, is past this record"));
+        trace.record = Found::NotThere { read: 5 };
+        assert_eq!(told(&report, &trace).0, "record");
+        report.sinks.insert("archive".into(), sink("Blocked"));
+        trace.record = Found::Deleted { oldest_ms: 1 };
+        assert_eq!(told(&report, &trace).0, "sink");
+        report.kafka.registry = Some("away".into());
+        assert_eq!(told(&report, &trace).0, "registry");
     }
 
     #[test]

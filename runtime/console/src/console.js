@@ -274,17 +274,26 @@ function show() {
   document.title = "Millrace: " + name;
   views[name]?.open?.();
 }
-addEventListener("hashchange", () => { show(); $("main").focus(); });
+// Who changes the view with a key may have said what is to have the focus there.
+let focus = null;
+addEventListener("hashchange", () => { show(); (focus ?? $("main")).focus(); focus = null; });
 setInterval(() => { if (!document.hidden && $("login").hidden) views[current()]?.tick?.(); }, 2000);
 // g and a letter goes to a view; / to the filter.
-let went = 0;
+let went = -Infinity;
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  if (event.key === "/") { event.preventDefault(); location.hash = "tags"; setTimeout(() => $("pattern").focus()); }
-  if (event.key === "g") { went = Date.now(); return; }
-  const to = Date.now() - went < 1500 && names.find((name) => name[0] === event.key);
+  if (event.key === "/") {
+    event.preventDefault();
+    if (current() === "tags") return $("pattern").focus();
+    focus = $("pattern");
+    location.hash = "tags";
+    return;
+  }
+  // When a key was pressed, not when there was time to look at it.
+  if (event.key === "g") { went = event.timeStamp; return; }
+  const to = event.timeStamp - went < 1500 && names.find((name) => name[0] === event.key);
   if (to) location.hash = to;
-  went = 0;
+  went = -Infinity;
 });
 
 const themes = ["", "light", "dark"];

@@ -6,6 +6,7 @@
 //!                   in front, as JSON             GET /health/ready       200 when nothing is Blocked and Kafka is reachable, else 503
 //! GET /tags?..      tags with value and quality   GET /tap?name=..        live records, one JSON document per line
 //! GET /why?tag=..   the hops of one tag           GET /lost?since=..      what did not arrive, by reason
+//! GET /trend?tag=.. what it was, as Kafka has it  GET /topics, /topics/{topic}   who writes and reads them, and their newest records
 //! GET /events       the status every second, as server-sent events
 //! GET /dead?..      dead letters                  GET /messages           the last warnings and errors
 //! GET /history?tag=..       what tags were, out of the lake
@@ -15,10 +16,11 @@
 //! ```
 //!
 //! - [`connect`]: Kafka Connect's interface (`/connectors`, `/connector-plugins`), for the tools that people have.
-//! - [`access`]: who may ask, [`rate`] how often, [`logins`] people with passwords. [`control`]: what may be changed. [`listener`]: TLS, and how many at a time. [`answers`]: what is wrong, and what to do. [`metrics`]: for Prometheus.
+//! - [`access`]: who may ask, [`rate`] how often, [`logins`] people with passwords. [`control`]: what may be changed. [`listener`]: TLS, and how many at a time. [`answers`]: what is wrong, and what to do. [`asked`]: what Kafka is asked for. [`metrics`]: for Prometheus.
 
 pub mod access;
 mod answers;
+mod asked;
 mod clock;
 pub mod connect;
 pub mod control;
@@ -29,10 +31,11 @@ mod metrics;
 mod pattern;
 mod rate;
 mod shared;
+mod socket;
 mod supplied;
 mod twin;
 
-use access::{Access, Gate, is_for_a_page, refused};
+use access::{Access, Gate, is_for_a_page};
 use answers::Wanted;
 pub use answers::{Trouble, troubles};
 use axum::body::{Body, Bytes};
@@ -56,6 +59,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 pub use supplied::{Certificate, Certificates, Damage, Damaged};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_rustls::TlsAcceptor;
 
@@ -109,6 +113,7 @@ pub async fn serve(options: Options, engine: Arc<Engine>) -> Result<SocketAddr, 
         history: Mutex::default(),
         control: options.control,
         worker: worker(bound),
+        asking_kafka: Arc::new(Semaphore::new(asked::AT_A_TIME)),
     });
     tokio::spawn(note(Arc::downgrade(&console)));
     let gate = Gate::new(options.access, console.engine.clone());
@@ -155,18 +160,24 @@ fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
         .with_state(gate.clone());
     let live = Router::new()
         .route("/live", get(live::live))
+        .route("/live/socket", get(socket::socket))
         .route("/twin", get(twin::list))
         .route("/twin/{*asset}", get(twin::twin))
         .with_state(console.hub.clone());
     Router::new()
         .route("/", get(root))
         .route("/page/chart.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("chart.js")) }))
+        .route("/page/tags.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("tags.js")) }))
+        .route("/page/topics.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("topics.js")) }))
         .route("/page/views.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("views.js")) }))
         .route("/console.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("console.js")) }))
         .route("/console.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], include_str!("console.css")) }))
         .route("/status", get(status))
         .route("/tags", get(tags))
-        .route("/why", get(why))
+        .route("/why", get(asked::why))
+        .route("/trend", get(asked::trend))
+        .route("/topics", get(asked::topics))
+        .route("/topics/{topic}", get(asked::newest))
         .route("/lost", get(lost))
         .route("/events", get(events))
         .route("/metrics", get(metrics))
@@ -239,20 +250,6 @@ async fn tags(State(console): Shared, Query(query): Query<TagsQuery>) -> Respons
     let wanted = Wanted { pattern: &query.name, stale: query.stale, bad: query.bad };
     let (tags, total) = console.engine.tags(|path| wanted.path(path), |state| wanted.state(state), limit);
     Json(serde_json::json!({ "now": now(), "total": total, "tags": tags })).into_response()
-}
-
-#[derive(Deserialize)]
-struct WhyQuery {
-    tag: String,
-}
-
-async fn why(State(console): Shared, Query(query): Query<WhyQuery>) -> Response {
-    let (tags, total) = console.engine.tags(|path| matches(path, &query.tag), |_| true, 2);
-    match (tags.as_slice(), total) {
-        ([tag], _) => Json(answers::why(&console.engine.report(), tag, now())).into_response(),
-        ([], _) => refused(StatusCode::NOT_FOUND, &format!("there is no tag `{}`; `millrace tags` lists them, `*` matches", query.tag)),
-        (_, total) => refused(StatusCode::BAD_REQUEST, &format!("{total} tags fit `{}`; name one: `millrace tags` lists them", query.tag)),
-    }
 }
 
 #[derive(Deserialize)]

@@ -21,6 +21,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use millrace_engine::Engine;
 use millrace_engine::reader::{Begin, ReadError, TopicReader};
@@ -122,6 +123,11 @@ impl Hub {
             run,
             readers,
         })
+    }
+
+    /// A client was disconnected because it did not take what it was sent.
+    pub fn was_slow(&self) {
+        self.slow.fetch_add(1, Relaxed);
     }
 
     /// For Prometheus.
@@ -230,12 +236,30 @@ pub struct LiveQuery {
     from: Option<String>,
 }
 
+/// Events as they are written for a stream of server-sent events: each piece holds whole ones.
+pub struct Events {
+    pub pieces: BoxStream<'static, Bytes>,
+    /// That this client was too slow is counted already, by who serves it.
+    pub is_counted: Arc<AtomicBool>,
+}
+
+/// Why nothing is sent.
+pub type Refused = (StatusCode, String);
+
 pub async fn live(State(hub): State<Arc<Hub>>, Query(query): Query<LiveQuery>, headers: HeaderMap) -> Response {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    match open(&hub, query, last).await {
+        Ok(events) => streamed(events.pieces.map(Ok)),
+        Err((code, why)) => refused(code, &why),
+    }
+}
+
+/// The events that a query means; `last`: the id of the last one that the client had.
+pub async fn open(hub: &Arc<Hub>, query: LiveQuery, last: Option<String>) -> Result<Events, Refused> {
     let from = last.or(query.from).filter(|from| !from.is_empty());
     match (query.topic, query.tag) {
-        (Some(_), Some(_)) => refused(StatusCode::BAD_REQUEST, "give `tag` or `topic`, not both"),
-        (Some(topic), None) => of_topic(hub, topic, from).await,
+        (Some(_), Some(_)) => Err((StatusCode::BAD_REQUEST, "give `tag` or `topic`, not both".to_owned())),
+        (Some(topic), None) => of_topic(hub.clone(), topic, from).await,
         (None, tag) => of_tags(hub, tag.unwrap_or_default(), query.snapshot, from.as_deref()),
     }
 }
@@ -253,6 +277,7 @@ pub struct Follower {
     /// What it is sent before anything else.
     first: Option<String>,
     is_over: bool,
+    is_counted: Arc<AtomicBool>,
 }
 
 impl Drop for Follower {
@@ -260,7 +285,7 @@ impl Drop for Follower {
         self.hub.clients.fetch_sub(1, Relaxed);
         let ring = self.hub.ring.read().unwrap_or_else(PoisonError::into_inner);
         // A connection that takes nothing is never asked for more: it ends here.
-        if !self.is_over && self.next < ring.first && self.next >= ring.cut {
+        if !self.is_over && !self.is_counted.load(Relaxed) && self.next < ring.first && self.next >= ring.cut {
             self.hub.slow.fetch_add(1, Relaxed);
         }
     }
@@ -294,10 +319,8 @@ impl Follower {
     }
 }
 
-fn of_tags(hub: Arc<Hub>, name: String, snapshot: bool, from: Option<&str>) -> Response {
-    let Some(mut follower) = follow(&hub, name) else {
-        return too_many();
-    };
+fn of_tags(hub: &Arc<Hub>, name: String, snapshot: bool, from: Option<&str>) -> Result<Events, Refused> {
+    let mut follower = follow(hub, name).ok_or_else(full)?;
     let known = from.and_then(|id| hub.after(id));
     let mut first = String::new();
     if let Some(next) = known {
@@ -306,10 +329,11 @@ fn of_tags(hub: Arc<Hub>, name: String, snapshot: bool, from: Option<&str>) -> R
         event(&mut first, "gap", None, r#"{"why":"this id is of another run, or of none: the tags as they are now follow"}"#);
     }
     if (from.is_some() && known.is_none()) || (snapshot && known.is_none()) {
-        now_of(&hub, &follower.name, follower.next, &mut first);
+        now_of(hub, &follower.name, follower.next, &mut first);
     }
     follower.first = Some(first);
-    streamed(stream::unfold(follower, step))
+    let is_counted = follower.is_counted.clone();
+    Ok(Events { pieces: stream::unfold(follower, step).boxed(), is_counted })
 }
 
 /// `None`: as many watch as may.
@@ -320,11 +344,16 @@ pub fn follow(hub: &Arc<Hub>, name: String) -> Option<Follower> {
     }
     hub.pump();
     let next = hub.ring.read().unwrap_or_else(PoisonError::into_inner).next();
-    Some(Follower { hub: hub.clone(), name, next, news: hub.news.subscribe(), first: None, is_over: false })
+    Some(Follower { hub: hub.clone(), name, next, news: hub.news.subscribe(), first: None, is_over: false, is_counted: Arc::default() })
 }
 
 pub fn too_many() -> Response {
-    refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{FOLLOWERS} clients watch already; come again later"))
+    let (code, why) = full();
+    refused(code, &why)
+}
+
+fn full() -> Refused {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{FOLLOWERS} clients watch already; come again later"))
 }
 
 /// The last sample of each tag.
@@ -338,10 +367,10 @@ fn now_of(hub: &Hub, name: &str, next: u64, text: &mut String) {
     }
 }
 
-async fn step(mut follower: Follower) -> Option<(Result<Bytes, Infallible>, Follower)> {
+async fn step(mut follower: Follower) -> Option<(Bytes, Follower)> {
     if let Some(first) = follower.first.take() {
         // A comment opens the stream, so that the client knows that it is there.
-        return Some((Ok(Bytes::from(format!(": millrace\n\n{first}"))), follower));
+        return Some((Bytes::from(format!(": millrace\n\n{first}")), follower));
     }
     if follower.is_over {
         return None;
@@ -352,7 +381,7 @@ async fn step(mut follower: Follower) -> Option<(Result<Bytes, Infallible>, Foll
         match follower.hub.look(follower.next, &follower.name) {
             Found::Lines(lines, next) => {
                 follower.next = next;
-                return Some((Ok(Bytes::from(lines)), follower));
+                return Some((Bytes::from(lines), follower));
             }
             Found::Nothing(next) if next > follower.next => {
                 follower.next = next;
@@ -362,17 +391,17 @@ async fn step(mut follower: Follower) -> Option<(Result<Bytes, Infallible>, Foll
             Found::Cut(next) => {
                 follower.next = next;
                 event(&mut text, "gap", None, r#"{"why":"more came than is kept here; nothing is lost in Kafka"}"#);
-                return Some((Ok(Bytes::from(text)), follower));
+                return Some((Bytes::from(text), follower));
             }
             Found::TooSlow => {
                 follower.hub.slow.fetch_add(1, Relaxed);
                 follower.is_over = true;
                 event(&mut text, "gap", None, r#"{"why":"this client was too slow and is disconnected; nothing is lost in Kafka"}"#);
-                return Some((Ok(Bytes::from(text)), follower));
+                return Some((Bytes::from(text), follower));
             }
         }
         if tokio::time::timeout(STILL_HERE, follower.news.changed()).await.is_err() {
-            return Some((Ok(Bytes::from_static(b": still here\n\n")), follower));
+            return Some((Bytes::from_static(b": still here\n\n"), follower));
         }
     }
 }
@@ -405,22 +434,19 @@ pub fn begin(from: Option<&str>) -> Result<Begin, String> {
     }
 }
 
-async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Response {
-    let begin = match begin(from.as_deref()) {
-        Ok(begin) => begin,
-        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
-    };
+async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Result<Events, Refused> {
+    let begin = begin(from.as_deref()).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
     let Ok(permit) = hub.readers.clone().try_acquire_owned() else {
-        return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{READERS} clients read topics already; come again later"));
+        return Err((StatusCode::SERVICE_UNAVAILABLE, format!("{READERS} clients read topics already; come again later")));
     };
     let engine = hub.engine.clone();
     let name = topic.clone();
     let opened = tokio::task::spawn_blocking(move || engine.read_topic(&name, &begin)).await;
     let mut reader = match opened {
         Ok(Ok(reader)) => reader,
-        Ok(Err(error @ ReadError::NoTopic(_))) => return refused(StatusCode::NOT_FOUND, &error.to_string()),
-        Ok(Err(error)) => return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("cannot read topic {topic}: {error}")),
-        Err(_) => return refused(StatusCode::INTERNAL_SERVER_ERROR, "reading ended in a panic; please report it"),
+        Ok(Err(error @ ReadError::NoTopic(_))) => return Err((StatusCode::NOT_FOUND, error.to_string())),
+        Ok(Err(error)) => return Err((StatusCode::SERVICE_UNAVAILABLE, format!("cannot read topic {topic}: {error}"))),
+        Err(_) => return Err((StatusCode::INTERNAL_SERVER_ERROR, "reading ended in a panic; please report it".to_owned())),
     };
     let (sender, receiver) = mpsc::channel::<Bytes>(8);
     tokio::task::spawn_blocking(move || {
@@ -444,7 +470,8 @@ async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Respons
             }
         }
     });
-    streamed(stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|text| (text, receiver)) }).map(Ok))
+    let pieces = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|text| (text, receiver)) }).boxed();
+    Ok(Events { pieces, is_counted: Arc::default() })
 }
 
 /// Appends the next records as events, or a sign of life.

@@ -7,6 +7,7 @@ use crate::supplied::{Certificates, Damage};
 use axum::extract::State;
 use millrace_engine::Engine;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
 
 /// What every answer is made of.
 pub struct Console {
@@ -19,6 +20,8 @@ pub struct Console {
     /// `host:port`, as Kafka Connect names a worker.
     pub worker: String,
     pub hub: Arc<Hub>,
+    /// Who makes a client of Kafka to answer.
+    pub asking_kafka: Arc<Semaphore>,
 }
 
 pub type Shared = State<Arc<Console>>;

@@ -1,109 +1,7 @@
-// The views that ask when they are looked at: tags with their trends, ledger, dead letters, certificates, messages, configuration.
-import { $, ask, button, colour, element, fill, may, number, pill, stream, time } from "../console.js";
-import { draw } from "./chart.js";
-
-const POINTS = 2000; // of a trend
-const SPAN = 20000; // milliseconds that a trend shows at first; it grows to a quarter of an hour
-
-// ---- tags --------------------------------------------------------------------------------------------------------------------------
-
-let chosen = null; // {tag, points, stop}
-
-const shown = (value) => (typeof value === "number" ? number.format(value) : typeof value === "string" ? value : value === undefined ? "" : JSON.stringify(value));
-const valueOf = (tag) => (tag.stale || !tag.sample ? { text: "", class: "n dim" } : { text: shown(tag.sample.value), class: "n" });
-const ageOf = (now, tag) => (tag.time ? ((now - tag.time) / 1e6).toFixed(1) + " s" : "");
-const qualityOf = (tag) => (tag.stale ? "stale" : tag.quality);
-
-async function tags() {
-  const query = new URLSearchParams({ limit: 200, stale: $("stale").checked, bad: $("bad").checked });
-  const pattern = $("pattern").value.trim();
-  if (pattern) query.set("name", pattern.includes("*") ? pattern : "*" + pattern + "*");
-  try {
-    const found = await (await ask("tags?" + query)).json();
-    fill($("tag-list"), found.tags.map((tag) => ({ name: tag.tag, cells: { tag: button(tag.tag, () => choose(tag)), value: valueOf(tag),
-      quality: pill(qualityOf(tag)), age: { text: ageOf(found.now, tag), class: "n" }, source: tag.source.split("/").pop(), address: tag.address } })));
-    $("count").textContent = number.format(found.tags.length) + " of " + number.format(found.total);
-    if (chosen) look(found);
-  } catch (error) {
-    $("count").textContent = error.message;
-  }
-}
-
-function point(sample, quality) {
-  const value = typeof sample.value === "boolean" ? Number(sample.value) : sample.value;
-  return { t: sample.time / 1000, v: typeof value === "number" ? value : null, mark: quality === "good" ? "" : quality };
-}
-
-// Severity of an OPC UA status: its two highest bits.
-const severity = (status) => ["good", "uncertain", "bad", "bad"][(status || 0) >>> 30];
-
-async function choose(tag) {
-  // A browser has few connections: the one of the tag before is given back.
-  chosen?.stop.abort();
-  const mine = { tag: tag.tag, points: tag.sample && !tag.stale ? [point(tag.sample, tag.quality)] : [], stop: new AbortController() };
-  chosen = mine;
-  $("tag").hidden = false;
-  $("tag").querySelector("h3").textContent = tag.tag;
-  $("tag").querySelector("h3").focus();
-  say(tag, tag.time);
-  why(tag.tag);
-  try {
-    const answer = await ask("tap?" + new URLSearchParams({ name: tag.tag }), "GET", mine.stop.signal);
-    await stream(answer, "\n", (lines) => {
-      for (const line of lines.filter(Boolean)) {
-        const sample = JSON.parse(line);
-        if (sample.tag !== mine.tag) continue;
-        const before = mine.points.at(-1);
-        const next = point(sample, severity(sample.status));
-        if (before && next.t < before.t) continue;
-        mine.points.push(next);
-        if (mine.points.length > POINTS) mine.points.shift();
-      }
-      if (chosen === mine) trend();
-    });
-  } catch (error) {
-    if (chosen === mine) $("trend-note").textContent = error.message;
-  }
-}
-
-function say(tag, now) {
-  $("value").textContent = valueOf(tag).text;
-  $("quality").textContent = qualityOf(tag);
-  $("quality").className = "pill " + colour(qualityOf(tag));
-  $("since").textContent = tag.time ? "of " + time(tag.time) + (now ? ", " + ageOf(now, tag) + " ago" : "") : "never read";
-}
-
-async function look(found) {
-  const tag = found.tags.find((one) => one.tag === chosen.tag);
-  if (tag) say(tag, found.now);
-  trend();
-}
-
-function trend() {
-  const { points } = chosen;
-  const to = Date.now(), from = Math.min(Math.max(points[0]?.t ?? to, to - 15 * 60000), to - SPAN);
-  const numbers = points.some((p) => p.v !== null);
-  $("trend").toggleAttribute("hidden", !numbers);
-  $("trend-note").textContent = numbers ? "As it comes, since this tag was chosen. Red: no value. Marked: not to be trusted." : "This tag has no numbers to draw.";
-  if (numbers) draw($("trend"), [{ class: "a", step: true, points: points.filter((p) => p.t >= from) }], { from, to });
-}
-
-async function why(tag) {
-  try {
-    const answer = await (await ask("why?" + new URLSearchParams({ tag }))).json();
-    $("why-title").textContent = answer.broken ? "Broken at: " + answer.broken : "Every hop works";
-    $("why-title").className = answer.broken ? "bad" : "good";
-    $("why").replaceChildren(...answer.hops.map((hop) => {
-      const item = element("li", undefined, hop.ok ? "" : "bad");
-      item.append(element("span", hop.hop), element("span", hop.says));
-      return item;
-    }));
-    $("why-help").textContent = answer.help || "";
-  } catch (error) {
-    $("why-title").textContent = error.message;
-    $("why").replaceChildren();
-  }
-}
+// The views that ask when they are looked at: ledger, dead letters, certificates, messages, configuration.
+import { $, ask, button, element, fill, may, number, pill, time } from "../console.js";
+import { begin as beginTags } from "./tags.js";
+import { begin as beginTopics } from "./topics.js";
 
 // ---- ledger ------------------------------------------------------------------------------------------------------------------------
 
@@ -113,10 +11,14 @@ function books(status) {
     dropped_from_log: l.dropped_from_log, waiting: l.waiting, adds_up: { text: adds_up ? "yes" : "no: report it", class: adds_up ? "good" : "bad" } } })));
 }
 
+let lostAsked = 0;
+
 async function lost() {
+  const mine = ++lostAsked;
   const window = $("window").value;
   const query = window ? "?since=" + (Date.now() - window * 1000) * 1000 : "";
   const answer = await (await ask("lost" + query)).json();
+  if (mine !== lostAsked) return;
   $("none-lost").hidden = answer.lost.length > 0;
   $("lost").parentElement.hidden = !answer.lost.length;
   fill($("lost"), answer.lost.map((row) => ({ name: row.source + " " + row.reason, cells: { source: row.source, what: row.what, reason: row.reason,
@@ -125,11 +27,17 @@ async function lost() {
 
 // ---- dead letters ------------------------------------------------------------------------------------------------------------------
 
+// A reading that ends after a newer one has nothing to say any more. One that failed is tried again as long as somebody looks.
+let deadAsked = 0, deadFailed = false;
+
 async function dead() {
+  const mine = ++deadAsked;
   $("dead-note").textContent = "reading ..";
   $("dead-read").disabled = true;
   try {
     const { kinds, letters } = await (await ask("dead?limit=50")).json();
+    if (mine !== deadAsked) return;
+    deadFailed = false;
     $("dead-note").textContent = kinds.length ? "" : "There are none.";
     fill($("kinds"), kinds.map((kind, at) => ({ name: kind.belongs_to + " " + at, cells: { count: kind.count, belongs_to: kind.belongs_to, reason: kind.example,
       replay: may("operator") ? button("Replay ..", () => replay(kind), "") : "" } })));
@@ -143,6 +51,8 @@ async function dead() {
       return card;
     }));
   } catch (error) {
+    if (mine !== deadAsked) return;
+    deadFailed = true;
     $("dead-note").textContent = error.message;
   }
   $("dead-read").disabled = false;
@@ -152,11 +62,14 @@ async function replay(kind) {
   // A kind is told by where its letters belong, and by the longest words of its reason between the values. How many that are is asked first.
   const reason = kind.reason.split(/`\.\.`|"\.\."|#/).reduce((longest, words) => (words.length > longest.length ? words : longest), "");
   const query = new URLSearchParams({ topic: kind.belongs_to, reason });
+  $("replay-says").textContent = "";
+  $("dead-note").textContent = "asking what would become of them ..";
   try {
     const would = await (await ask("dead/replay?dry_run=true&" + query, "POST")).json();
     $("replay-says").textContent = number.format(would.sent) + " would be sent to " + kind.belongs_to + ", " + number.format(would.refused) + " would be refused again.";
     $("replay-reasons").replaceChildren(...would.reasons.slice(0, 5).map(([id, why]) => element("li", id + ": " + why)));
     $("replay-yes").disabled = would.sent === 0;
+    $("dead-note").textContent = "";
     $("replay").showModal();
     $("replay").onclose = async () => {
       if ($("replay").returnValue !== "yes") return;
@@ -233,19 +146,19 @@ async function changes(dry) {
   }
 }
 
+const quietly = (ask) => () => ask().catch(() => {});
+
 export function begin({ status }) {
-  $("filter").addEventListener("submit", (event) => event.preventDefault());
-  $("filter").addEventListener("input", tags);
-  $("window").addEventListener("change", lost);
+  $("window").addEventListener("change", quietly(lost));
   $("dead-read").addEventListener("click", dead);
   $("look").addEventListener("click", () => changes(true));
   $("take").addEventListener("click", () => changes(false));
-  const quietly = (ask) => () => ask().catch(() => {});
   return {
     overview: { open: quietly(certificates) },
-    tags: { open: tags, tick: tags },
+    tags: beginTags({ status }),
+    topics: beginTopics(),
     ledger: { open: quietly(async () => { if (status()) books(status()); await lost(); }), status: books, tick: quietly(lost) },
-    dead: { open: dead },
+    dead: { open: dead, tick: () => { if (deadFailed && !$("dead-read").disabled) dead(); } },
     certificates: { open: certificates, tick: certificates },
     messages: { open: quietly(messages), tick: quietly(messages) },
     configuration: { open: () => { $("look").hidden = !may("operator"); } },

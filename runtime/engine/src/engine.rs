@@ -26,7 +26,7 @@ use crate::taps::Taps;
 use crate::topics::Topics;
 use millrace_contract::{AckId, Compiled, Guarantee, Model, Role, Status};
 use millrace_kafka::{Admin, Settings};
-use millrace_log::{Full, KeepFree, Store, StoreOptions};
+use millrace_log::{Full, KeepFree, Log, Store, StoreOptions};
 use millrace_registry::Client;
 use millrace_schemas::{Micros, RouteId};
 use parking_lot::RwLock;
@@ -453,6 +453,11 @@ impl Engine {
 
     fn source(&self, name: &str) -> Option<Arc<RunningSource>> {
         self.sources.read().iter().find(|source| source.name == name && !source.is_leaving.load(Relaxed)).cloned()
+    }
+
+    /// The logs of a source, by their lane.
+    pub(crate) fn logs(&self, name: &str) -> Vec<(Lane, Log)> {
+        self.source(name).map_or_else(Vec::new, |source| source.host.intake.source_logs.lanes.clone())
     }
 
     /// The id of the Kafka cluster, where that answers. Blocks.

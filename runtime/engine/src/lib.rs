@@ -12,7 +12,7 @@
 //! - [`schema_store`]: the schemas that records in the logs were written with. [`registrar`]: their ids in a registry.
 //! - [`drain`]: from the logs to Kafka. [`sinks`]: from Kafka to sinks, by consumer groups; [`tail`]: what they have not committed yet.
 //! - [`source_logs`]: what intake and drain share of one source.
-//! - [`ledger`]: what came in and what became of it. [`status`]: the words for it. [`measures`]: how long it took. [`taps`]: live records for a person; [`reader`]: those of a topic.
+//! - [`ledger`]: what came in and what became of it. [`status`]: the words for it. [`measures`]: how long it took. [`taps`]: live records for a person; [`reader`]: those of a topic; [`trace`]: those of one tag; [`survey`]: what topics there are.
 
 pub mod alarm;
 pub mod catalog;
@@ -44,11 +44,13 @@ pub mod sinks;
 pub mod source;
 pub mod source_logs;
 pub mod status;
+pub mod survey;
 pub mod tags;
 pub mod tail;
 pub mod taps;
 mod told;
 pub mod topics;
+pub mod trace;
 pub mod wide;
 pub mod wide_layout;
 pub mod writer_schemas;

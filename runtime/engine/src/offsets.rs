@@ -86,7 +86,7 @@ impl Engine {
 
 impl Ground {
     /// Looks into a sink's group without being a member of it.
-    fn group_of(&self, sink: &RunningSink) -> Result<Consumer, KafkaError> {
+    pub(crate) fn group_of(&self, sink: &RunningSink) -> Result<Consumer, KafkaError> {
         Consumer::group(&self.settings, &sink.group, Start::Earliest)
     }
 }

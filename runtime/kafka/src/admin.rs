@@ -4,7 +4,7 @@ use crate::error::{Class, KafkaError};
 use crate::logging::LogBridge;
 use crate::properties::Settings;
 use crate::raw::admin::{NewTopic, Setting};
-use crate::raw::{self, Native, Queue, Role, TopicMetadata};
+use crate::raw::{self, List, Native, Queue, Role, TopicMetadata};
 use rdkafka::bindings::{RD_KAFKA_EVENT_ERROR, rd_kafka_resp_err_t as code};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -146,6 +146,35 @@ impl Admin {
     /// Commits offsets for a group that has no members.
     pub fn set_group_offsets(&self, group: &str, offsets: &[(&str, i32, i64)]) -> Result<(), KafkaError> {
         raw::groups::set(&self.native, group, offsets, self.timeout)
+    }
+
+    pub(crate) fn native(&self) -> &Native {
+        &self.native
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// An answer; where there is none and the cluster did not let us in, that is why.
+    pub(crate) fn asked<T>(&self, answer: Result<T, KafkaError>) -> Result<T, KafkaError> {
+        answer.map_err(|error| self.denial().unwrap_or(error))
+    }
+
+    /// When the newest record of each topic was made, by its own timestamp, in milliseconds since 1970; of a topic without records, `None`.
+    ///
+    /// Errors: the cluster can't be asked.
+    pub fn newest(&self, topics: &[&str]) -> Result<Vec<Option<i64>>, KafkaError> {
+        let there = self.topics()?;
+        let mut list = List::new();
+        for topic in topics {
+            for partition in 0..there.get(*topic).map_or(0, |shape| shape.partitions) {
+                list.push(topic, partition, raw::admin::MAX_TIMESTAMP)?;
+            }
+        }
+        let found = if list.entries().is_empty() { Vec::new() } else { raw::admin::newest(&self.native, &list, self.timeout)? };
+        let of = |topic: &&str| found.iter().filter(|(name, _)| name == *topic).map(|(_, at)| *at).max().filter(|at| *at > 0);
+        Ok(topics.iter().map(of).collect())
     }
 
     /// Why the cluster does not let us in, if it said so: a request that failed only says that there was no connection.

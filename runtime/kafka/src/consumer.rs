@@ -253,6 +253,19 @@ impl Consumer {
         Ok(list.entries().into_iter().map(|(.., offset, _)| (offset >= 0).then_some(offset)).collect())
     }
 
+    /// The offset of the first record of each partition that is not older than this time, in milliseconds since 1970; `None`: there is none.
+    pub fn offsets_since(&self, parts: &[TopicPartition], since_ms: i64, timeout: Duration) -> Result<Vec<Option<i64>>, KafkaError> {
+        let mut list = List::new();
+        for part in parts {
+            list.push(&part.topic, part.partition, since_ms.max(0))?;
+        }
+        self.native.offsets_for_times(&mut list, timeout)?;
+        let found: HashMap<(String, i32), i64> =
+            list.entries().into_iter().map(|(topic, partition, offset, _)| ((topic, partition), offset)).collect();
+        let of = |part: &TopicPartition| found.get(&(part.topic.to_string(), part.partition)).copied().filter(|offset| *offset >= 0);
+        Ok(parts.iter().map(of).collect())
+    }
+
     /// Moves to an offset of a partition that is assigned; what was fetched from elsewhere is dropped.
     pub fn seek(&self, part: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), KafkaError> {
         let mut list = List::new();

@@ -9,6 +9,7 @@
 //! - [`properties`]: librdkafka's properties: our defaults, and which of the user's would break a promise.
 //! - [`error`]: what every error of Kafka means for the one who sent: retry, this record, this topic, or start over.
 //! - [`producer`], [`consumer`], [`admin`]: the three clients.
+//! - [`rights`]: what this user may do, asked of the cluster.
 //! - [`oauth`]: tokens for SASL OAUTHBEARER.
 //! - `logging`: librdkafka's own log lines, into tracing, repeats summarised.
 //! - `raw`: owned handles of librdkafka and nothing else; `codes`: its table of error codes. Every unsafe line of this crate is in these two.
@@ -27,6 +28,7 @@ mod partition;
 pub mod producer;
 pub mod properties;
 mod raw;
+pub mod rights;
 
 pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
 pub use consumer::{Consumer, Message, Polled, Start, read_topic};
@@ -36,3 +38,4 @@ pub use partition::{GroupMetadata, TopicPartition};
 pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError};
 pub use properties::{PropertyProblem, Settings, check_properties};
 pub use raw::Pin;
+pub use rights::{Allowed, Operation};

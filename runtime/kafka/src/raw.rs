@@ -12,6 +12,7 @@ mod handles;
 pub mod identity;
 mod list;
 mod pin;
+pub mod rights;
 mod text;
 
 pub use client::{Conf, Native, Role, TopicMetadata, TransactionFault};

@@ -5,6 +5,7 @@
 
 mod access;
 mod alarms;
+mod answers;
 mod attack;
 mod commands;
 mod connect;
@@ -31,6 +32,7 @@ mod lake_documents;
 mod lake_replay;
 mod lake_stores;
 mod live;
+mod live_socket;
 mod load;
 mod modbus;
 mod mqtt_sink;

@@ -28,6 +28,9 @@ pub struct TagReport {
     pub status: u32,
     /// Time of the last value, microseconds since 1970; 0 before the first.
     pub time: i64,
+    /// When that was read and taken.
+    #[serde(skip)]
+    pub sent: i64,
     /// When something last vouched for it.
     pub alive: i64,
     /// Since when it can't be read; 0: it can.
@@ -97,6 +100,7 @@ impl Intake {
                 quality: seen.quality,
                 status: seen.status.0,
                 time: seen.time,
+                sent: seen.sent,
                 alive: seen.alive,
                 bad_since: seen.bad_since,
                 stale: seen.stale,

@@ -2,6 +2,7 @@
 
 use crate::error::KafkaError;
 use crate::raw::client::Native;
+use crate::raw::list::List;
 use crate::raw::text::{NO_ERROR, c_string, check, millis, owned};
 use rdkafka::bindings::*;
 use std::collections::BTreeMap;
@@ -65,6 +66,32 @@ pub(super) unsafe fn ask(native: &Native, timeout: Duration, what: &str, request
         };
         check(rd_kafka_event_error(answer.event()), what)?;
         Ok(answer)
+    }
+}
+
+/// Asks, as an offset, for the record with the highest timestamp.
+pub const MAX_TIMESTAMP: i64 = rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_MAX_TIMESTAMP as i64;
+
+/// The highest timestamp of each partition that has one, with its topic.
+///
+/// Errors: the cluster can't be asked.
+pub fn newest(native: &Native, parts: &List, timeout: Duration) -> Result<Vec<(String, i64)>, KafkaError> {
+    // SAFETY: the list lives until the request is made, which copies it; what the answer shows is copied before it goes.
+    unsafe {
+        let answer = ask(native, timeout, "cannot ask for the newest records", |(options, queue)| {
+            rd_kafka_ListOffsets(native.ptr(), parts.0.as_ptr(), options, queue);
+        })?;
+        let result = rd_kafka_event_ListOffsets_result(answer.event());
+        let mut count = 0;
+        let found = if result.is_null() { ptr::null_mut() } else { rd_kafka_ListOffsets_result_infos(result, &mut count) };
+        if found.is_null() {
+            return Ok(Vec::new());
+        }
+        let one = |info: &*const rd_kafka_ListOffsetsResultInfo_t| {
+            let part = rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
+            (owned((*part).topic), rd_kafka_ListOffsetsResultInfo_timestamp(*info))
+        };
+        Ok(std::slice::from_raw_parts(found, count).iter().map(one).collect())
     }
 }
 

@@ -239,6 +239,12 @@ impl Native {
         check(unsafe { rd_kafka_committed(self.ptr(), parts.0.as_ptr(), millis(timeout)) }, "cannot read committed offsets")
     }
 
+    /// Turns each partition's time (milliseconds since 1970, as its offset) into the offset of the first record that is not older.
+    pub fn offsets_for_times(&self, parts: &mut List, timeout: Duration) -> Result<(), KafkaError> {
+        // SAFETY: the list lives through the call.
+        check(unsafe { rd_kafka_offsets_for_times(self.ptr(), parts.0.as_ptr(), millis(timeout)) }, "cannot ask for offsets by time")
+    }
+
     pub fn seek(&self, parts: &mut List, timeout: Duration) -> Result<(), KafkaError> {
         // SAFETY: the list lives through the call; the error object is ours.
         unsafe { fallible(rd_kafka_seek_partitions(self.ptr(), parts.0.as_ptr(), millis(timeout))) }
