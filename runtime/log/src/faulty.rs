@@ -14,7 +14,7 @@
 //!
 //! Not survived, as on any one disk: loss of synced data together with every later claim that it was synced; another program that writes to the files.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct FaultyFs(Arc<Mutex<Disk>>);
 struct Disk {
     plan: Plan,
     random: u64,
-    nodes: HashMap<u64, Node>,
+    nodes: BTreeMap<u64, Node>,
     dirs: BTreeMap<PathBuf, Dir>,
     next_node: u64,
     /// Grows with each power cut; older handles are dead.
@@ -102,7 +102,7 @@ impl FaultyFs {
         Self(Arc::new(Mutex::new(Disk {
             plan: Plan::default(),
             random: seed | 1,
-            nodes: HashMap::new(),
+            nodes: BTreeMap::new(),
             dirs: BTreeMap::new(),
             next_node: 1,
             boot: 1,

@@ -102,8 +102,8 @@ pub fn repair(dir: &Path, name: &str) -> Result<Recovery, StoreError> {
             None => survey.runs.last().map_or((header.follows, header.total, None), |run| (run.next, run.total, None)),
         };
         let bytes = survey.end - SEGMENT_HEADER as u64 - survey.runs.iter().map(|run| run.len).sum::<u64>();
-        let (segment, aside) =
-            rebuild(fs, &dir, header, &survey.runs, next, total).map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
+        let (segment, aside) = rebuild(fs, &dir, &file.path, header, &survey.runs, next, total)
+            .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
         let records = records.map(|records| records.saturating_sub(segment.records));
         report.records_lost = report.records_lost.zip(records).map(|(a, b)| a + b);
         report.quarantined.push(Quarantined { path: aside, reason: "batches are corrupt".to_owned(), bytes, records });

@@ -334,7 +334,8 @@ impl Inner {
             return Ok(());
         }
         let (mut rebuilt, aside) =
-            rebuild(&*self.shared.fs, &self.dir, segment.header, &survey.runs, segment.next, total).map_err(failed)?;
+            rebuild(&*self.shared.fs, &self.dir, &segment.path(&self.dir), segment.header, &survey.runs, segment.next, total)
+                .map_err(failed)?;
         rebuilt.epoch = segment.epoch + 1;
         let used: u64 = survey.runs.iter().map(|run| run.len).sum();
         let lost = segment.records.saturating_sub(rebuilt.records);

@@ -340,7 +340,7 @@ impl Walk<'_> {
                 None if lost_behind && after.is_none() => None,
                 None => (total_after - header.total).checked_sub(records),
             };
-            let (segment, aside) = rebuild(self.fs, self.dir, header, &kept, next, total_after)
+            let (segment, aside) = rebuild(self.fs, self.dir, &file.path, header, &kept, next, total_after)
                 .map_err(StoreError::io("rewrite without its corrupt part", &file.path))?;
             self.unsynced = true;
             self.lost(aside, "batches are corrupt".to_owned(), survey.end.saturating_sub(SEGMENT_HEADER as u64 + used), missing);
@@ -412,10 +412,12 @@ impl Walk<'_> {
             _ => None,
         };
         let total = total_after.unwrap_or(self.total);
-        let header =
-            SegmentHeader { salt: salt(file.base, file.seq), seq: file.seq, base: file.base, follows: end, synced: end, total: self.total };
+        // What an earlier segment holds of the same offsets counts again, now and when the log is opened the next time: this one begins behind it.
+        let base = file.base.max(end);
+        let header = SegmentHeader { salt: salt(base, file.seq), seq: file.seq, base, follows: end, synced: end, total: self.total };
         let next = follows.map_or(end.max(file.base), |(follows, _)| follows);
-        let (segment, aside) = rebuild(self.fs, self.dir, header, &[], next, total).map_err(StoreError::io("rewrite", &file.path))?;
+        let (segment, aside) =
+            rebuild(self.fs, self.dir, &file.path, header, &[], next, total).map_err(StoreError::io("rewrite", &file.path))?;
         self.unsynced = true;
         self.lost(aside, "its header is corrupt".to_owned(), file.file_len, records);
         (self.end, self.total) = (Some(next), total);

@@ -162,16 +162,25 @@ impl Segment {
     }
 }
 
-/// Writes a segment anew without its holes, and sets the old file aside.
+/// Writes a segment anew without its holes, and sets the old file, `from`, aside.
 ///
-/// `next` and `total` are what the segment once reached. The new file takes the old one's name when it is durable, so a crash leaves one or the other.
+/// `next` and `total` are what the segment once reached. The new file takes its place when it is durable, so a crash leaves one or the other; its name
+/// is the old one's, unless it begins later.
 /// Returns the new segment, sealed, and the name of the file set aside; the caller syncs the directory.
-pub fn rebuild(fs: &dyn Fs, dir: &Path, header: SegmentHeader, runs: &[Run], next: u64, total: u64) -> io::Result<(Segment, PathBuf)> {
+pub fn rebuild(
+    fs: &dyn Fs,
+    dir: &Path,
+    from: &Path,
+    header: SegmentHeader,
+    runs: &[Run],
+    next: u64,
+    total: u64,
+) -> io::Result<(Segment, PathBuf)> {
     let path = dir.join(segment_name(header.base, header.seq));
     let temporary = path.with_extension("seg.tmp");
     let _ = fs.remove(&temporary);
     let built = (|| {
-        let old = fs.open(&path, Mode::Read)?;
+        let old = fs.open(from, Mode::Read)?;
         let new = fs.open(&temporary, Mode::New)?;
         new.write_all_at(0, &header.encode())?;
         let mut segment = Segment::empty(header);
@@ -202,7 +211,7 @@ pub fn rebuild(fs: &dyn Fs, dir: &Path, header: SegmentHeader, runs: &[Run], nex
             return Err(e);
         }
     };
-    let aside = set_aside(fs, &path, true)?;
+    let aside = set_aside(fs, from, from == path)?;
     fs.rename(&temporary, &path)?;
     Ok((segment, aside))
 }

@@ -351,3 +351,56 @@ fn a_directory_that_does_not_sync_hides_no_quarantine() {
         ],
     );
 }
+
+#[test]
+fn a_batch_that_follows_a_failed_sync_outlives_what_was_set_aside_before_it() {
+    let a = |gap, span, len| Op::Append { gap, span, len };
+    let f = |writes, syncs, full| Op::Faults { writes, syncs, full };
+    play(
+        10,
+        &[
+            Op::PowerCut,
+            a(0, 1, 1232),
+            a(2, 1, 1463),
+            Op::Sync,
+            a(1, 4, 516),
+            Op::Sync,
+            a(2, 2, 528),
+            Op::PowerCut,
+            a(2, 2, 1471),
+            a(1, 3, 251),
+            Op::Close,
+            a(2, 2, 542),
+            f(true, true, true),
+            a(2, 4, 927),
+            a(2, 3, 1499),
+            Op::Sync,
+            Op::Kill,
+            f(true, true, false),
+            Op::SetCursor(2),
+            a(2, 2, 1195),
+            f(true, true, false),
+            a(0, 1, 438),
+            a(1, 2, 1337),
+            Op::Sync,
+            Op::SetCursor(11),
+            a(1, 3, 1168),
+            Op::Sync,
+            Op::SetCursor(48),
+            Op::Sync,
+            a(1, 2, 712),
+            Op::SetCursor(67),
+            Op::Evict,
+            a(2, 3, 1335),
+            a(1, 2, 1177),
+            Op::Kill,
+            Op::Close,
+            Op::Reclaim,
+            Op::Evict,
+            f(true, true, false),
+            a(2, 2, 174),
+            Op::PowerCut,
+            a(0, 3, 540),
+        ],
+    );
+}
