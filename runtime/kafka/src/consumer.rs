@@ -20,6 +20,7 @@ use crate::logging::LogBridge;
 use crate::partition::{GroupMetadata, TopicPartition};
 use crate::properties::{CONSUMER, CONSUMER_FIXED, Settings};
 use crate::raw::{Event, List, Native, Queue, RawMessage, Role};
+use parking_lot::Mutex;
 use rdkafka::bindings as sys;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,6 +101,8 @@ pub struct Consumer {
     native: Arc<Native>,
     settings: Settings,
     closed: bool,
+    /// What the group has said and nobody has answered: assigned (or taken away), and what.
+    unanswered: Mutex<Option<(bool, Vec<TopicPartition>)>>,
 }
 
 impl Consumer {
@@ -137,7 +140,7 @@ impl Consumer {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
         let native = Native::new(Role::Consumer, conf, events, LogBridge::new(format!("{} consumer", settings.client_id)))?;
-        Ok(Self { queue: native.queue(), native, settings: settings.clone(), closed: false })
+        Ok(Self { queue: native.queue(), native, settings: settings.clone(), closed: false, unanswered: Mutex::default() })
     }
 
     /// Joins the group for these topics. One that starts with `^` is a regular expression; topics that come later are joined too.
@@ -198,8 +201,23 @@ impl Consumer {
 
     fn rebalance(&self, event: &Event) -> Polled {
         const ASSIGN: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS as i32;
-        let parts = event.partitions().into_iter().map(|(topic, partition, ..)| TopicPartition::new(topic, partition)).collect();
-        if event.code() == ASSIGN { Polled::Assigned(parts) } else { Polled::Revoked { parts, lost: self.native.assignment_lost() } }
+        let parts: Vec<_> = event.partitions().into_iter().map(|(topic, partition, ..)| TopicPartition::new(topic, partition)).collect();
+        let is_assigned = event.code() == ASSIGN;
+        *self.unanswered.lock() = Some((is_assigned, parts.clone()));
+        if is_assigned { Polled::Assigned(parts) } else { Polled::Revoked { parts, lost: self.native.assignment_lost() } }
+    }
+
+    /// Answers what the group has said last, where the caller has failed before it did: librdkafka waits for the answer, also when it is to end.
+    fn answer(&self) {
+        let unanswered = self.unanswered.lock().take();
+        let answered = match unanswered {
+            None => Ok(()),
+            Some((true, parts)) => self.take(&parts.into_iter().map(|part| (part, None)).collect::<Vec<_>>()),
+            Some((false, parts)) => self.give(&parts),
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "a rebalance is not answered");
+        }
     }
 
     /// What an error means to the caller; `None`: librdkafka deals with it.
@@ -222,6 +240,7 @@ impl Consumer {
 
     /// Takes partitions over, from the given offsets; where there is none, from the group's, and without that by [`Start`].
     pub fn take(&self, parts: &[(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
+        self.unanswered.lock().take();
         let mut list = List::new();
         for (part, offset) in parts {
             list.push(&part.topic, part.partition, offset.unwrap_or(STORED))?;
@@ -231,6 +250,7 @@ impl Consumer {
 
     /// Gives partitions back, after the caller has flushed and committed.
     pub fn give(&self, parts: &[TopicPartition]) -> Result<(), KafkaError> {
+        self.unanswered.lock().take();
         if self.native.is_cooperative() { self.native.incremental_unassign(&list_of(parts)?) } else { self.native.assign(None) }
     }
 
@@ -319,16 +339,20 @@ impl Consumer {
     /// Leaves the group at once, so that others need not wait for the session to time out. Flush and commit before; partitions
     /// are given back without asking.
     pub fn leave(&mut self, timeout: Duration) {
-        if std::mem::replace(&mut self.closed, true) || self.native.close(&self.queue).is_err() {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.answer();
+        if self.native.close(&self.queue).is_err() {
             return;
         }
         let deadline = Instant::now() + timeout;
         while !self.native.is_closed() && Instant::now() < deadline {
             if let Some(event) = self.queue.poll(Duration::from_millis(100))
                 && event.kind() == sys::RD_KAFKA_EVENT_REBALANCE
-                && let Polled::Revoked { parts, .. } = self.rebalance(&event)
             {
-                let _ = self.give(&parts);
+                self.rebalance(&event);
+                self.answer();
             }
         }
     }
