@@ -180,7 +180,7 @@ pub fn sql(quick: bool) -> Vec<Row> {
     let bare = copy(database.port());
     let stub = stub_port();
     let _stub = start_stub(stub);
-    let mut millrace = on_stub(stub).with("port", database.port()).start(
+    let mut millrace = on_stub(stub).with("port", database.port()).env("SQL_PASSWORD", "secret").start(
         "
 log: {size: 16GiB, keep_free: 1GiB}
 topics: {$topic: {format: json, partitions: 6}}
@@ -188,7 +188,7 @@ sources:
   mes:
     type: sql
     endpoint: postgres://127.0.0.1:$port/plant
-    login: {user: millrace, password: secret}
+    login: {user: millrace, password: '${env:SQL_PASSWORD}'}
     topic: $topic
     queries: [{table: orders, every: 1h, watermark: id, overlap_ids: 0}]
 ",
