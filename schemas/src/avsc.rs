@@ -14,3 +14,14 @@ mod types;
 mod write;
 
 pub use types::{Avsc, Field, Kind, Name, Named, NamedFile, Node, NodeId, Primitive};
+
+/// A text as a name that Avro takes: letters, digits and `_`, no digit first. Different texts may have one name.
+///
+/// Source: Avro specification, Names.
+pub fn name(text: &str) -> String {
+    let mut name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        name.insert(0, '_');
+    }
+    name
+}

@@ -11,6 +11,7 @@
 //!
 //! Pure: who keeps the fields over a restart is the engine.
 
+use crate::avsc;
 use crate::contract::{Kind, Schema};
 use crate::record::{self, Array, Value};
 use serde_json::json;
@@ -190,10 +191,7 @@ impl Wide {
         if let Some(at) = self.fields.iter().position(|f| &*f.tag == tag && f.of == of) {
             return at;
         }
-        let mut name: String = tag.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-            name.insert(0, '_');
-        }
+        let mut name = avsc::name(tag);
         if self.fields.iter().any(|f| &*f.tag == tag) {
             let _ = write!(name, "_{}", of.as_str());
         }
@@ -207,10 +205,7 @@ impl Wide {
 
     /// The schema of a topic's records as they are now. There is none for Protobuf.
     pub fn schema(&self, kind: Kind, topic: &str) -> Option<Schema> {
-        let mut record: String = topic.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        if record.starts_with(|c: char| c.is_ascii_digit()) {
-            record.insert(0, '_');
-        }
+        let record = avsc::name(topic);
         let text = match kind {
             Kind::Avro => self.avro(&record),
             Kind::Json => self.json(&record),

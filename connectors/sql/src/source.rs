@@ -17,8 +17,8 @@ use millrace_contract::{Context, Failure, Guarantee, Model, Plan, Plugin, Role, 
 use millrace_kit::records::Records;
 use millrace_kit::records::polling::{self, Polling, Reads};
 use millrace_kit::shape::{Field, Record};
-use millrace_schemas::Origin;
 use millrace_schemas::contract;
+use millrace_schemas::{Origin, avsc};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -247,7 +247,7 @@ impl Reader<'_> {
         let polling = &self.settings.queries[number];
         let mut style = Style { is_document: !polling.making.is_samples(), is_avro: false };
         if style.is_document {
-            let mut record = Record::new(name(&polling.name));
+            let mut record = Record::new(avsc::name(&polling.name));
             for column in columns {
                 record.push(Field { name: column.name.clone(), shape: column.shape.clone(), is_key: false });
             }
@@ -264,13 +264,4 @@ impl Reader<'_> {
         self.described[number] = Some((columns.to_vec(), style));
         Ok(style)
     }
-}
-
-/// A name as Avro has it.
-fn name(text: &str) -> String {
-    let mut name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name
 }

@@ -240,18 +240,28 @@ impl Consumer {
 
     /// Takes partitions over, from the given offsets; where there is none, from the group's, and without that by [`Start`].
     pub fn take(&self, parts: &[(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
-        self.unanswered.lock().take();
         let mut list = List::new();
         for (part, offset) in parts {
             list.push(&part.topic, part.partition, offset.unwrap_or(STORED))?;
         }
-        if self.native.is_cooperative() { self.native.incremental_assign(&list) } else { self.native.assign(Some(&list)) }
+        if self.native.is_cooperative() {
+            self.native.incremental_assign(&list)?
+        } else {
+            self.native.assign(Some(&list))?
+        }
+        self.unanswered.lock().take();
+        Ok(())
     }
 
     /// Gives partitions back, after the caller has flushed and committed.
     pub fn give(&self, parts: &[TopicPartition]) -> Result<(), KafkaError> {
+        if self.native.is_cooperative() {
+            self.native.incremental_unassign(&list_of(parts)?)?
+        } else {
+            self.native.assign(None)?
+        }
         self.unanswered.lock().take();
-        if self.native.is_cooperative() { self.native.incremental_unassign(&list_of(parts)?) } else { self.native.assign(None) }
+        Ok(())
     }
 
     /// Commits each partition's next offset, and waits for the answer.

@@ -8,7 +8,7 @@
 use super::{Polled, Tag};
 use crate::shape::{Field, Record, Shape};
 use millrace_contract::SourceIo;
-use millrace_schemas::RouteId;
+use millrace_schemas::{RouteId, avsc};
 use std::collections::BTreeMap;
 
 impl<A> Tag<A> {
@@ -33,15 +33,15 @@ impl<A, G, D> Polled<A, G, D> {
         let mut documents = BTreeMap::new();
         for trigger in self.groups.iter().filter_map(|group| group.trigger.as_ref()) {
             let topic = &*self.routes[trigger.route].topic;
-            let (_, record) = documents.entry(topic).or_insert_with(|| (trigger.route, Record::new(name(topic))));
+            let (_, record) = documents.entry(topic).or_insert_with(|| (trigger.route, Record::new(avsc::name(topic))));
             for field in trigger.fields.iter().filter_map(|tag| self.tags[*tag].field()) {
                 if record.index(&field.name).is_none() {
                     record.push(field);
                 }
             }
         }
-        for (topic, (_, record)) in &mut documents {
-            let mut status = Record::new(format!("{}_status", name(topic)));
+        for (_, record) in documents.values_mut() {
+            let mut status = Record::new(format!("{}_status", record.name));
             for field in &record.fields {
                 status.push(Field { name: field.name.clone(), shape: Shape::Long, is_key: false });
             }
@@ -63,11 +63,6 @@ impl<A, G, D> Polled<A, G, D> {
             }
         }
     }
-}
-
-/// A name as Avro has it.
-fn name(topic: &str) -> String {
-    topic.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
