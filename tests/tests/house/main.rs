@@ -4,6 +4,7 @@ mod circles;
 mod corpora;
 mod floors;
 mod licences;
+mod links;
 mod messages;
 mod words;
 
