@@ -233,6 +233,19 @@ pub fn lake() -> &'static Path {
     PYTHON.get_or_init(|| pypi("lake-1", &LAKE))
 }
 
+/// What the worked examples need of PyPI, pinned in `examples/requirements.txt`: a Python as [`pysparkplug`]'s.
+pub fn examples() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let list = scripts().join("../../examples/requirements.txt");
+    PYTHON.get_or_init(|| pypi(&format!("examples-{:016x}", mark(&list)), &["--requirement", &list.display().to_string()]))
+}
+
+/// Kafka Streams' jars, from Maven Central, as the example of a stream engine names them.
+pub fn kafka_streams() -> &'static Path {
+    static LIBS: OnceLock<PathBuf> = OnceLock::new();
+    LIBS.get_or_init(|| jars("kafka-streams", "kafka", KAFKA_VERSION, "../../examples/oee/pom.xml"))
+}
+
 /// PyPI's `pillow`, a reader of pictures: a Python as [`pysparkplug`]'s.
 pub fn pillow() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();

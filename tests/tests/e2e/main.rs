@@ -18,6 +18,7 @@ mod drain;
 mod embedded;
 mod erp;
 mod every_command;
+mod examples;
 mod exec;
 mod faults_kafka;
 mod faults_runtime;
