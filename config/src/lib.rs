@@ -20,6 +20,6 @@ pub use factory::{
     COMMANDS, Catalog, Connector, Disk, Factory, Files, Given, Load, SETTINGS, SchemaOf, expanded, load, reference, schema, variable,
 };
 pub use tree::{
-    ByteRate, ByteSize, Deadband, Entry, KeepFree, Kind, Listen, Location, Node, Percent, Period, Place, Problem, Problems, Rate, Secret,
-    ServerTls, Severity, Short, Shorthand, Spanned, Text, name, parse_halves, parse_within, suggest, units,
+    ByteRate, ByteSize, Deadband, Entry, KeepFree, Kind, Listen, Location, Node, Percent, Period, Place, Problem, Problems, Rate, Reason,
+    Secret, ServerTls, Severity, Short, Shorthand, Spanned, Text, name, parse_halves, parse_within, suggest, units,
 };

@@ -4,6 +4,7 @@ use crate::factory::environment::Load;
 use crate::tree::node::{Entry, Kind, Node};
 use crate::tree::place::Place;
 use crate::tree::problem::Problems;
+use crate::tree::reason::Reason;
 use crate::tree::{suggest, yaml};
 use globset::GlobBuilder;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -157,7 +158,7 @@ impl Reading<'_> {
     }
 
     /// Files below a folder that match the steps of a pattern; `**` is any number of folders.
-    fn matching(&self, folder: &Path, steps: &[&str], depth: usize, found: &mut Vec<PathBuf>) -> Result<(), String> {
+    fn matching(&self, folder: &Path, steps: &[&str], depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Reason> {
         let Some((step, rest)) = steps.split_first() else { return Ok(()) };
         if *step == ".." || *step == "." {
             return self.matching(&folder.join(step), rest, depth, found);

@@ -12,6 +12,7 @@ use crate::factory::topic::Topic;
 use crate::tree::node::{Node, Spanned};
 use crate::tree::place::Place;
 use crate::tree::problem::Problems;
+use crate::tree::reason::Reason;
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use std::collections::BTreeMap;
@@ -55,13 +56,13 @@ impl Factory {
     /// Reads a text file that a value names, relative to the file the value stands in. `name` may lead on from there: a file beside that one.
     ///
     /// Returns its path and its text. Errors: what the file system says, in a person's words.
-    pub fn read_named(&self, value: Place, name: &str, problems: &Problems) -> Result<(PathBuf, String), String> {
+    pub fn read_named(&self, value: Place, name: &str, problems: &Problems) -> Result<(PathBuf, String), Reason> {
         let folder = Path::new(problems.places.file_of(value)).parent().unwrap_or(Path::new(""));
         let path = files::tidy(&folder.join(name));
         let bytes =
             self.files.read(&path, NAMED_MAX).map_err(|error| format!("cannot read {}: {}", path.display(), files::cause(&error)))?;
         if bytes.len() > NAMED_MAX {
-            return Err(format!("{} is larger than {} MiB", path.display(), NAMED_MAX >> 20));
+            return Err(format!("{} is larger than {} MiB", path.display(), NAMED_MAX >> 20).into());
         }
         let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
         Ok((path, text))

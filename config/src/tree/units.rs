@@ -2,6 +2,7 @@
 //!
 //! Each reads and writes one notation, in YAML, in JSON and for a person. Errors say what to write instead.
 
+use crate::tree::reason::Reason;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -78,7 +79,7 @@ impl KeepFree {
 }
 
 /// A scalar's notation; the pieces of its `Deserialize`, `Serialize` and `JsonSchema`.
-trait Notation: Sized + FromStr<Err = String> + fmt::Display {
+trait Notation: Sized + FromStr<Err = Reason> + fmt::Display {
     const NAME: &'static str;
     /// "a duration such as `250ms`"
     const EXPECTING: &'static str;
@@ -90,7 +91,7 @@ trait Notation: Sized + FromStr<Err = String> + fmt::Display {
     const BARE: bool = false;
 
     /// What a number without a unit means; `text` is the number as written.
-    fn from_number(_number: f64, text: &str) -> Result<Self, String> {
+    fn from_number(_number: f64, text: &str) -> Result<Self, Reason> {
         text.parse()
     }
 }
@@ -208,23 +209,23 @@ const PERIODS: [(&str, u64); 7] =
     [("w", 604_800_000_000), ("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 impl FromStr for Period {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         const UNITS: &str = "units of time are `ms`, `s`, `m` (minutes), `h`, `d` and `w`";
         let wrong = || format!("`{text}` is not a duration; write a number and a unit: `250ms`, `1s`, `15m`, `4h`, `7d` or `1m30s`");
         let mut rest = text.trim();
         let mut micros = 0f64;
         if rest.is_empty() {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         while !rest.is_empty() {
             let (number, unit, tail) = number_and_unit(rest).ok_or_else(wrong)?;
             if unit.is_empty() {
                 let bare = rest.len() == text.trim().len() && tail.is_empty();
                 return Err(match bare {
-                    true => format!("`{text}` has no unit; write `{number}s` for seconds or `{number}ms` for milliseconds"),
-                    false => wrong(),
+                    true => format!("`{text}` has no unit; write `{number}s` for seconds or `{number}ms` for milliseconds").into(),
+                    false => wrong().into(),
                 });
             }
             let factor = PERIODS
@@ -236,7 +237,7 @@ impl FromStr for Period {
         }
         // 1,000 years: beyond any use here, and far below what a Duration or a timestamp holds.
         if micros > 3.2e16 {
-            return Err(format!("`{text}` is longer than 1,000 years; write a shorter duration"));
+            return Err(format!("`{text}` is longer than 1,000 years; write a shorter duration").into());
         }
         Ok(Self(Duration::from_micros(micros.round() as u64)))
     }
@@ -281,9 +282,9 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 impl FromStr for ByteSize {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         let wrong = || format!("`{text}` is not a size; write a number and a unit: `64KiB`, `256MiB`, `4GiB`, `10GB`");
         let trimmed = text.trim();
         let end = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
@@ -302,7 +303,7 @@ impl FromStr for ByteSize {
         };
         let bytes = number * factor as f64;
         if bytes >= u64::MAX as f64 {
-            return Err(format!("`{text}` is larger than any disk; write a smaller size"));
+            return Err(format!("`{text}` is larger than any disk; write a smaller size").into());
         }
         Ok(Self(bytes as u64))
     }
@@ -327,9 +328,9 @@ impl Notation for ByteSize {
 }
 
 impl FromStr for Deadband {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         let wrong = || format!("`{text}` is not a deadband; write a number in engineering units (`0.5`) or percent of the range (`1%`)");
         let trimmed = text.trim();
         let band = match percent(trimmed) {
@@ -337,8 +338,8 @@ impl FromStr for Deadband {
             None => Self::Absolute(trimmed.parse().map_err(|_| wrong())?),
         };
         match band {
-            Self::Percent(percent) if !(0.0..=100.0).contains(&percent) => Err(format!("`{text}` is outside 0% to 100%")),
-            Self::Absolute(band) if !(band >= 0.0 && band.is_finite()) => Err(wrong()),
+            Self::Percent(percent) if !(0.0..=100.0).contains(&percent) => Err(format!("`{text}` is outside 0% to 100%").into()),
+            Self::Absolute(band) if !(band >= 0.0 && band.is_finite()) => Err(wrong().into()),
             band => Ok(band),
         }
     }
@@ -363,13 +364,13 @@ impl Notation for Deadband {
 }
 
 impl FromStr for Percent {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         match percent(text.trim()) {
             Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent)),
-            Some(_) => Err(format!("`{text}` is outside 0% to 100%")),
-            None => Err(format!("`{text}` is not a share; write percent: `70%`")),
+            Some(_) => Err(format!("`{text}` is outside 0% to 100%").into()),
+            None => Err(format!("`{text}` is not a share; write percent: `70%`").into()),
         }
     }
 }
@@ -389,15 +390,15 @@ impl Notation for Percent {
 }
 
 impl FromStr for KeepFree {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         match percent(text.trim()) {
             Some(percent) if (0.0..100.0).contains(&percent) => Ok(Self::Percent(percent)),
-            Some(_) => Err(format!("`{text}` is outside 0% to 100%")),
+            Some(_) => Err(format!("`{text}` is outside 0% to 100%").into()),
             None => match text.parse::<ByteSize>() {
                 Ok(size) => Ok(Self::Size(size.0)),
-                Err(_) => Err(format!("`{text}` is neither a share nor a size; write `10%` or `2GiB`")),
+                Err(_) => Err(format!("`{text}` is neither a share nor a size; write `10%` or `2GiB`").into()),
             },
         }
     }
@@ -422,9 +423,9 @@ impl Notation for KeepFree {
 }
 
 impl FromStr for Rate {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         let wrong = || format!("`{text}` is not a rate; write a number per unit of time: `100/s`, `5/m`, `1/h`");
         let (number, unit) = text.split_once('/').ok_or_else(wrong)?;
         let number: f64 = number.trim().parse().map_err(|_| wrong())?;
@@ -433,10 +434,10 @@ impl FromStr for Rate {
             "m" | "min" => 60.0,
             "h" => 3600.0,
             "d" => 86400.0,
-            _ => return Err(wrong()),
+            _ => return Err(wrong().into()),
         };
         if !(number >= 0.0 && number.is_finite()) {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         Ok(Self(number / seconds))
     }
@@ -463,12 +464,12 @@ impl Notation for Rate {
 }
 
 impl FromStr for ByteRate {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         let wrong = || format!("`{text}` is not a bandwidth; write bytes per second: `2MiB/s`, `500KiB/s`");
         let bytes = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
-        bytes.trim().parse::<ByteSize>().map(|size| Self(size.0)).map_err(|_| wrong())
+        bytes.trim().parse::<ByteSize>().map(|size| Self(size.0)).map_err(|_| wrong()).map_err(Reason::from)
     }
 }
 
@@ -487,15 +488,15 @@ impl Notation for ByteRate {
 }
 
 impl FromStr for Listen {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Reason> {
         let wrong = || format!("`{text}` is not an address to listen on; write `127.0.0.1:8080`, or `0.0.0.0:8080` for every interface");
         let numeric = match text.trim().strip_prefix("localhost:") {
             Some(port) => format!("127.0.0.1:{port}"),
             None => text.trim().to_owned(),
         };
-        numeric.parse().map(Self).map_err(|_| wrong())
+        numeric.parse().map(Self).map_err(|_| wrong()).map_err(Reason::from)
     }
 }
 

@@ -4,6 +4,7 @@
 //! device's type, reads the [`Condition`]s over the connection that writes, writes once, and answers once.
 
 use crate::tag::TagOptions;
+use millrace_config::Reason;
 use millrace_schemas::{Micros, StatusCode, TagId, Value};
 use std::fmt;
 
@@ -82,7 +83,7 @@ pub enum Must {
 
 impl Condition {
     /// Judges what was read: the device's own value, before `scale`; texts are in `heap`. Errors: why it does not hold.
-    pub fn check(&self, read: Value, status: StatusCode, heap: &[u8], options: &TagOptions) -> Result<(), String> {
+    pub fn check(&self, read: Value, status: StatusCode, heap: &[u8], options: &TagOptions) -> Result<(), Reason> {
         let scaled = |raw: f64| options.scaling().map_or(raw, |(factor, offset)| raw * factor + offset);
         let value = match read {
             Value::Int(value) if options.scaling().is_none() => Some(CommandValue::Int(value)),
@@ -98,16 +99,16 @@ impl Condition {
     }
 
     /// Judges a value in engineering units; `None`: it is not known, or not good.
-    pub fn judge(&self, value: Option<&CommandValue>) -> Result<(), String> {
+    pub fn judge(&self, value: Option<&CommandValue>) -> Result<(), Reason> {
         let name = &self.name;
         match (&self.must, value) {
-            (Must::Be(wanted), None) => Err(format!("{name} must be {wanted}, and has no good value")),
+            (Must::Be(wanted), None) => Err(format!("{name} must be {wanted}, and has no good value").into()),
             (Must::Be(wanted), Some(value)) if is_same(value, wanted) => Ok(()),
-            (Must::Be(wanted), Some(value)) => Err(format!("{name} must be {wanted}, and is {value}")),
+            (Must::Be(wanted), Some(value)) => Err(format!("{name} must be {wanted}, and is {value}").into()),
             (Must::BeWithin { step, from }, value) => match value.and_then(CommandValue::as_f64) {
-                None => Err(format!("the step to {from} can't be checked: {name} has no good value")),
+                None => Err(format!("the step to {from} can't be checked: {name} has no good value").into()),
                 Some(value) if (value - from).abs() <= *step => Ok(()),
-                Some(value) => Err(format!("a step from {value} to {from} is larger than {step}")),
+                Some(value) => Err(format!("a step from {value} to {from} is larger than {step}").into()),
             },
         }
     }

@@ -4,7 +4,7 @@ use crate::found::Findings;
 use crate::sink::Sink;
 use crate::source::{Source, SourceIo};
 use crate::tag::{TagDef, TagOptions};
-use millrace_config::{Node, Place, Problems, Secret};
+use millrace_config::{Node, Place, Problems, Reason, Secret};
 use millrace_schemas::contract::Schema;
 use millrace_schemas::{Batch, RouteId};
 use serde::de::DeserializeOwned;
@@ -159,7 +159,7 @@ pub trait Compiled: Send + Sync {
     }
     /// Decodes a payload that became a dead letter once more, as a message of its route, into a batch whose tags `io` declares. `None`: what this
     /// connector rejects is not a payload of its own. Errors: why it still can't be decoded, or not alone.
-    fn decode_again(&self, _late: &Late<'_>, _io: &SourceIo, _batch: &mut Batch) -> Option<Result<(), String>> {
+    fn decode_again(&self, _late: &Late<'_>, _io: &SourceIo, _batch: &mut Batch) -> Option<Result<(), Reason>> {
         None
     }
     /// Whether its source says what its documents are (`SourceIo::describe`), so that a topic needs no schema of its own for them.
@@ -272,7 +272,7 @@ pub struct Browse {
 
 /// Looks, and says what was found; the program shows it.
 pub type BrowseFn = fn(Browse) -> Looking;
-pub type Looking = Pin<Box<dyn Future<Output = Result<Findings, String>> + Send>>;
+pub type Looking = Pin<Box<dyn Future<Output = Result<Findings, Reason>> + Send>>;
 
 /// A plugin with its types erased: one line of the catalog.
 #[derive(Clone, Copy)]

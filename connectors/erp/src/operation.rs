@@ -12,6 +12,7 @@ use crate::service::{Service, escape};
 use crate::session::Session;
 use crate::shape::{self, Record};
 use crate::values;
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_kit::http::{HttpError, Method, Request, Response, StatusCode};
 use serde_json::Value;
@@ -76,13 +77,13 @@ const OUTDATED: &str = "/IWBEP/CM_COS/005";
 
 impl Operations {
     /// Errors: the service has not what is to be posted to, with what it has.
-    pub fn new(posting: Arc<Posting>, metadata: Metadata) -> Result<Self, String> {
+    pub fn new(posting: Arc<Posting>, metadata: Metadata) -> Result<Self, Reason> {
         let version = metadata.version;
         let entity = match &posting.set {
             Some(set) => {
                 let Some(type_name) = metadata.type_of_set(set) else {
                     let names: Vec<_> = metadata.sets.iter().map(|(name, _)| name.as_str()).take(30).collect();
-                    return Err(format!("the service has no entity set {set}; it has {}", names.join(", ")));
+                    return Err(format!("the service has no entity set {set}; it has {}", names.join(", ")).into());
                 };
                 // What is created with its parts has them under navigation properties.
                 let structure = metadata.structure(type_name).unwrap_or_default();
@@ -103,7 +104,7 @@ impl Operations {
                 let Some((full, action)) = found else {
                     let mut names: Vec<_> = metadata.actions.keys().map(String::as_str).collect();
                     names.sort_unstable();
-                    return Err(format!("the service has no action {name}; it has {}", names.join(", ")));
+                    return Err(format!("the service has no action {name}; it has {}", names.join(", ")).into());
                 };
                 name_in_url = Some(full.clone());
                 is_bound = action.is_bound;
@@ -117,13 +118,13 @@ impl Operations {
         if let Some(lookup) = &posting.lookup
             && entity.as_ref().is_none_or(|entity| entity.index(lookup).is_none())
         {
-            return Err(format!("{} has no property `{lookup}` to look up by", posting.set.as_deref().unwrap_or_default()));
+            return Err(format!("{} has no property `{lookup}` to look up by", posting.set.as_deref().unwrap_or_default()).into());
         }
         Ok(Self { posting, version, entity, record, action: name_in_url, is_bound, in_url })
     }
 
     /// Errors: why the record can never be posted.
-    pub fn prepare(&self, pending: &Pending, text: &[u8]) -> Result<Prepared, String> {
+    pub fn prepare(&self, pending: &Pending, text: &[u8]) -> Result<Prepared, Reason> {
         let document: Value = serde_json::from_slice(text).map_err(|error| format!("the record is not JSON: {error}"))?;
         if !document.is_object() {
             return Err("the record is not a JSON object".into());
@@ -133,9 +134,10 @@ impl Operations {
             Some(entity) => entity.keys.iter().map(|index| entity.fields[*index].name.as_str()).collect(),
             None => Vec::new(),
         };
-        let key = || -> Result<String, String> {
+        let key = || -> Result<String, Reason> {
             let entity = self.entity.as_ref().ok_or("there is no entity set")?;
-            literal::key(&document, entity, self.version).ok_or_else(|| format!("the record lacks a part of the key: {}", keys.join(", ")))
+            literal::key(&document, entity, self.version)
+                .ok_or_else(|| format!("the record lacks a part of the key: {}", keys.join(", ")).into())
         };
         let is_update = self.posting.operation == Operation::Update;
         let path = match &self.action {

@@ -21,6 +21,7 @@ use crate::set::Set;
 use crate::shape::Record;
 use crate::values;
 use crate::watermark::{Ordinal, Seen, Watermark, fingerprint};
+use millrace_config::Reason;
 use millrace_contract::{Failure, SourceIo, Status};
 use millrace_kit::http::{HttpError, Request, Response, StatusCode, Url};
 use millrace_schemas::{Micros, RouteId};
@@ -109,7 +110,7 @@ impl Reading {
         record: Record,
         (version, has_delta_links): (Version, bool),
         io: &SourceIo,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Reason> {
         let field =
             |name: &str| record.index(name).ok_or_else(|| format!("{} has no property `{name}`, or it is not under `select`", set.name));
         let key_names: Vec<String> = match &set.key {
@@ -125,7 +126,8 @@ impl Reading {
                     return Err(format!(
                         "`{name}` of {} is neither a date, a date with time, nor a whole number; it cannot be a watermark",
                         set.name
-                    ));
+                    )
+                    .into());
                 }
                 wanted.push(index);
                 Some(Watermark { name: name.clone(), field: index, shape })

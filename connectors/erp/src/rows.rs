@@ -6,6 +6,7 @@ use crate::reading::{Mode, Reading};
 use crate::set::LeftFilter;
 use crate::values::{self, Entity, Removed};
 use crate::watermark::{Ordinal, fingerprint};
+use millrace_config::Reason;
 use millrace_contract::{Loss, SourceIo};
 use millrace_schemas::record::{Doc, Reject};
 use millrace_schemas::{Batch, Micros, Span};
@@ -44,7 +45,7 @@ impl Reading {
             Ok(key) => key,
             Err(why) => {
                 batch.heap.truncate(start);
-                return self.reject(text, why, batch);
+                return self.reject(text, why.into(), batch);
             }
         };
         let mut time = batch.read_time;
@@ -81,11 +82,11 @@ impl Reading {
     }
 
     /// The record's key out of the wanted fields.
-    fn key(&self, entity: &Entity, batch: &mut Batch) -> Result<Span, String> {
-        let value = |slot: usize, out: &mut Vec<u8>, heap: &[u8]| -> Result<(), String> {
+    fn key(&self, entity: &Entity, batch: &mut Batch) -> Result<Span, Reason> {
+        let value = |slot: usize, out: &mut Vec<u8>, heap: &[u8]| -> Result<(), Reason> {
             let json = &heap[entity.wanted[slot].clone()];
             match json {
-                b"" | b"null" => Err(format!("{}: property {} of the key is missing", self.set.name, self.key_names[slot])),
+                b"" | b"null" => Err(format!("{}: property {} of the key is missing", self.set.name, self.key_names[slot]).into()),
                 [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => {
                     out.extend_from_slice(inner);
                     Ok(())
@@ -148,7 +149,7 @@ impl Reading {
             }
         };
         let key = entity.ok_or_else(|| format!("{}: a deletion does not say of what", self.set.name));
-        let key = key.and_then(|entity| self.key(&entity, batch));
+        let key = key.and_then(|entity| self.key(&entity, batch).map_err(String::from));
         match key {
             Ok(key) => {
                 let (time, topic, headers) = (batch.read_time, Span::EMPTY, Span::EMPTY);

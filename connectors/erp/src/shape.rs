@@ -22,6 +22,7 @@
 //! Every field but a key may be null or left out: services send partial entities, and metadata is often wrong about it.
 
 use crate::metadata::{Edm, Metadata, Property};
+use millrace_config::Reason;
 pub use millrace_kit::shape::{Field, Record, Shape};
 
 /// Types nest this deep; deeper ones, and those that contain themselves, become JSON as text.
@@ -30,14 +31,14 @@ const DEPTH: usize = 12;
 /// The entities of a type. `select` and `expand`: as in the configuration, empty for all and for none.
 ///
 /// Errors: a name that is not there, with those that are.
-pub fn of(metadata: &Metadata, type_name: &str, select: &[String], expand: &[String]) -> Result<Record, String> {
+pub fn of(metadata: &Metadata, type_name: &str, select: &[String], expand: &[String]) -> Result<Record, Reason> {
     let structure = metadata.structure(type_name).ok_or_else(|| format!("$metadata has no type {type_name}"))?;
     let mut unknown = select.iter().chain(expand).map(|path| top(path));
     if let Some(name) = unknown.find(|name| !structure.properties.iter().any(|property| property.name == *name)) {
         let names: Vec<_> = structure.properties.iter().map(|property| property.name.as_str()).collect();
-        return Err(format!("{type_name} has no property `{name}`; it has {}", names.join(", ")));
+        return Err(format!("{type_name} has no property `{name}`; it has {}", names.join(", ")).into());
     }
-    build(metadata, type_name, &last(type_name), select, expand, 0).ok_or_else(|| format!("$metadata has no type {type_name}"))
+    build(metadata, type_name, &last(type_name), select, expand, 0).ok_or_else(|| format!("$metadata has no type {type_name}").into())
 }
 
 fn build(metadata: &Metadata, type_name: &str, name: &str, select: &[String], expand: &[String], depth: usize) -> Option<Record> {

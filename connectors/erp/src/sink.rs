@@ -227,7 +227,7 @@ impl ErpSink {
             Some(value) => value,
             None => return Err(Verdict::Refused { status: 0, text: "a tombstone says nothing that could be posted".into() }),
         };
-        open.operations.prepare(pending, text).map_err(|text| Verdict::Refused { status: 0, text })
+        open.operations.prepare(pending, text).map_err(|text| Verdict::Refused { status: 0, text: text.into() })
     }
 
     /// Asks for those that are there already.
@@ -312,7 +312,7 @@ impl ErpSink {
 async fn open(endpoint: &Endpoint, posting: &Arc<Posting>) -> Result<Open, Failure> {
     let service = Service::new(endpoint)?;
     let metadata: Metadata = service.metadata().await?;
-    let operations = Operations::new(posting.clone(), metadata).map_err(Failure::Blocked)?;
+    let operations = Operations::new(posting.clone(), metadata).map_err(|why| Failure::Blocked(why.into()))?;
     Ok(Open { service, operations, session: Session::default() })
 }
 

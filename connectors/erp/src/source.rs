@@ -5,6 +5,7 @@ use crate::service::{Endpoint, Service};
 use crate::set::Set;
 use crate::shape;
 use async_trait::async_trait;
+use millrace_config::Reason;
 use millrace_contract::{Failure, Source, SourceIo, Status};
 use millrace_kit::Backoff;
 use millrace_kit::connections::{Connection, Connections, Others};
@@ -105,15 +106,15 @@ impl Reader {
 
     /// Finds out what the set is made of.
     fn begin(&self, io: &SourceIo) -> Result<Reading, Trouble> {
-        let wrong = |text: String| Trouble::Set { text, needs_human: true };
+        let wrong = |text: Reason| Trouble::Set { text: text.into(), needs_human: true };
         let set = &self.set;
         let Some(type_name) = self.metadata.type_of_set(&set.name) else {
             let names: Vec<_> = self.metadata.sets.iter().map(|(name, _)| name.as_str()).take(30).collect();
-            return Err(wrong(format!("the service has no entity set {}; it has {}", set.name, names.join(", "))));
+            return Err(wrong(format!("the service has no entity set {}; it has {}", set.name, names.join(", ")).into()));
         };
         let record = shape::of(&self.metadata, type_name, &set.select, &set.expand).map_err(wrong)?;
         let schema = |kind| record.schema(kind, &self.namespace);
-        io.describe(self.route, &schema).map_err(|error| wrong(format!("{}: its schema cannot be used: {error}", set.name)))?;
+        io.describe(self.route, &schema).map_err(|error| wrong(format!("{}: its schema cannot be used: {error}", set.name).into()))?;
         let has_delta_links = set.wants_delta && self.metadata.type_of_set(&format!("DeltaLinksOf{}", set.name)).is_some();
         let kind = (self.metadata.version, has_delta_links);
         Reading::new(self.service.clone(), set.clone(), self.route, record, kind, io).map_err(wrong)

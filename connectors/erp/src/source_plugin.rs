@@ -75,7 +75,7 @@ fn compile_set(set: &Spanned<SetConfig>, problems: &mut Problems) -> Option<Set>
     {
         problems.error(watermark.place, format!("`{}` is not the name of a property", watermark.value)).help("write `modifiedAt`");
     }
-    let known = |name: &str| if is_name(name) { Ok(()) } else { Err("is not the name of a property".to_owned()) };
+    let known = |name: &str| if is_name(name) { Ok(()) } else { Err("is not the name of a property".into()) };
     let key = match &set.key {
         Some(key) => Some(Template::parse(key, key.place, problems, known)?),
         None => None,

@@ -3,6 +3,7 @@
 //! While something is written to it, what it prints is read on into a bounded box: neither side waits for the other for ever.
 
 use crate::config::Program;
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
@@ -44,13 +45,13 @@ struct Lines {
 
 impl Lines {
     /// The next line; `None` at the end. Cancel-safe.
-    async fn next(&mut self) -> Result<Option<String>, String> {
+    async fn next(&mut self) -> Result<Option<String>, Reason> {
         loop {
             let available = self.stdout.fill_buf().await.map_err(|error| format!("cannot read what it prints: {error}"))?;
             if available.is_empty() {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
-                    false => Err("it ended in the middle of a line".to_owned()),
+                    false => Err("it ended in the middle of a line".into()),
                 };
             }
             let (taken, is_whole) = match available.iter().position(|byte| *byte == b'\n') {
@@ -58,13 +59,15 @@ impl Lines {
                 None => (available.len(), false),
             };
             if self.buffer.len() + taken > self.max {
-                return Err(format!("it printed a line of more than {} bytes; raise `max_line`, or let it send less at a time", self.max));
+                return Err(
+                    format!("it printed a line of more than {} bytes; raise `max_line`, or let it send less at a time", self.max).into()
+                );
             }
             self.buffer.extend_from_slice(&available[..taken]);
             self.stdout.consume(taken + usize::from(is_whole));
             if is_whole {
                 let line = String::from_utf8(std::mem::take(&mut self.buffer));
-                return line.map(Some).map_err(|_| "it printed what is not UTF-8".to_owned());
+                return line.map(Some).map_err(|_| "it printed what is not UTF-8".to_owned().into());
             }
         }
     }

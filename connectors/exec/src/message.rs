@@ -1,5 +1,6 @@
 //! What a child says: one JSON object a line, told apart by `type`.
 
+use millrace_config::Reason;
 use millrace_schemas::{Batch, Micros, Value};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -137,14 +138,14 @@ enum Written {
 }
 
 impl TryFrom<Written> for Time {
-    type Error = String;
+    type Error = Reason;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(written: Written) -> Result<Self, Reason> {
         match written {
             Written::Micros(micros) => Ok(Self(Micros(micros))),
             Written::Text(text) => match text.parse::<jiff::Timestamp>() {
                 Ok(time) => Ok(Self(Micros(time.as_microsecond()))),
-                Err(error) => Err(format!("`{text}` is no time: {error}")),
+                Err(error) => Err(format!("`{text}` is no time: {error}").into()),
             },
         }
     }
@@ -167,10 +168,10 @@ pub struct Refusal {
 
 impl Said {
     /// Errors: what is wrong with the line, and its beginning.
-    pub fn parse(line: &str) -> Result<Self, String> {
+    pub fn parse(line: &str) -> Result<Self, Reason> {
         serde_json::from_str(line).map_err(|error| {
             let beginning: String = line.chars().take(100).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
-            format!("it printed what is no message of the protocol ({error}): {beginning}")
+            format!("it printed what is no message of the protocol ({error}): {beginning}").into()
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A child that writes: it is given records, and says when they are durable.
 
 use crate::child::Child;
-use crate::config::{Keys, Program, SinkConfig};
+use crate::config::{Program, SinkConfig};
 use crate::message::{Level, Said};
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -21,7 +21,6 @@ use std::time::Duration;
 /// Records in one line, and their bytes: one record may be larger.
 const RECORDS: usize = 500;
 const BYTES: usize = 512 << 10;
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// `type: exec` among the sinks.
 pub struct ExecSink;
@@ -33,12 +32,10 @@ impl Plugin for ExecSink {
 
     fn compile(config: SinkConfig, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>> {
         let mark = problems.mark();
-        let SinkConfig { command, dir, env, config, answer_within, flush_every, max_line } = &config;
-        let keys = Keys { command, dir, env, config, answer_within, max_line };
-        let program = Program::compile(&keys, context.place, problems)?;
-        let every = flush_every.as_ref().map_or(FLUSH_EVERY, |period| period.0);
-        if let Some(period) = flush_every.as_ref().filter(|_| every < Duration::from_millis(10)) {
-            problems.error(period.place, "`flush_every` is at least 10ms");
+        let program = config.shared.compile(context.place, problems)?;
+        let every = config.own.flush_every.0;
+        if every < Duration::from_millis(10) {
+            problems.error(config.own.flush_every.place, "`flush_every` is at least 10ms");
         }
         let compiled =
             Exec { program: Arc::new(program), name: context.name.clone(), site: context.site.clone(), every, model: Model::default() };

@@ -1,7 +1,7 @@
 //! A child that reads: its batches become samples and documents, and are acknowledged when they are synced.
 
 use crate::child::Child;
-use crate::config::{Keys, Program, SourceConfig};
+use crate::config::{Program, SourceConfig};
 use crate::message::{self, Level, Reading, Said, Tag, Word};
 use async_trait::async_trait;
 use millrace_config::Problems;
@@ -31,9 +31,8 @@ impl Plugin for ExecSource {
 
     fn compile(config: SourceConfig, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>> {
         let mark = problems.mark();
-        let SourceConfig { command, dir, env, config, documents, answer_within, max_line } = &config;
-        let keys = Keys { command, dir, env, config, answer_within, max_line };
-        let program = Program::compile(&keys, context.place, problems)?;
+        let program = config.shared.compile(context.place, problems)?;
+        let documents = &config.own.documents;
         if context.topic.is_none() && documents.is_none() {
             problems
                 .error(context.place, format!("source `{}` has no topic", context.name))

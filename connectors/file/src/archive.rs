@@ -17,6 +17,7 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use millrace_config::Reason;
 use millrace_contract::Offset;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -97,17 +98,17 @@ impl Archive {
     /// Takes the folder over: cuts what is not durable, finishes what was to be finished.
     ///
     /// Errors: what can't be done, with the path and what to do.
-    pub fn open(layout: Layout) -> Result<Self, String> {
+    pub fn open(layout: Layout) -> Result<Self, Reason> {
         let folder = &layout.folder;
         if !folder.is_dir() {
-            return Err(format!("folder {} is not there; mount it or make it", folder.display()));
+            return Err(format!("folder {} is not there; mount it or make it", folder.display()).into());
         }
         let lock_path = folder.join(format!(".{}.millrace.lock", layout.name));
         let lock = File::create(&lock_path).map_err(|error| format!("cannot write {}: {error}", lock_path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(format!("another millrace writes `{}` in {}; give each its own folder", layout.name, folder.display()));
+                return Err(format!("another millrace writes `{}` in {}; give each its own folder", layout.name, folder.display()).into());
             }
             // Some network drives have no locks: then nobody checks.
             Err(error) => {
@@ -120,10 +121,10 @@ impl Archive {
                 format!("{} is damaged: {error}; delete it to go on at the consumer group's offsets", ledger_path.display())
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
-            Err(error) => return Err(format!("cannot read {}: {error}", ledger_path.display())),
+            Err(error) => return Err(format!("cannot read {}: {error}", ledger_path.display()).into()),
         };
         if ledger.version > 1 {
-            return Err(format!("{} was written by a newer millrace (version {})", ledger_path.display(), ledger.version));
+            return Err(format!("{} was written by a newer millrace (version {})", ledger_path.display(), ledger.version).into());
         }
         let written = ledger.offsets.clone();
         let mut archive = Self { layout, ledger, open: BTreeMap::new(), full: Vec::new(), written, _lock: lock };

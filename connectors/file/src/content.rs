@@ -2,6 +2,7 @@
 
 use crate::csv::Fields;
 use crate::envelope;
+use millrace_config::Reason;
 use millrace_kit::extract::{Notation, Pointer};
 use millrace_kit::{AllowedTopics, Encoding, Template};
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span};
@@ -23,7 +24,7 @@ pub struct FieldTypes {
 /// Appends a CSV record as a JSON object.
 ///
 /// Errors: too few or too many fields, bytes that are not in the encoding.
-pub fn write_object(columns: &[String], fields: &Fields, encoding: Encoding, types: FieldTypes, out: &mut Vec<u8>) -> Result<(), String> {
+pub fn write_object(columns: &[String], fields: &Fields, encoding: Encoding, types: FieldTypes, out: &mut Vec<u8>) -> Result<(), Reason> {
     check_width(columns, fields, types.may_be_short)?;
     for (index, column) in columns.iter().enumerate().take(fields.len()) {
         out.push(if index == 0 { b'{' } else { b',' });
@@ -45,16 +46,16 @@ pub fn write_object(columns: &[String], fields: &Fields, encoding: Encoding, typ
 }
 
 /// Whether a record has the header's fields; empty ones beyond are forgiven, missing ones where `may_be_short`.
-pub fn check_width(columns: &[String], fields: &Fields, may_be_short: bool) -> Result<(), String> {
+pub fn check_width(columns: &[String], fields: &Fields, may_be_short: bool) -> Result<(), Reason> {
     let surplus_is_empty = (columns.len()..fields.len()).all(|i| fields.get(i).is_some_and(<[u8]>::is_empty));
     if fields.len() < columns.len() && !may_be_short || !surplus_is_empty {
-        return Err(format!("{} fields, but the header has {}", fields.len(), columns.len()));
+        return Err(format!("{} fields, but the header has {}", fields.len(), columns.len()).into());
     }
     Ok(())
 }
 
 /// The fields of a record as UTF-8.
-pub fn readable(fields: &Fields, encoding: Encoding, into: &mut Fields) -> Result<(), String> {
+pub fn readable(fields: &Fields, encoding: Encoding, into: &mut Fields) -> Result<(), Reason> {
     fields.rewritten(into, |field, out| {
         out.extend_from_slice(encoding.field(field)?.as_bytes());
         Ok(())
@@ -93,7 +94,7 @@ pub enum KeyPart {
 
 impl KeyPart {
     /// Reads what stands in braces. Errors: one line for a person.
-    pub fn parse(name: &str) -> Result<Self, String> {
+    pub fn parse(name: &str) -> Result<Self, Reason> {
         match name {
             "" => Err("empty; write a column, a JSON pointer such as `{/id}`, or `{file}`".into()),
             "file" => Ok(Self::File),
@@ -110,7 +111,7 @@ pub fn stem(path: &Path) -> String {
 }
 
 /// Appends the key of a document.
-pub fn write_key(template: &Template<KeyPart>, json: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+pub fn write_key(template: &Template<KeyPart>, json: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     let needs_json = template.variables().any(|part| *part != KeyPart::File);
     let value = if needs_json { serde_json::from_slice(json).map_err(|e| format!("not JSON: {e}"))? } else { Json::Null };
     template.fill(out, |part, out| {
@@ -125,21 +126,21 @@ pub fn write_key(template: &Template<KeyPart>, json: &[u8], origin: &Origin<'_>,
         match found {
             Some(Json::String(text)) => out.extend_from_slice(text.as_bytes()),
             Some(scalar @ (Json::Number(_) | Json::Bool(_))) => out.extend_from_slice(scalar.to_string().as_bytes()),
-            Some(Json::Null) => return Err(format!("the key's `{{{name}}}` is null")),
-            Some(_) => return Err(format!("the key's `{{{name}}}` is no single value")),
-            None => return Err(format!("the key's `{{{name}}}` is not there")),
+            Some(Json::Null) => return Err(format!("the key's `{{{name}}}` is null").into()),
+            Some(_) => return Err(format!("the key's `{{{name}}}` is no single value").into()),
+            None => return Err(format!("the key's `{{{name}}}` is not there").into()),
         }
         Ok(())
     })
 }
 
 /// Whether a line is JSON. Errors: what is wrong, and where.
-pub fn check_json(text: &str) -> Result<(), String> {
-    serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| format!("not JSON: {error}"))
+pub fn check_json(text: &str) -> Result<(), Reason> {
+    serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| format!("not JSON: {error}").into())
 }
 
 /// Appends the record of an envelope as it was in Kafka; to the envelope's own topic where `allowed` is there and allows it.
-pub fn push_envelope(line: &[u8], allowed: Option<&AllowedTopics>, batch: &mut Batch) -> Result<(), String> {
+pub fn push_envelope(line: &[u8], allowed: Option<&AllowedTopics>, batch: &mut Batch) -> Result<(), Reason> {
     let envelope = envelope::read(line)?;
     allowed.map_or(Ok(()), |allowed| allowed.check(&envelope.topic))?;
     let key = batch.push_bytes(envelope.key.as_deref().unwrap_or_default());
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
     use crate::csv::Dialect;
 
-    fn object(columns: &[&str], record: &str, encoding: Encoding, infer: bool) -> Result<String, String> {
+    fn object(columns: &[&str], record: &str, encoding: Encoding, infer: bool) -> Result<String, Reason> {
         let mut fields = Fields::default();
         Dialect { delimiter: b';', ..Dialect::default() }.split(record.as_bytes(), true, &mut fields);
         let columns: Vec<_> = columns.iter().map(ToString::to_string).collect();

@@ -15,6 +15,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use millrace_config::Reason;
 use millrace_contract::{Record, Records};
 use millrace_schemas::record::headers;
 use serde::Deserialize;
@@ -138,7 +139,7 @@ enum HeaderValue {
 }
 
 /// Reads a line back. Errors: what is wrong with it.
-pub fn read(line: &[u8]) -> Result<Envelope, String> {
+pub fn read(line: &[u8]) -> Result<Envelope, Reason> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|e| format!("no record as the file sink writes it: {e}"))?;
     let bytes = |name: &str, text: String| BASE64_STANDARD.decode(text).map_err(|e| format!("`{name}` is no base64: {e}"));
     let mut headers = Vec::with_capacity(line.headers.len());

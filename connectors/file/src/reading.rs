@@ -7,6 +7,7 @@ use crate::position::Position;
 use crate::records::{Cut, Cutting, Records, Shape};
 use crate::samples::{Declared, Sampler};
 use crate::watch::Work;
+use millrace_config::Reason;
 use millrace_contract::{Late, SourceIo};
 use millrace_kit::Encoding;
 use millrace_schemas::{Batch, Doc, Reject, RouteId, Span};
@@ -91,7 +92,7 @@ impl Reading {
                 if !found {
                     return waits(if top.has_rest() { OPEN } else { "it is empty: there is no header row" }.into());
                 }
-                columns = header(&top.fields, shape.encoding).map_err(NotRead::Understood)?;
+                columns = header(&top.fields, shape.encoding).map_err(|why| NotRead::Understood(why.into()))?;
             }
             if start.0 <= top.offset {
                 start = (top.offset, top.line);
@@ -100,7 +101,7 @@ impl Reading {
         }
         let records = records(setup.cutting, start)?;
         let sampler = setup.samples.as_ref().map(|samples| Sampler::new(samples, &columns, &position.path));
-        let sampler = sampler.transpose().map_err(NotRead::Understood)?;
+        let sampler = sampler.transpose().map_err(|why| NotRead::Understood(why.into()))?;
         let trouble = sampler.as_ref().and_then(|sampler| sampler.trouble.clone());
         let decoder = Decoder::new(setup.clone(), shape.encoding, columns, sampler);
         Ok(Some(Self { setup, records, file, is_whole, shape, rows_to_skip, decoder, position, trouble, read: 0, dead: 0, at_end: false }))
@@ -137,7 +138,7 @@ impl Reading {
                 Ok(Some(Cut::TooLong(shown))) => {
                     let payload = batch.push_bytes(shown);
                     let reason = format!("longer than {} bytes, these are its first; raise `max_record`", self.setup.max_record_bytes);
-                    reject = Some((payload, reason));
+                    reject = Some((payload, reason.into()));
                 }
                 Ok(Some(Cut::OpenQuote(record))) => {
                     let payload = batch.push_bytes(record);
@@ -150,7 +151,7 @@ impl Reading {
                     if self.is_whole || error.kind() != io::ErrorKind::UnexpectedEof {
                         if self.shape.is_gzip && self.is_whole {
                             let payload = batch.push_bytes(b"");
-                            reject = Some((payload, format!("{what}; what follows is lost, fetch the file again")));
+                            reject = Some((payload, format!("{what}; what follows is lost, fetch the file again").into()));
                         }
                         self.trouble = Some(what);
                     }
@@ -225,7 +226,7 @@ const FILE: &str = "millrace.file";
 const COLUMNS: &str = "millrace.columns";
 
 /// Decodes the record of a dead letter once more. `None`: it is none of a file. Errors: why it still can't be decoded.
-pub(crate) fn decode_again(setup: &Arc<Setup>, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), String>> {
+pub(crate) fn decode_again(setup: &Arc<Setup>, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), Reason>> {
     let path = Path::new(late.header(FILE)?);
     let columns = late.header(COLUMNS).and_then(|columns| serde_json::from_str::<Vec<String>>(columns).ok());
     let decode = || {
@@ -235,7 +236,7 @@ pub(crate) fn decode_again(setup: &Arc<Setup>, late: &Late<'_>, io: &SourceIo, b
         }
         let columns = setup.columns.clone().or(columns).unwrap_or_default();
         if setup.format == Format::Csv && columns.is_empty() {
-            return Err("the columns of its file are not known any more".to_owned());
+            return Err("the columns of its file are not known any more".into());
         }
         let sampler = setup.samples.as_ref().map(|samples| Sampler::new(samples, &columns, path)).transpose()?;
         let mut declared = Declared::new(io, setup.samples.as_deref()).map_err(|failure| failure.to_string())?;
@@ -265,7 +266,7 @@ impl Decoder {
     }
 
     /// One record into the batch. `payload` is the record as it came; of CSV, `fields` are its fields.
-    fn push(&mut self, payload: Span, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+    fn push(&mut self, payload: Span, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), Reason> {
         let (setup, encoding) = (&self.setup, self.encoding);
         if setup.format == Format::Csv {
             if fields.is_blank() || self.setup.columns.is_none() && is_header(fields, &self.columns) {
@@ -327,7 +328,7 @@ impl Decoder {
         }
     }
 
-    fn push_document(&self, json: Span, path: &Path, batch: &mut Batch) -> Result<(), String> {
+    fn push_document(&self, json: Span, path: &Path, batch: &mut Batch) -> Result<(), Reason> {
         let key = match &self.setup.key {
             None => Span::EMPTY,
             Some(template) => {
@@ -363,7 +364,7 @@ fn is_header(fields: &Fields, columns: &[String]) -> bool {
 }
 
 /// The names of the columns: an empty one is called after its number, one that is there already `NAME_2`.
-fn header(fields: &Fields, encoding: Encoding) -> Result<Vec<String>, String> {
+fn header(fields: &Fields, encoding: Encoding) -> Result<Vec<String>, Reason> {
     let mut names: Vec<String> = Vec::with_capacity(fields.len());
     for (index, field) in fields.iter().enumerate() {
         let name = encoding.field(field).map_err(|error| format!("its header row: {error}"))?;

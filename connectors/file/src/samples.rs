@@ -8,7 +8,7 @@
 
 use crate::content::stem;
 use crate::csv::Fields;
-use millrace_config::{Problems, Spanned};
+use millrace_config::{Problems, Reason, Spanned};
 use millrace_contract::{Context, Failure, SourceIo, TagDef, TagOptions};
 use millrace_kit::extract::{
     self, CellType, Each, Extracted, Extraction, FirstTypes, Item, Missing, Name, Notation, Nulls, Places, Pointer, Readings,
@@ -167,25 +167,25 @@ impl Samples {
     }
 
     /// Refuses a record of a historian whose time is not believed, or that holds what cannot be read: as a whole, so that nothing of it is lost.
-    fn judge(&self, extracted: &Extracted, read_time: Micros) -> Result<(), String> {
+    fn judge(&self, extracted: &Extracted, read_time: Micros) -> Result<(), Reason> {
         if !self.is_history {
             return Ok(());
         }
         if let Some(stamp) = extracted.time {
             if let Some(doubt) = self.clock.as_ref().and_then(|clock| clock.doubt(stamp)) {
-                return Err(doubt);
+                return Err(doubt.into());
             }
             if stamp.time.0 > read_time.0.saturating_add(AHEAD_MICROS) {
                 let time =
                     jiff::Timestamp::from_microsecond(stamp.time.0).map_or_else(|_| "beyond any calendar".into(), |time| time.to_string());
-                return Err(format!("the time {time} lies ahead: are its `unit` or `format` right, and its `zone`?"));
+                return Err(format!("the time {time} lies ahead: are its `unit` or `format` right, and its `zone`?").into());
             }
         }
         if let Some(note) = &extracted.note {
             return Err(note.clone());
         }
         match extracted.iter().find_map(|found| found.why) {
-            Some(why) => Err(why.to_owned()),
+            Some(why) => Err(why.to_owned().into()),
             None => Ok(()),
         }
     }
@@ -232,14 +232,14 @@ impl Wants {
     }
 }
 
-fn part(name: &str, is_csv: bool) -> Result<Part, String> {
+fn part(name: &str, is_csv: bool) -> Result<Part, Reason> {
     match name {
         "" => Err("empty; write a column, a JSON pointer such as `{/id}`, `{key}` or `{file}`".into()),
         "file" => Ok(Part::File),
         _ if is_csv => Ok(Part::Column(name.into())),
         "key" => Ok(Part::Name(Name::Key)),
         name if name.starts_with('/') => Pointer::parse(name).map(|pointer| Part::Name(Name::Pointer(pointer))),
-        name => Err(format!("unknown here; there are `{{/{name}}}` (a JSON pointer into the reading), `{{key}}` and `{{file}}`")),
+        name => Err(format!("unknown here; there are `{{/{name}}}` (a JSON pointer into the reading), `{{key}}` and `{{file}}`").into()),
     }
 }
 
@@ -289,7 +289,7 @@ struct Table {
 
 impl Sampler {
     /// Errors: the file has no column for the time, the status or the name of a tag, or for none of the samples.
-    pub fn new(samples: &Arc<Samples>, columns: &[String], path: &Path) -> Result<Self, String> {
+    pub fn new(samples: &Arc<Samples>, columns: &[String], path: &Path) -> Result<Self, Reason> {
         let row = if samples.json.is_some() { None } else { Some(Table::of(samples, columns)?) };
         let trouble = row.as_ref().filter(|row| !row.absent.is_empty() && samples.missing == Missing::Bad).map(|row| {
             let header: Vec<_> = columns.iter().map(String::as_str).collect();
@@ -307,7 +307,7 @@ impl Sampler {
     }
 
     /// Appends the samples of a JSON record.
-    pub fn json(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+    pub fn json(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), Reason> {
         match self.json_of(payload, declared, batch) {
             Ok(()) => Ok(()),
             Err(error) => match std::str::from_utf8(payload).ok().and_then(extract::mend) {
@@ -317,7 +317,7 @@ impl Sampler {
         }
     }
 
-    fn json_of(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+    fn json_of(&mut self, payload: &[u8], declared: &mut Declared, batch: &mut Batch) -> Result<(), Reason> {
         let samples = self.samples.clone();
         match &samples.json {
             Some(Json::One(extraction)) => {
@@ -333,7 +333,7 @@ impl Sampler {
                             Ok(()) => return,
                             Err(reason) => ("", reason),
                         },
-                        Err((text, reason)) => (text, reason),
+                        Err((text, reason)) => (text, reason.into()),
                     };
                     let payload = batch.push_bytes(text.as_bytes());
                     let reason = format!("cannot read a reading: {reason}");
@@ -346,7 +346,7 @@ impl Sampler {
     }
 
     /// Appends the samples of a CSV record, its fields readable text.
-    pub fn row(&mut self, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+    pub fn row(&mut self, fields: &Fields, path: &Path, declared: &mut Declared, batch: &mut Batch) -> Result<(), Reason> {
         let Some(row) = &self.row else { return Ok(()) };
         let cell = |index| fields.get(index).and_then(|field| std::str::from_utf8(field).ok());
         row.extraction.read(cell, batch, &mut self.extracted)?;
@@ -359,7 +359,7 @@ impl Sampler {
                     Part::File => push_level(out, self.stem.as_bytes()),
                     _ => match names.next().and_then(|index| cell(*index)).map(str::trim).filter(|name| !name.is_empty()) {
                         Some(name) => push_level(out, name.as_bytes()),
-                        None => return Err("the name of the tag is missing".to_owned()),
+                        None => return Err(Reason::new("the name of the tag is missing")),
                     },
                 }
                 Ok(())
@@ -385,7 +385,7 @@ impl Sampler {
         self.push(declared, batch)
     }
 
-    fn push(&mut self, declared: &mut Declared, batch: &mut Batch) -> Result<(), String> {
+    fn push(&mut self, declared: &mut Declared, batch: &mut Batch) -> Result<(), Reason> {
         let Self { samples, extracted, trouble, row, .. } = self;
         let mut pushing = Pushing { samples, stamp: extracted.time, trouble };
         pushing.note(extracted.note.as_deref());
@@ -402,7 +402,7 @@ impl Sampler {
 }
 
 impl Table {
-    fn of(samples: &Samples, columns: &[String]) -> Result<Self, String> {
+    fn of(samples: &Samples, columns: &[String]) -> Result<Self, Reason> {
         let header: Vec<_> = columns.iter().map(String::as_str).collect();
         let place = |n: &usize| samples.wants[*n].places.iter().find(|place| header.contains(&place.as_str()));
         let (present, absent): (Vec<_>, Vec<_>) = (0..samples.wants.len()).partition(|n| place(n).is_some());
@@ -410,7 +410,7 @@ impl Table {
             let wanted: Vec<_> = samples.wants.iter().take(5).map(|want| want.places.join("` or `")).collect();
             let there = extract::list(&header);
             let hint = if columns.len() == 1 { "; is `csv.delimiter` right?" } else { "" };
-            return Err(format!("no column `{}`; there are {there}{hint}", wanted.join("`, `")));
+            return Err(format!("no column `{}`; there are {there}{hint}", wanted.join("`, `")).into());
         }
         let cells = present.iter().filter_map(|n| Some((place(n)?.as_str(), samples.wants[*n].rules.clone())));
         let time = samples.time.as_ref().map(|(at, clock)| (at.iter().map(String::as_str).collect::<Vec<_>>(), clock.clone()));
@@ -434,7 +434,7 @@ fn push_item(
     trouble: &mut Option<String>,
     declared: &mut Declared,
     batch: &mut Batch,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let Some(reading) = &samples.reading else { return Ok(()) };
     let mut tag = Vec::new();
     let filled: Result<(), Infallible> = reading.fill(&mut tag, |part, out| {
@@ -475,7 +475,7 @@ impl Pushing<'_> {
         sample: impl Fn(usize) -> usize,
         declared: &mut Declared,
         batch: &mut Batch,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         self.found(tag, extracted.iter(), extracted.note.as_deref(), sample, declared, batch)
     }
 
@@ -488,7 +488,7 @@ impl Pushing<'_> {
         sample: impl Fn(usize) -> usize,
         declared: &mut Declared,
         batch: &mut Batch,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         self.note(note);
         let mut path = String::with_capacity(tag.len() + 16);
         for found in values {
@@ -503,10 +503,10 @@ impl Pushing<'_> {
             let (named, most) = (declared.leaves.len(), self.samples.max_tags);
             let def = || {
                 if path.split('/').any(str::is_empty) {
-                    return Err(format!("the tag path `{path}` has an empty level"));
+                    return Err(Reason::new(format!("the tag path `{path}` has an empty level")));
                 }
                 if named >= most {
-                    return Err(format!("{most} tags are named, and {path} would be another; raise `max_tags`"));
+                    return Err(format!("{most} tags are named, and {path} would be another; raise `max_tags`").into());
                 }
                 Ok(TagDef { path: path.clone(), ..want.def(tag) })
             };

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use millrace_config::{ByteSize, Period, Problems, Severity, Spanned};
+use millrace_config::{ByteSize, Period, Problems, Reason, Severity, Spanned};
 use millrace_contract::{
     Carries, Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records,
     Refused, Role, Sink,
@@ -116,7 +116,7 @@ const RECORD_COLUMNS: [&str; 7] = ["topic", "partition", "offset", "timestamp", 
 impl Writer {
     fn check(config: &FileSinkConfig, context: &Context, problems: &mut Problems) -> Option<Self> {
         let is_known = |name: &str| {
-            if NAMES.contains(&name) { Ok(()) } else { Err(format!("unknown; there are `{{{}}}`", NAMES.join("}`, `{"))) }
+            if NAMES.contains(&name) { Ok(()) } else { Err(format!("unknown; there are `{{{}}}`", NAMES.join("}`, `{")).into()) }
         };
         let place = config.path.place;
         // Split at the first brace: what stands before its folder must exist, what follows is made as needed.
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// Appends a record's line. Inner error: why the files can never hold it.
-    fn line(&self, records: &Records, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn line(&self, records: &Records, index: usize, out: &mut Vec<u8>) -> Result<(), Reason> {
         let record = &records.records[index];
         match (self.lines, self.format) {
             (Lines::Records, FileFormat::Ndjson) => envelope::write(records, record, out),
@@ -234,7 +234,7 @@ impl Writer {
         Ok(())
     }
 
-    fn record_row(&self, records: &Records, record: &Record, out: &mut Vec<u8>) -> Result<(), String> {
+    fn record_row(&self, records: &Records, record: &Record, out: &mut Vec<u8>) -> Result<(), Reason> {
         let start = out.len();
         let text = |what: &str, span: Option<Span>| {
             let bytes = span.map_or(&b""[..], |span| records.of(span));
@@ -400,7 +400,7 @@ impl FileSink {
     /// Runs work on the archive where it may wait for the disk. After an error the archive is gone: the engine makes a new instance.
     async fn on_disk<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Archive, &Writer) -> Result<T, String> + Send + 'static,
+        work: impl FnOnce(&mut Archive, &Writer) -> Result<T, Reason> + Send + 'static,
     ) -> Result<T, Failure> {
         let writer = self.writer.clone();
         let archive = self.archive.take();
@@ -471,7 +471,7 @@ impl Sink for FileSink {
             let mut last = None;
             for (row, record) in records.records.iter().enumerate().filter(|(_, record)| record.part as usize == index) {
                 if let Err(reason) = self.writer.line(records, row, &mut texts[text].1) {
-                    refused.push(Refused { partition: part.clone(), offset: record.offset, reason });
+                    refused.push(Refused { partition: part.clone(), offset: record.offset, reason: reason.into() });
                 }
                 last = Some(record.offset);
             }
@@ -509,7 +509,7 @@ impl Sink for FileSink {
         let parts = parts.to_vec();
         self.on_disk(move |archive, writer| {
             let parts: Vec<_> = parts.iter().map(|part| (&*part.topic, part.partition)).collect();
-            archive.forget(&parts).map_err(|error| disk(writer, &error))
+            archive.forget(&parts).map_err(|error| disk(writer, &error).into())
         })
         .await
     }

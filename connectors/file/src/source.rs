@@ -12,7 +12,7 @@ use crate::records::rows_of;
 use crate::samples::Declared;
 use crate::watch::{Scan, Task, Watch};
 use async_trait::async_trait;
-use millrace_config::{Problems, Severity};
+use millrace_config::{Problems, Reason, Severity};
 use millrace_contract::{
     AckId, Compiled, Context, Failure, Guarantee, Late, Loss, Model, Plan, Plugin, Role, Route, Source, SourceIo, Status,
 };
@@ -67,7 +67,7 @@ impl Compiled for Reader {
         Guarantee::ExactlyOnce("each file's position is kept with its data".into())
     }
 
-    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), String>> {
+    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), Reason>> {
         decode_again(&self.setup, late, io, batch)
     }
 
@@ -275,7 +275,7 @@ impl Source for FileSource {
                 let done: Vec<_> = finished.iter().filter(|(_, file)| file.ack <= durable).map(|(id, _)| *id).collect();
                 for file in done.iter().filter_map(|id| finished.remove(id)).collect::<Vec<_>>() {
                     if let Err(error) = finish(&setup, &file).await? {
-                        let status = Status::Degraded(error);
+                        let status = Status::Degraded(error.into());
                         io.status("", status.clone());
                         said = Some(status);
                         continue;
@@ -335,17 +335,20 @@ async fn forget(io: &SourceIo, key: &str) {
 }
 
 /// Deletes or moves a file that is safe in the log. Inner error: why it could not be.
-async fn finish(setup: &Arc<Setup>, file: &Finished) -> Result<Result<(), String>, Failure> {
+async fn finish(setup: &Arc<Setup>, file: &Finished) -> Result<Result<(), Reason>, Failure> {
     let (setup, path) = (setup.clone(), file.path.clone());
     off_the_runtime(move || match (setup.when_done, &setup.move_to) {
         (WhenDone::Delete, _) => match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("cannot delete {}: {error}", path.display())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Reason::from(format!("cannot delete {}: {error}", path.display())))
+            }
             _ => Ok(()),
         },
         (WhenDone::Move, Some(folder)) => {
             let to = free_name(folder, &path);
             fs::rename(&path, &to).map_err(|error| {
-                format!("cannot move {} to {}: {error}; `move_to` is a folder of the same file system", path.display(), folder.display())
+                let (from, to) = (path.display(), folder.display());
+                format!("cannot move {from} to {to}: {error}; `move_to` is a folder of the same file system").into()
             })
         }
         _ => Ok(()),

@@ -12,6 +12,7 @@
 
 use crate::position::{FileId, Position, is_gzip};
 use globset::{GlobBuilder, GlobMatcher};
+use millrace_config::Reason;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -38,7 +39,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    pub fn parse(path: &str) -> Result<Self, String> {
+    pub fn parse(path: &str) -> Result<Self, Reason> {
         let is_wild = |part: &OsStr| part.to_string_lossy().contains(['*', '?', '[', '{']);
         let path = Path::new(path);
         let wild = path.components().position(|part| matches!(part, Component::Normal(name) if is_wild(name)));

@@ -289,8 +289,8 @@ impl Intake {
             match done {
                 Ok(()) => taken += 1,
                 Err(reason) => {
-                    bad_payloads.push((payload, if bad.len() < NAMED { reason.clone() } else { String::new() }));
-                    bad.push((record.number, reason));
+                    bad_payloads.push((payload, if bad.len() < NAMED { reason.clone() } else { String::new().into() }));
+                    bad.push((record.number, reason.into()));
                 }
             }
         }

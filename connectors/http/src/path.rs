@@ -1,5 +1,7 @@
 //! Paths of routes: `/machines/{machine}/state`.
 
+use millrace_config::Reason;
+
 /// One path, compiled.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Path {
@@ -15,7 +17,7 @@ enum Level {
 
 impl Path {
     /// Reads a path, and the names of what its levels in braces match. Errors: one line for a person.
-    pub fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), Reason> {
         let rest = text.strip_prefix('/').ok_or_else(|| format!("the path `{text}` does not begin with `/`"))?;
         let mut names = Vec::new();
         let mut levels = Vec::new();
@@ -23,7 +25,7 @@ impl Path {
             match level.strip_prefix('{').map(|level| level.strip_suffix('}')) {
                 Some(Some(name)) if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
                     if name == "key" || names.iter().any(|known| known == name) {
-                        return Err(format!("`{{{name}}}` in `{text}` is taken already; give it another name"));
+                        return Err(format!("`{{{name}}}` in `{text}` is taken already; give it another name").into());
                     }
                     names.push(name.to_owned());
                     levels.push(Level::Named);
@@ -34,7 +36,8 @@ impl Path {
                 _ => {
                     return Err(format!(
                         "`{level}` in `{text}` is no level of a path; write a text, or a name in braces as in `{{machine}}`"
-                    ));
+                    )
+                    .into());
                 }
             }
         }
@@ -48,7 +51,7 @@ impl Path {
     /// What the named levels match; `None` where the path is another. Percent signs are decoded.
     ///
     /// Errors: a level that is not UTF-8, is empty, or is `.` or `..`.
-    pub fn captures(&self, path: &str) -> Option<Result<Vec<String>, String>> {
+    pub fn captures(&self, path: &str) -> Option<Result<Vec<String>, Reason>> {
         let mut given = path.strip_prefix('/')?.split('/');
         let mut found = Vec::new();
         for level in &self.levels {
@@ -76,7 +79,7 @@ impl Path {
 }
 
 /// One level with its percent signs decoded. Errors: what it is that can't be a level of a tag path.
-pub fn decode(level: &str) -> Result<String, String> {
+pub fn decode(level: &str) -> Result<String, Reason> {
     let mut out = Vec::with_capacity(level.len());
     let mut bytes = level.bytes();
     while let Some(byte) = bytes.next() {
@@ -84,16 +87,16 @@ pub fn decode(level: &str) -> Result<String, String> {
         out.push(match byte {
             b'%' => match (digit(bytes.next()), digit(bytes.next())) {
                 (Some(high), Some(low)) => (high * 16 + low) as u8,
-                _ => return Err(format!("`{level}` in the path has a `%` without two digits behind it")),
+                _ => return Err(format!("`{level}` in the path has a `%` without two digits behind it").into()),
             },
             byte => byte,
         });
     }
     match String::from_utf8(out) {
-        Ok(text) if text.is_empty() || text == "." || text == ".." => Err(format!("`{level}` in the path is no name")),
+        Ok(text) if text.is_empty() || text == "." || text == ".." => Err(format!("`{level}` in the path is no name").into()),
         Ok(text) if text.contains(char::is_control) => Err("the path holds a control character".into()),
         Ok(text) => Ok(text),
-        Err(_) => Err(format!("`{level}` in the path is not UTF-8")),
+        Err(_) => Err(format!("`{level}` in the path is not UTF-8").into()),
     }
 }
 

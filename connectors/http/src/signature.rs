@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
-use millrace_config::{Period, Problems, Secret, Spanned};
+use millrace_config::{Period, Problems, Reason, Secret, Spanned};
 use millrace_kit::Template;
 use millrace_kit::time::Clock;
 use ring::hmac;
@@ -152,16 +152,16 @@ impl Signature {
     }
 
     /// Checks the signature of a post; returns what a repeat is known by. Errors: why it is not good, for the sender.
-    pub fn check(&self, method: &str, path: &str, headers: &HeaderMap, body: &[u8], now_micros: i64) -> Result<Vec<u8>, String> {
+    pub fn check(&self, method: &str, path: &str, headers: &HeaderMap, body: &[u8], now_micros: i64) -> Result<Vec<u8>, Reason> {
         let of = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(given) = of(&self.header) else { return Err(format!("the header `{}` is missing", self.header)) };
+        let Some(given) = of(&self.header) else { return Err(format!("the header `{}` is missing", self.header).into()) };
         let mut timestamp = "";
         if let Some(name) = &self.timestamp {
             timestamp = of(name).ok_or_else(|| format!("the header `{name}` is missing"))?;
             let read = read_time(timestamp).ok_or_else(|| format!("the header `{name}` is no time: seconds or milliseconds since 1970"))?;
             let apart = Duration::from_micros(read.abs_diff(now_micros));
             if apart > self.window {
-                return Err(format!("signed {} s from now, more than the window of {} s", apart.as_secs(), self.window.as_secs()));
+                return Err(format!("signed {} s from now, more than the window of {} s", apart.as_secs(), self.window.as_secs()).into());
             }
         }
         let mut text = Vec::with_capacity(body.len() + timestamp.len() + 1);

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::HeaderMap;
 use hyper::header::CONTENT_TYPE;
+use millrace_config::Reason;
 use millrace_schemas::scan::{Next, Scanner};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -67,7 +68,7 @@ pub fn split(format: Format, takes_lists: bool, headers: &HeaderMap, body: &[u8]
     let is_json = kind == "application/json" || kind.ends_with("+json") || kind == "text/json";
     match (format, kind.as_str()) {
         (Format::Ndjson, _) => Ok(lines(body)),
-        (_, "application/cloudevents+json") => event(body, 0..body.len(), 1).map(|record| vec![record]).map_err(|why| (400, why)),
+        (_, "application/cloudevents+json") => event(body, 0..body.len(), 1).map(|record| vec![record]).map_err(|why| (400, why.into())),
         (_, "application/cloudevents-batch+json") => {
             let mut records = items(body)?;
             for record in &mut records {
@@ -80,7 +81,7 @@ pub fn split(format: Format, takes_lists: bool, headers: &HeaderMap, body: &[u8]
             if !is_json && format == Format::Auto {
                 return Err((415, format!("the event's data is `{kind}`; only JSON is taken")));
             }
-            let event = in_headers(headers).map_err(|why| (400, why))?;
+            let event = in_headers(headers).map_err(|why| (400, why.into()))?;
             Ok(vec![Record { event: Some(Box::new(event)), ..whole() }])
         }
         (Format::Auto, "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines") => Ok(lines(body)),
@@ -134,7 +135,7 @@ fn within(body: &[u8], piece: &str) -> Range<usize> {
 }
 
 /// A CloudEvent in structured mode.
-fn event(body: &[u8], at: Range<usize>, number: u32) -> Result<Record, String> {
+fn event(body: &[u8], at: Range<usize>, number: u32) -> Result<Record, Reason> {
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(&body[at]).map_err(|error| format!("the event cannot be read as a JSON object: {error}"))?;
     let mut event = Event::default();
@@ -151,7 +152,7 @@ fn event(body: &[u8], at: Range<usize>, number: u32) -> Result<Record, String> {
                     Ok(serde_json::Value::String(text)) => text,
                     Ok(serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => value.get().to_owned(),
                     Ok(serde_json::Value::Null) => continue,
-                    _ => return Err(format!("the attribute `{name}` is a list or an object")),
+                    _ => return Err(format!("the attribute `{name}` is a list or an object").into()),
                 };
                 event.set(name, text)?;
             }
@@ -162,7 +163,7 @@ fn event(body: &[u8], at: Range<usize>, number: u32) -> Result<Record, String> {
 }
 
 /// A CloudEvent in binary mode.
-fn in_headers(headers: &HeaderMap) -> Result<Event, String> {
+fn in_headers(headers: &HeaderMap) -> Result<Event, Reason> {
     let mut event = Event::default();
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
@@ -175,9 +176,9 @@ fn in_headers(headers: &HeaderMap) -> Result<Event, String> {
 }
 
 impl Event {
-    fn set(&mut self, name: &str, text: String) -> Result<(), String> {
+    fn set(&mut self, name: &str, text: String) -> Result<(), Reason> {
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
-            return Err(format!("`{}` is no name of an attribute", name.escape_debug()));
+            return Err(format!("`{}` is no name of an attribute", name.escape_debug()).into());
         }
         if name == "partitionkey" {
             self.partition_key = Some(text.clone());
@@ -187,13 +188,13 @@ impl Event {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), String> {
+    fn finish(&mut self) -> Result<(), Reason> {
         let of = |name: &str| {
             self.attributes.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str()).filter(|text| !text.is_empty())
         };
         for name in ["ce_specversion", "ce_id", "ce_source", "ce_type"] {
             if of(name).is_none() {
-                return Err(format!("the event has no `{}`", &name[3..]));
+                return Err(format!("the event has no `{}`", &name[3..]).into());
             }
         }
         self.identity = format!("{}\0{}", of("ce_source").unwrap_or_default(), of("ce_id").unwrap_or_default());

@@ -16,6 +16,7 @@
 //! Sources: docs.influxdata.com, "Line protocol"; questdb.com, "ILP". The two differ in what a backslash means in a tag, and QuestDB wants one in front of a
 //! line break.
 
+use millrace_config::Reason;
 use millrace_schemas::{Row, Span, Value, json};
 use std::io::Write;
 
@@ -29,7 +30,7 @@ pub enum Dialect {
 /// Appends the value, the status and the quality of a sample.
 ///
 /// Errors: why no field can hold its value.
-pub fn fields(row: &Row, heap: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Result<(), String> {
+pub fn fields(row: &Row, heap: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Result<(), Reason> {
     match row.value {
         Value::Null => {}
         Value::Double(value) if value.is_finite() => {
@@ -37,11 +38,11 @@ pub fn fields(row: &Row, heap: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Re
             json::double(value, out);
             out.push(b',');
         }
-        Value::Double(value) => return Err(format!("its value is {value}, which the line protocol has no number for")),
+        Value::Double(value) => return Err(format!("its value is {value}, which the line protocol has no number for").into()),
         Value::Int(value) => put(out, format_args!("value_long={value}i,")),
         Value::UInt(value) if i64::try_from(value).is_ok() => put(out, format_args!("value_long={value}i,")),
         Value::UInt(value) if dialect == Dialect::Quest => {
-            return Err(format!("its value is {value}, which is above 2^63 - 1, and QuestDB has no unsigned numbers"));
+            return Err(format!("its value is {value}, which is above 2^63 - 1, and QuestDB has no unsigned numbers").into());
         }
         Value::UInt(value) => put(out, format_args!("value_ulong={value}u,")),
         Value::Bool(value) => put(out, format_args!("value_bool={},", if value { 't' } else { 'f' })),
@@ -60,9 +61,9 @@ pub fn fields(row: &Row, heap: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Re
 /// Appends a line with its end. `nth`: of the samples of the tag at this time, from 1.
 ///
 /// Errors: why no line can hold it.
-pub fn line(measurement: &str, tag: &str, nth: u32, fields: &[u8], micros: i64, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), String> {
+pub fn line(measurement: &str, tag: &str, nth: u32, fields: &[u8], micros: i64, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), Reason> {
     let Some(nanos) = micros.checked_mul(1000) else {
-        return Err(format!("its time is {micros} microseconds since 1970, which is not between the years 1677 and 2262"));
+        return Err(format!("its time is {micros} microseconds since 1970, which is not between the years 1677 and 2262").into());
     };
     let start = out.len();
     put(out, format_args!("{measurement},tag="));
@@ -82,8 +83,8 @@ pub fn line(measurement: &str, tag: &str, nth: u32, fields: &[u8], micros: i64, 
 /// A text of the batch.
 ///
 /// Errors: it is outside the heap, or not UTF-8.
-pub fn text<'h>(span: Span, heap: &'h [u8], what: &str) -> Result<&'h str, String> {
-    std::str::from_utf8(span.get(heap).unwrap_or_default()).map_err(|_| format!("its {what} is not UTF-8"))
+pub fn text<'h>(span: Span, heap: &'h [u8], what: &str) -> Result<&'h str, Reason> {
+    std::str::from_utf8(span.get(heap).unwrap_or_default()).map_err(|_| format!("its {what} is not UTF-8").into())
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -91,19 +92,21 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// The value of a tag: what would end it stands behind a backslash.
-fn tag_value(tag: &str, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), String> {
+fn tag_value(tag: &str, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), Reason> {
     if tag.is_empty() {
         return Err("its tag is empty".into());
     }
     let mut rest = tag.bytes().peekable();
     while let Some(byte) = rest.next() {
         match byte {
-            0..=0x1f | 0x7f => return Err(format!("its tag {tag:?} has a control character in it, which the line protocol can't hold")),
+            0..=0x1f | 0x7f => {
+                return Err(format!("its tag {tag:?} has a control character in it, which the line protocol can't hold").into());
+            }
             b',' | b'=' | b' ' => out.push(b'\\'),
             b'\\' if dialect == Dialect::Quest => out.push(b'\\'),
             // InfluxDB has no way to write a backslash before these: it would belong to what follows.
             b'\\' if matches!(rest.peek(), None | Some(b',' | b'=' | b' ' | b'\\')) => {
-                return Err(format!("its tag {tag:?} has a backslash where InfluxDB takes it for an escape"));
+                return Err(format!("its tag {tag:?} has a backslash where InfluxDB takes it for an escape").into());
             }
             _ => {}
         }
@@ -136,7 +139,7 @@ mod tests {
         Row { time, server_time: Micros::NONE, value, tag: TagId(0), status, flags: Flags::default() }
     }
 
-    fn written(value: Value, heap: &[u8], tag: &str, nth: u32, micros: i64) -> Result<String, String> {
+    fn written(value: Value, heap: &[u8], tag: &str, nth: u32, micros: i64) -> Result<String, Reason> {
         let (mut said, mut out) = (Vec::new(), Vec::new());
         fields(&row(value), heap, Dialect::Influx, &mut said)?;
         line("plant\\ a", tag, nth, &said, micros, Dialect::Influx, &mut out)?;

@@ -15,7 +15,7 @@ use crate::line::{Dialect, fields, line, text};
 use async_trait::async_trait;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use millrace_config::Problems;
+use millrace_config::{Problems, Reason};
 use millrace_contract::{
     Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records, Refused, Role,
     Sink,
@@ -131,7 +131,7 @@ impl Instance {
     }
 
     /// Takes one sample. Errors: why no line can hold it.
-    fn push(&mut self, records: &Records, index: usize, record: &Record) -> Result<(), String> {
+    fn push(&mut self, records: &Records, index: usize, record: &Record) -> Result<(), Reason> {
         let batch = records.batch.as_ref().filter(|batch| index < batch.rows.len());
         let (batch, columns) = batch.and_then(|batch| Some((batch, batch.decoded.as_ref()?))).ok_or("is no sample")?;
         let row = &batch.rows[index];
@@ -147,7 +147,7 @@ impl Instance {
     }
 
     /// Which of the samples of a tag at one time it is.
-    fn nth(&mut self, tag: &str, micros: i64) -> Result<u32, String> {
+    fn nth(&mut self, tag: &str, micros: i64) -> Result<u32, Reason> {
         let mut hasher = DefaultHasher::new();
         self.fields.hash(&mut hasher);
         let said = hasher.finish();
@@ -164,7 +164,8 @@ impl Instance {
                     if last.nth >= AT_ONE_TIME {
                         return Err(format!(
                             "more than {AT_ONE_TIME} different samples of tag {tag} have the time {micros}; does its clock stand still?"
-                        ));
+                        )
+                        .into());
                     }
                     *last = Last { micros, nth: last.nth + 1, said };
                 }
@@ -275,7 +276,7 @@ impl Sink for Instance {
         let mut refused = Vec::new();
         for (index, record) in records.records.iter().enumerate() {
             if let Err(reason) = self.push(records, index, record) {
-                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
+                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason: reason.into() });
             }
             self.below.insert(records.partition(record).clone(), record.offset + 1);
         }

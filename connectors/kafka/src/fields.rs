@@ -14,7 +14,7 @@ pub mod avro;
 pub mod json;
 
 use indexmap::IndexMap;
-use millrace_config::{Place, Problems, Secret, Spanned};
+use millrace_config::{Place, Problems, Reason, Secret, Spanned};
 use millrace_contract::is_meant;
 use millrace_schemas::avsc::{Avsc, Kind, NodeId};
 use millrace_schemas::contract::{Kind as Language, Schema};
@@ -240,7 +240,7 @@ impl Rules {
 }
 
 /// A schema with those it names.
-pub fn parse(schema: &Schema) -> Result<Avsc, String> {
+pub fn parse(schema: &Schema) -> Result<Avsc, Reason> {
     fn add<'s>(schema: &'s Schema, found: &mut Vec<(&'s str, &'s str)>) {
         for reference in &schema.references {
             if !found.iter().any(|(name, _)| *name == &*reference.name) {
@@ -251,7 +251,7 @@ pub fn parse(schema: &Schema) -> Result<Avsc, String> {
     }
     let mut references = Vec::new();
     add(schema, &mut references);
-    Avsc::parse(&schema.text, &references, None).map_err(|error| error.to_string())
+    Avsc::parse(&schema.text, &references, None).map_err(|error| error.to_string().into())
 }
 
 fn has_avro(avsc: &Avsc, id: NodeId, path: &[String], depth: usize) -> bool {
@@ -291,7 +291,7 @@ fn path(name: &str) -> Option<Vec<String>> {
     steps.iter().all(|step| !step.is_empty()).then_some(steps)
 }
 
-fn insert(fields: &mut Fields, path: &[String], leaf: Rule) -> Result<(), String> {
+fn insert(fields: &mut Fields, path: &[String], leaf: Rule) -> Result<(), Reason> {
     let Some((first, rest)) = path.split_first() else { return Ok(()) };
     // What lies beside a field that is allowed stays; what lies beside one that is changed goes where its parent goes.
     let others = fields.others && leaf != Rule::Leave;
@@ -320,8 +320,8 @@ fn insert(fields: &mut Fields, path: &[String], leaf: Rule) -> Result<(), String
     }
     match below {
         Rule::Fields(below) => insert(below, rest, leaf),
-        Rule::Stay => Err(format!("is part of {first}, which stays at home")),
-        Rule::Change(..) | Rule::Leave => Err(format!("is part of {first}, which has a rule of its own")),
+        Rule::Stay => Err(format!("is part of {first}, which stays at home").into()),
+        Rule::Change(..) | Rule::Leave => Err(format!("is part of {first}, which has a rule of its own").into()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! Invariants: an id is never guessed; what can't be read under a rule stays at home; where a registry does not answer, the record waits.
 
 use crate::fields::{Changer, KEY_ID, Keys, OfKey, Rules, avro::Projection, json, parse};
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_registry::{Client, Kind, Reference, RegistryError, Resolved, Schema, SchemaId, Settings};
 use millrace_schemas::avsc::Avsc;
@@ -138,7 +139,7 @@ impl Leaving {
                     projection.apply(&changer, id.map_or(value, |(_, rest)| rest), out)
                 }
                 (Some(Form::Json), Some((_, rest)), Some(rules)) => json::apply(&rules.fields, &changer, rest, out),
-                (Some(Form::Unreadable(why)), ..) => Err(why.clone()),
+                (Some(Form::Unreadable(why)), ..) => Err(why.clone().into()),
                 (Some(Form::NoId), Some((id, _)), _) if record.is_prefixed => {
                     return Err(Failure::Blocked(format!(
                         "the factory's registry does not know the schema of id {id}, which records of topic {topic} name; register it, or take the topic out"
@@ -152,7 +153,7 @@ impl Leaving {
             };
             match applied {
                 Ok(count) => missed = count,
-                Err(why) => return Ok(Outcome::Stays(why)),
+                Err(why) => return Ok(Outcome::Stays(why.into())),
             }
         }
         self.left.key.clear();
@@ -204,7 +205,7 @@ impl Leaving {
                         let references: Vec<(&str, &str)> =
                             resolved.references.iter().map(|(name, schema)| (name.as_str(), schema.text.as_str())).collect();
                         let avsc = Avsc::parse(&resolved.schema.text, &references, None).map_err(|error| error.to_string());
-                        self.project(at_target, avsc, rules).await?
+                        self.project(at_target, avsc.map_err(Reason::from), rules).await?
                     }
                 },
             },
@@ -233,7 +234,7 @@ impl Leaving {
         Ok(())
     }
 
-    async fn project(&mut self, at_target: &str, avsc: Result<Avsc, String>, rules: &Rules) -> Result<Form, Failure> {
+    async fn project(&mut self, at_target: &str, avsc: Result<Avsc, Reason>, rules: &Rules) -> Result<Form, Failure> {
         let projection = match avsc.and_then(|avsc| Projection::new(avsc, &rules.fields)) {
             Ok(projection) => projection,
             Err(why) => return Ok(Form::Unreadable(format!("its schema cannot be used: {why}"))),

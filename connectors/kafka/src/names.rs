@@ -39,7 +39,7 @@ impl Names {
             None => None,
             Some((text, place)) => {
                 let is_known = |name: &str| {
-                    if NAMES.contains(&name) { Ok(()) } else { Err(format!("unknown; there are `{{{}}}`", NAMES.join("}`, `{"))) }
+                    if NAMES.contains(&name) { Ok(()) } else { Err(format!("unknown; there are `{{{}}}`", NAMES.join("}`, `{")).into()) }
                 };
                 let template = Template::parse(text, place, problems, is_known)?;
                 if !template.names().any(|name| name == "topic") {

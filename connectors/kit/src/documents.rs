@@ -10,6 +10,7 @@
 //!
 //! Invariants: what is held is counted, and bounded by whoever asks [`Documents::bytes`]; a refused document adds no column.
 
+use millrace_config::Reason;
 use millrace_contract::{Record, Records};
 use millrace_schemas::Span;
 use millrace_schemas::scan::{Next, Number, Scanner};
@@ -137,7 +138,7 @@ impl Day {
     /// Keeps a text for a cell.
     ///
     /// Errors: the heap is full.
-    pub fn keep(&mut self, text: &[u8]) -> Result<Cell, String> {
+    pub fn keep(&mut self, text: &[u8]) -> Result<Cell, Reason> {
         keep(&mut self.heap, text).map(Cell::Text)
     }
 
@@ -280,13 +281,14 @@ impl Documents {
     /// Takes one document; `None`: a tombstone.
     ///
     /// Errors: why no column can hold it.
-    pub fn push(&mut self, document: Option<&[u8]>, around: &Around<'_>) -> Result<(), String> {
+    pub fn push(&mut self, document: Option<&[u8]>, around: &Around<'_>) -> Result<(), Reason> {
         let micros = around.timestamp_ms.saturating_mul(1000);
         if !TIMES.contains(&micros) {
             return Err(format!(
                 "its time in Kafka is {} milliseconds since 1970, which is not between the years 1 and 9999",
                 around.timestamp_ms
-            ));
+            )
+            .into());
         }
         let number = around.timestamp_ms.div_euclid(DAY_MS) as i32;
         let mut day = self.days.remove(&number).unwrap_or_default();
@@ -309,8 +311,8 @@ impl Documents {
         taken
     }
 
-    fn fill(&mut self, day: &mut Day, document: Option<&[u8]>, around: &Around<'_>, micros: i64) -> Result<(), String> {
-        let text = |day: &mut Day, name: &str, text: &str| -> Result<(), String> {
+    fn fill(&mut self, day: &mut Day, document: Option<&[u8]>, around: &Around<'_>, micros: i64) -> Result<(), Reason> {
+        let text = |day: &mut Day, name: &str, text: &str| -> Result<(), Reason> {
             let span = keep(&mut day.heap, text.as_bytes())?;
             day.cells.push((self.meta(name), Cell::Text(span)));
             Ok(())
@@ -357,11 +359,11 @@ impl Documents {
             let kind = self.columns[usize::from(column)].kind;
             let cell = read(&mut value, raw, kind, &mut day.heap).map_err(|what| format!("field `{name}` {what}"))?;
             if day.cells[begin..].iter().any(|(known, _)| *known == column) {
-                return Err(format!("field `{name}` stands there twice"));
+                return Err(format!("field `{name}` stands there twice").into());
             }
             day.cells.push((column, cell));
         }
-        scanner.end().map_err(not_json)
+        scanner.end().map_err(not_json).map_err(Reason::from)
     }
 
     fn meta(&self, name: &str) -> u16 {
@@ -369,26 +371,28 @@ impl Documents {
     }
 
     /// The column of a field; a new one where there is none.
-    fn column(&mut self, name: &str, value: &mut Scanner<'_>) -> Result<u16, String> {
+    fn column(&mut self, name: &str, value: &mut Scanner<'_>) -> Result<u16, Reason> {
         let lower = name.to_lowercase();
         if let Some(number) = self.by_name.get(&lower) {
             let column = &self.columns[usize::from(*number)];
             if META.iter().any(|(meta, _)| *meta == lower) {
-                return Err(format!("field `{name}` has the name of a column that the table has for itself"));
+                return Err(format!("field `{name}` has the name of a column that the table has for itself").into());
             }
             if *column.name != *name {
-                return Err(format!("field `{name}` differs from column `{}` by case alone, which tables don't tell apart", column.name));
+                return Err(
+                    format!("field `{name}` differs from column `{}` by case alone, which tables don't tell apart", column.name).into()
+                );
             }
             return Ok(*number);
         }
         if self.reserved.contains(&lower.as_str()) {
-            return Err(format!("field `{name}` has the name of a column that the table has for itself"));
+            return Err(format!("field `{name}` has the name of a column that the table has for itself").into());
         }
         if name.is_empty() || name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=', '\r', '`']) {
-            return Err(format!("field `{}` has a name that no table can have", name.escape_debug()));
+            return Err(format!("field `{}` has a name that no table can have", name.escape_debug()).into());
         }
         if self.columns.len() >= MOST_COLUMNS {
-            return Err(format!("field `{name}` would be one column more than {MOST_COLUMNS}: are its keys values?"));
+            return Err(format!("field `{name}` would be one column more than {MOST_COLUMNS}: are its keys values?").into());
         }
         let kind = match self.declared.get(name) {
             Some(kind) => *kind,
@@ -401,7 +405,7 @@ impl Documents {
     }
 }
 
-fn keep(heap: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, String> {
+fn keep(heap: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, Reason> {
     let full = "more texts than one file can hold came at once";
     let start = u32::try_from(heap.len()).map_err(|_| full)?;
     let len = u32::try_from(bytes.len()).map_err(|_| full)?;
@@ -411,7 +415,7 @@ fn keep(heap: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, String> {
 }
 
 /// The type of a value that no schema speaks of.
-fn guess(value: &mut Scanner<'_>) -> Result<Kind, String> {
+fn guess(value: &mut Scanner<'_>) -> Result<Kind, Reason> {
     let next = value.peek().map_err(|error| error.to_string())?;
     Ok(match next {
         Next::Bool => Kind::Bool,
@@ -425,7 +429,7 @@ fn guess(value: &mut Scanner<'_>) -> Result<Kind, String> {
 }
 
 /// Reads a value for its column. `raw`: the whole of it, as it stands.
-fn read(value: &mut Scanner<'_>, raw: &str, kind: Kind, heap: &mut Vec<u8>) -> Result<Cell, String> {
+fn read(value: &mut Scanner<'_>, raw: &str, kind: Kind, heap: &mut Vec<u8>) -> Result<Cell, Reason> {
     let next = value.peek().map_err(|error| error.to_string())?;
     let is = match next {
         Next::Bool => "a boolean",
@@ -435,10 +439,10 @@ fn read(value: &mut Scanner<'_>, raw: &str, kind: Kind, heap: &mut Vec<u8>) -> R
         Next::Object => "an object",
         Next::Null => "null",
     };
-    let other = || Err(format!("is {is} ({}), and its column is {kind}", cut(raw)));
+    let other = || Err(format!("is {is} ({}), and its column is {kind}", cut(raw)).into());
     match (kind, next) {
         (Kind::Json, _) => Ok(Cell::Text(keep(heap, raw.trim().as_bytes())?)),
-        (Kind::Bool, Next::Bool) => value.bool().map(Cell::Bool).map_err(|error| error.to_string()),
+        (Kind::Bool, Next::Bool) => value.bool().map(Cell::Bool).map_err(|error| error.to_string().into()),
         (Kind::Text, Next::Text) => {
             let text = value.text().map_err(|error| error.to_string())?;
             Ok(Cell::Text(keep(heap, text.cow().as_bytes())?))
@@ -451,28 +455,28 @@ fn read(value: &mut Scanner<'_>, raw: &str, kind: Kind, heap: &mut Vec<u8>) -> R
         },
         (Kind::Long | Kind::Double | Kind::Decimal(..) | Kind::Time(_) | Kind::Date, Next::Number) => {
             let number = value.number().map_err(|error| error.to_string())?;
-            numeric(&number, kind).map_err(|what| format!("is {}, {what}", cut(raw)))
+            numeric(&number, kind).map_err(|what| format!("is {}, {what}", cut(raw)).into())
         }
         (Kind::Decimal(precision, scale), Next::Text) => {
             let text = value.text().map_err(|error| error.to_string())?.cow().into_owned();
-            decimal(&text, precision, scale).map(Cell::Decimal).map_err(|what| format!("is {}, {what}", cut(raw)))
+            decimal(&text, precision, scale).map(Cell::Decimal).map_err(|what| format!("is {}, {what}", cut(raw)).into())
         }
         (Kind::Time(_), Next::Text) => {
             let text = value.text().map_err(|error| error.to_string())?.cow().into_owned();
             let time = text.parse::<jiff::Timestamp>().map(|time| time.as_microsecond()).ok().filter(|time| TIMES.contains(time));
-            time.map(Cell::Long).ok_or_else(|| format!("is {}, and its column is a timestamp", cut(raw)))
+            time.map(Cell::Long).ok_or_else(|| format!("is {}, and its column is a timestamp", cut(raw)).into())
         }
         _ => other(),
     }
 }
 
-fn numeric(number: &Number<'_>, kind: Kind) -> Result<Cell, String> {
+fn numeric(number: &Number<'_>, kind: Kind) -> Result<Cell, Reason> {
     let long = || match number.integer {
         true => number.text.parse::<i64>().map_err(|_| "which does not fit into 64 bits".to_owned()),
         false => Err(format!("which is no whole number, and its column is {kind}")),
     };
     match kind {
-        Kind::Long => long().map(Cell::Long),
+        Kind::Long => long().map(Cell::Long).map_err(Reason::from),
         Kind::Double if number.integer => match long() {
             Ok(long) if (-EXACT..=EXACT).contains(&long) => Ok(Cell::Double(long as f64)),
             _ => Err("which no double holds exactly".into()),
@@ -495,7 +499,7 @@ fn numeric(number: &Number<'_>, kind: Kind) -> Result<Cell, String> {
 /// The digits of a decimal without its point.
 ///
 /// Errors: it has more digits than the column, before or behind the point; none is rounded away.
-fn decimal(text: &str, precision: u8, scale: u8) -> Result<i128, String> {
+fn decimal(text: &str, precision: u8, scale: u8) -> Result<i128, Reason> {
     let too_many = || format!("which has more digits than decimal({precision},{scale})");
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| "which is no number")?),
@@ -520,7 +524,7 @@ fn decimal(text: &str, precision: u8, scale: u8) -> Result<i128, String> {
         return Ok(0);
     }
     if shift < 0 || all.len() + shift as usize > usize::from(precision) {
-        return Err(too_many());
+        return Err(too_many().into());
     }
     all.extend(std::iter::repeat_n('0', shift as usize));
     let unscaled: i128 = all.parse().map_err(|_| too_many())?;
@@ -543,7 +547,7 @@ mod tests {
         Around { topic: "orders", partition: 1, offset: 7, timestamp_ms: 1_795_824_000_000, key: Some(b"A7"), source: None, seq: None };
 
     fn refused(documents: &mut Documents, text: &str) -> String {
-        documents.push(Some(text.as_bytes()), &AROUND).unwrap_err()
+        documents.push(Some(text.as_bytes()), &AROUND).unwrap_err().into()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which characters bytes are: by name, or by the mark in front.
 
 use encoding_rs::{CoderResult, Decoder, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use millrace_config::Reason;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::borrow::Cow;
@@ -43,21 +44,21 @@ impl Encoding {
     /// Reads bytes as text; a mark in front goes before the name.
     ///
     /// Errors: one line for a person, with the first byte that is no character.
-    pub fn decode(self, bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    pub fn decode(self, bytes: &[u8]) -> Result<Cow<'_, str>, Reason> {
         let (encoding, mark) = Self::marked(bytes).unwrap_or((self, 0));
         let bytes = &bytes[mark..];
         if encoding.is_utf8() {
             return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|error| {
                 let at = error.valid_up_to();
-                format!("byte 0x{:02X} at {at} is not UTF-8; set `encoding`: windows-1252 if a western Windows wrote it", bytes[at])
+                format!("byte 0x{:02X} at {at} is not UTF-8; set `encoding`: windows-1252 if a western Windows wrote it", bytes[at]).into()
             });
         }
         let text = encoding.0.decode_without_bom_handling_and_without_replacement(bytes);
-        text.ok_or_else(|| format!("bytes that are not {}; set `encoding` to what wrote them", encoding.name()))
+        text.ok_or_else(|| format!("bytes that are not {}; set `encoding` to what wrote them", encoding.name()).into())
     }
 
     /// Reads a field of a table: as [`Self::decode`], and a NUL is a fault, because it shows text of two bytes a character.
-    pub fn field(self, bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    pub fn field(self, bytes: &[u8]) -> Result<Cow<'_, str>, Reason> {
         if memchr::memchr(0, bytes).is_some() && !self.is_wide() {
             return Err("a NUL character in a text; set `encoding: utf-16le` if every other byte is one".into());
         }

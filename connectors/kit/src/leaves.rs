@@ -1,5 +1,6 @@
 //! Tags of a structure's leaves: a structured value becomes one sample per leaf, `path/field`, whose tags are declared as they are met.
 
+use millrace_config::Reason;
 use millrace_contract::{SourceIo, TagDef};
 use millrace_schemas::TagId;
 use std::collections::HashMap;
@@ -7,11 +8,11 @@ use std::collections::HashMap;
 /// The leaves of one structured value, or of several that share a name space.
 #[derive(Clone, Debug, Default)]
 pub struct Leaves {
-    known: HashMap<Box<str>, Result<TagId, Box<str>>>,
+    known: HashMap<Box<str>, Result<TagId, Reason>>,
     /// How many of the known ones are no tags.
     refused: usize,
     /// Of one that is not kept.
-    last: Box<str>,
+    last: Option<Reason>,
 }
 
 /// So many paths that could not be declared are kept: garbage without end takes no memory without end.
@@ -21,21 +22,20 @@ impl Leaves {
     /// The tag of the leaf at `path`, declared by what `def` says when it is met first. No allocation for one that is known.
     ///
     /// Errors: why it could not be declared; said again, but not tried again, each time (of very many, tried again).
-    pub fn tag<E: ToString>(&mut self, path: &str, io: &SourceIo, def: impl FnOnce() -> Result<TagDef, E>) -> Result<TagId, &str> {
+    pub fn tag<E: Into<Reason>>(&mut self, path: &str, io: &SourceIo, def: impl FnOnce() -> Result<TagDef, E>) -> Result<TagId, &Reason> {
         if !self.known.contains_key(path) {
             let declared = match def() {
-                Ok(def) => io.declare(def).map_err(|clash| clash.to_string().into_boxed_str()),
-                Err(error) => Err(error.to_string().into_boxed_str()),
+                Ok(def) => io.declare(def).map_err(|clash| Reason::from(clash.to_string())),
+                Err(error) => Err(error.into()),
             };
             match &declared {
                 Ok(_) => {}
                 Err(why) if self.refused >= REFUSED => {
-                    self.last = why.clone();
-                    return Err(&self.last);
+                    return Err(self.last.insert(why.clone()));
                 }
                 Err(why) => {
                     self.refused += 1;
-                    tracing::warn!(leaf = path, why, "a field of a structure has no tag");
+                    tracing::warn!(leaf = path, %why, "a field of a structure has no tag");
                 }
             }
             self.known.insert(path.into(), declared);
@@ -47,8 +47,8 @@ impl Leaves {
     }
 
     /// As [`Self::tag`], below a tag: the leaf's path and address are the tag's with the leaf's behind it.
-    pub fn below(&mut self, of: &TagDef, path: &str, io: &SourceIo) -> Result<TagId, &str> {
-        self.tag(path, io, || Ok::<_, std::convert::Infallible>(leaf_of(of, path)))
+    pub fn below(&mut self, of: &TagDef, path: &str, io: &SourceIo) -> Result<TagId, &Reason> {
+        self.tag(path, io, || Ok::<_, Reason>(leaf_of(of, path)))
     }
 
     /// The tags that were declared.

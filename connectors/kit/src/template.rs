@@ -3,7 +3,7 @@
 //! A name in braces is a variable; `{{` and `}}` are braces that are meant as such. What a name means is decided once, when the template is
 //! parsed: an unknown one is an error, and rendering looks nothing up by name.
 
-use millrace_config::{Place, Problems};
+use millrace_config::{Place, Problems, Reason};
 
 #[derive(Clone, PartialEq, Debug)]
 enum Piece<V> {
@@ -19,12 +19,12 @@ pub struct Template<V = String> {
 
 impl<V> Template<V> {
     /// Parses a template of the YAML; `variable` says what a name in braces means, or why it means nothing. What is wrong is a problem at `place`.
-    pub fn compile(text: &str, place: Place, problems: &mut Problems, variable: impl FnMut(&str) -> Result<V, String>) -> Option<Self> {
+    pub fn compile(text: &str, place: Place, problems: &mut Problems, variable: impl FnMut(&str) -> Result<V, Reason>) -> Option<Self> {
         Self::read(text, variable).map_err(|error| problems.refused(place, &error)).ok()
     }
 
     /// Parses a template. Errors: a brace that is not closed, or closes nothing, or what `variable` says.
-    pub fn read(text: &str, mut variable: impl FnMut(&str) -> Result<V, String>) -> Result<Self, String> {
+    pub fn read(text: &str, mut variable: impl FnMut(&str) -> Result<V, Reason>) -> Result<Self, Reason> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -39,7 +39,8 @@ impl<V> Template<V> {
             let Some(end) = rest[at..].find('}').filter(|_| brace == "{") else {
                 return Err(format!(
                     "`{text}` has a `{brace}` without its other half; write `{{{{` or `}}}}` for a brace that is meant as such"
-                ));
+                )
+                .into());
             };
             let name = &rest[at + 1..at + end];
             let variable = variable(name).map_err(|what| format!("`{{{name}}}` in `{text}`: {what}"))?;
@@ -93,7 +94,7 @@ impl<V> Template<V> {
 /// Variables that stay names, for whoever looks them up by name anyhow.
 impl Template<String> {
     /// As [`Template::compile`]; `is_known` refuses what nothing is known by.
-    pub fn parse(text: &str, place: Place, problems: &mut Problems, is_known: impl Fn(&str) -> Result<(), String>) -> Option<Self> {
+    pub fn parse(text: &str, place: Place, problems: &mut Problems, is_known: impl Fn(&str) -> Result<(), Reason>) -> Option<Self> {
         Self::compile(text, place, problems, |name| is_known(name).map(|()| name.to_owned()))
     }
 
@@ -122,7 +123,7 @@ pub fn push_level(out: &mut Vec<u8>, value: &[u8]) {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Template, String> {
+    fn parse(text: &str) -> Result<Template, Reason> {
         Template::read(text, |name| if name == "b" { Ok(name.to_owned()) } else { Err("unknown".into()) })
     }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use millrace_config::{Place, Problems, Spanned};
+use millrace_config::{Place, Problems, Reason, Spanned};
 use millrace_schemas::Micros;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -137,23 +137,25 @@ impl Clock {
     /// Reads a number as it was written: `1763726880123`, `1763726880.123`, `1.763726880123e9`.
     ///
     /// Errors: one line for a person, with the number.
-    pub fn number(&self, number: &str) -> Result<Stamp, String> {
+    pub fn number(&self, number: &str) -> Result<Stamp, Reason> {
         if self.format.is_some() {
             return self.text(number);
         }
         if let TimeUnit::Excel | TimeUnit::Ole = self.unit {
-            return self.serial(number).unwrap_or_else(|| Err(format!("`{}` is not a number of days since 1899-12-30", cut(number))));
+            return self
+                .serial(number)
+                .unwrap_or_else(|| Err(format!("`{}` is not a number of days since 1899-12-30", cut(number)).into()));
         }
         match self.micros(number) {
             Some(micros) => Ok(Stamp { time: Micros(micros), uncertain: false }),
-            None => Err(format!("`{}` is no number of {} since 1970", cut(number), self.unit_name())),
+            None => Err(format!("`{}` is no number of {} since 1970", cut(number), self.unit_name()).into()),
         }
     }
 
     /// Reads a text: in the format given, else a number, else ISO 8601.
     ///
     /// Errors: one line for a person, with the text.
-    pub fn text(&self, text: &str) -> Result<Stamp, String> {
+    pub fn text(&self, text: &str) -> Result<Stamp, Reason> {
         let text = text.trim();
         if let Some(format) = &self.format {
             let parsed = BrokenDownTime::parse(&**format, text)
@@ -177,7 +179,7 @@ impl Clock {
         }
         match text.parse::<DateTime>() {
             Ok(civil) => self.civil(civil, text),
-            Err(_) => Err(format!("`{}` is no time as in `2025-11-21T12:08:00Z`; give its `format`", cut(text))),
+            Err(_) => Err(format!("`{}` is no time as in `2025-11-21T12:08:00Z`; give its `format`", cut(text)).into()),
         }
     }
 
@@ -198,7 +200,7 @@ impl Clock {
     }
 
     /// A date as spreadsheets count: days since 1899-12-30 in local time, to the microsecond.
-    fn serial(&self, number: &str) -> Option<Result<Stamp, String>> {
+    fn serial(&self, number: &str) -> Option<Result<Stamp, Reason>> {
         let text = number.trim().replace(',', ".");
         let days: f64 = text.parse().ok().filter(|days: &f64| (0.0..3_000_000.0).contains(days))?;
         // A double holds a day's part to about a microsecond: what is shown is what was meant, in milliseconds.
@@ -207,13 +209,13 @@ impl Clock {
         Some(self.civil(civil, number))
     }
 
-    fn civil(&self, civil: DateTime, text: &str) -> Result<Stamp, String> {
+    fn civil(&self, civil: DateTime, text: &str) -> Result<Stamp, Reason> {
         let (offset, uncertain) = match self.zone.to_ambiguous_timestamp(civil).offset() {
             AmbiguousOffset::Unambiguous { offset } => (offset, false),
             AmbiguousOffset::Fold { before, .. } => (before, true),
             AmbiguousOffset::Gap { .. } => {
                 let zone = self.zone.iana_name().unwrap_or("its zone");
-                return Err(format!("`{}` does not exist in {zone}: the clocks were put forward over it", cut(text)));
+                return Err(format!("`{}` does not exist in {zone}: the clocks were put forward over it", cut(text)).into());
             }
         };
         let timestamp = offset.to_timestamp(civil).map_err(|error| format!("`{}` is no time: {error}", cut(text)))?;
@@ -291,7 +293,7 @@ pub fn zone(name: &str, place: Place, problems: &mut Problems) -> Option<TimeZon
 }
 
 /// Whether a format writes a time that it can read back.
-fn check(format: &str) -> Result<(), String> {
+fn check(format: &str) -> Result<(), Reason> {
     let example = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
     let text = strtime::format(format, &example).map_err(|error| error.to_string())?;
     let parsed = BrokenDownTime::parse(format, &text).map_err(|error| error.to_string())?;
@@ -323,7 +325,7 @@ mod tests {
         clock.ok_or_else(|| problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; "))
     }
 
-    fn certain(micros: i64) -> Result<Stamp, String> {
+    fn certain(micros: i64) -> Result<Stamp, Reason> {
         Ok(Stamp { time: Micros(micros), uncertain: false })
     }
 

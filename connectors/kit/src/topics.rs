@@ -1,6 +1,6 @@
 //! Names of Kafka topics that come out of data: what a device may write to.
 
-use millrace_config::{Problems, Spanned};
+use millrace_config::{Problems, Reason, Spanned};
 
 /// Kafka's own topics and Millrace's: no name out of data may be one of them.
 pub fn is_reserved(name: &str) -> bool {
@@ -11,14 +11,14 @@ pub fn is_reserved(name: &str) -> bool {
 const LONGEST: usize = 249;
 
 /// Whether Kafka takes this name of a topic. Errors: why not.
-pub fn check_name(name: &str) -> Result<(), String> {
+pub fn check_name(name: &str) -> Result<(), Reason> {
     let shown = || name.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     if name.is_empty() || name == "." || name == ".." {
-        Err(format!("`{name}` is no name of a Kafka topic"))
+        Err(format!("`{name}` is no name of a Kafka topic").into())
     } else if let Some(c) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
-        Err(format!("`{}` is no name of a Kafka topic: `{}` is not allowed in it", shown(), c.escape_debug()))
+        Err(format!("`{}` is no name of a Kafka topic: `{}` is not allowed in it", shown(), c.escape_debug()).into())
     } else if name.len() > LONGEST {
-        Err(format!("`{}` is no name of a Kafka topic: longer than {LONGEST} characters", shown()))
+        Err(format!("`{}` is no name of a Kafka topic: longer than {LONGEST} characters", shown()).into())
     } else {
         Ok(())
     }
@@ -42,14 +42,14 @@ impl AllowedTopics {
     }
 
     /// Whether data may choose this name. Errors: why not, for a dead letter.
-    pub fn check(&self, name: &str) -> Result<(), String> {
+    pub fn check(&self, name: &str) -> Result<(), Reason> {
         check_name(name)?;
         if is_reserved(name) {
-            return Err(format!("the topic `{name}` is Kafka's or Millrace's own: data may not choose it"));
+            return Err(format!("the topic `{name}` is Kafka's or Millrace's own: data may not choose it").into());
         }
         match &self.0 {
             Some(patterns) if !patterns.iter().any(|pattern| matches(pattern, name)) => {
-                Err(format!("the topic `{name}` is not in `allow_topics`"))
+                Err(format!("the topic `{name}` is not in `allow_topics`").into())
             }
             _ => Ok(()),
         }

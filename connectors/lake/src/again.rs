@@ -12,6 +12,7 @@ use arrow_array::types::{Decimal128Type, Float64Type, Int32Type, Int64Type, Time
 use arrow_array::{Array, RecordBatch};
 use delta_kernel::expressions::{Expression, Predicate, Scalar, column_expr};
 use delta_kernel::scan::state::ScanFile;
+use millrace_config::Reason;
 use millrace_schemas::{Batch, Columns, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -55,7 +56,7 @@ pub fn walk(table: &mut Table, range: &Range<i64>, after: Option<&Mark>, each: &
                 let tag = batch.text_of(columns.tag_path[0]).to_owned();
                 let place = (day, level.clone(), tag, batch.rows[0].time.0, columns.seq[0]);
                 if after.is_none_or(|after| place > *after) {
-                    each(&batch, place).map_err(LakeError::Away)?;
+                    each(&batch, place).map_err(|why| LakeError::Away(why.into()))?;
                 }
             }
         }
@@ -64,7 +65,7 @@ pub fn walk(table: &mut Table, range: &Range<i64>, after: Option<&Mark>, each: &
 }
 
 /// Reads one row as a decoded sample.
-fn sample(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<(), String> {
+fn sample(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<(), Reason> {
     let text = |name: &str| {
         let column = rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).filter(|column| column.is_valid(row));
         column.map_or("", |column| column.value(row))
@@ -102,7 +103,7 @@ fn sample(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<(), Strin
 }
 
 /// The value of a row, from the one column that has it, as the type it was.
-fn value(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<Value, String> {
+fn value(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<Value, Reason> {
     let there = |name: &str| rows.column_by_name(name).filter(|column| column.is_valid(row));
     let other = |name: &str| format!("has a column `{name}` of another type");
     let uint = |value: i128| u64::try_from(value).map_err(|_| "has an unsigned value that is none".to_owned());
@@ -116,7 +117,9 @@ fn value(rows: &RecordBatch, row: usize, batch: &mut Batch) -> Result<Value, Str
         return Ok(Value::Bool(column.as_boolean_opt().ok_or_else(|| other("value_bool"))?.value(row)));
     }
     if let Some(column) = there("value_uint") {
-        return uint(column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| other("value_uint"))?.value(row)).map(Value::UInt);
+        return uint(column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| other("value_uint"))?.value(row))
+            .map(Value::UInt)
+            .map_err(Reason::from);
     }
     if let Some(column) = there("value_text") {
         return Ok(batch.text(column.as_string_opt::<i32>().ok_or_else(|| other("value_text"))?.value(row)));

@@ -97,7 +97,7 @@ mod answers {
         "this build can't read tables; build it with the feature `lake`: cargo build --release -p millrace --features lake";
 
     /// Errors: this build can't.
-    pub fn ask(_place: &Place, _question: &Question, _runtime: tokio::runtime::Handle) -> Result<Answer, String> {
+    pub fn ask(_place: &Place, _question: &Question, _runtime: tokio::runtime::Handle) -> Result<Answer, Reason> {
         Err(WITHOUT.into())
     }
 
@@ -107,7 +107,7 @@ mod answers {
         _upstream: &Upstream,
         _parts: &[Partition],
         _runtime: tokio::runtime::Handle,
-    ) -> Result<Vec<Option<Offset>>, String> {
+    ) -> Result<Vec<Option<Offset>>, Reason> {
         Err(WITHOUT.into())
     }
 
@@ -118,12 +118,12 @@ mod answers {
         _after: Option<&Mark>,
         _runtime: tokio::runtime::Handle,
         _each: &mut Each<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         Err(WITHOUT.into())
     }
 
     /// Errors: this build can't.
-    pub fn tend(_place: &Place, _what: Upkeep, _runtime: tokio::runtime::Handle) -> Result<Report, String> {
+    pub fn tend(_place: &Place, _what: Upkeep, _runtime: tokio::runtime::Handle) -> Result<Report, Reason> {
         Err(WITHOUT.into())
     }
 }
@@ -138,6 +138,7 @@ mod answers {
     use crate::store::LakeError;
     use crate::table::Table;
     use crate::upkeep::{self, Bound};
+    use millrace_config::Reason;
 
     /// Buckets or points of one answer.
     const MOST: i64 = 1_000_000;
@@ -145,8 +146,8 @@ mod answers {
     /// Answers a question. Blocks: call it on a thread that may.
     ///
     /// Errors: the table can't be read, or the answer would be too long.
-    pub fn ask(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, String> {
-        answer(place, question, runtime).map_err(|error| error.to_string())
+    pub fn ask(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, Reason> {
+        answer(place, question, runtime).map_err(|error| error.to_string().into())
     }
 
     fn answer(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, LakeError> {
@@ -230,10 +231,10 @@ mod answers {
         upstream: &Upstream,
         parts: &[Partition],
         runtime: tokio::runtime::Handle,
-    ) -> Result<Vec<Option<Offset>>, String> {
+    ) -> Result<Vec<Option<Offset>>, Reason> {
         let table = Table::open(place, false, runtime).map_err(|error| error.to_string())?;
         let ids: Vec<String> = parts.iter().map(|part| crate::sink::app_id(upstream, part)).collect();
-        table.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string())
+        table.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string().into())
     }
 
     /// Hands on every sample of a range behind a mark, as it was in Kafka. Blocks: call it on a thread that may.
@@ -245,16 +246,16 @@ mod answers {
         after: Option<&Mark>,
         runtime: tokio::runtime::Handle,
         each: &mut Each<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let mut table = Table::open(place, false, runtime).map_err(|error| error.to_string())?;
-        crate::again::walk(&mut table, range, after, each).map_err(|error| error.to_string())
+        crate::again::walk(&mut table, range, after, each).map_err(|error| error.to_string().into())
     }
 
     /// Tends a table. Blocks: call it on a thread that may.
     ///
     /// Errors: the table can't be read or written.
-    pub fn tend(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, String> {
-        tended(place, what, runtime).map_err(|error| error.to_string())
+    pub fn tend(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, Reason> {
+        tended(place, what, runtime).map_err(|error| error.to_string().into())
     }
 
     fn tended(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, LakeError> {

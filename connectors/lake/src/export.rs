@@ -9,10 +9,11 @@
 //! The file's metadata say up to when it is complete: `millrace.complete_until`.
 
 use crate::ask::Answer;
+use millrace_config::Reason;
 
 /// Errors: this build can't.
 #[cfg(not(feature = "tables"))]
-pub fn parquet(_answers: &[(String, Answer)], _complete_until: &str) -> Result<Vec<u8>, String> {
+pub fn parquet(_answers: &[(String, Answer)], _complete_until: &str) -> Result<Vec<u8>, Reason> {
     Err("this build can't write Parquet; build it with the feature `lake`: cargo build --release -p millrace --features lake".into())
 }
 
@@ -20,7 +21,7 @@ pub fn parquet(_answers: &[(String, Answer)], _complete_until: &str) -> Result<V
 ///
 /// Errors: what Parquet says.
 #[cfg(feature = "tables")]
-pub fn parquet(answers: &[(String, Answer)], complete_until: &str) -> Result<Vec<u8>, String> {
+pub fn parquet(answers: &[(String, Answer)], complete_until: &str) -> Result<Vec<u8>, Reason> {
     tables::parquet(answers, complete_until)
 }
 
@@ -33,6 +34,7 @@ mod tables {
     };
     use arrow_array::{ArrayRef, RecordBatch};
     use arrow_schema::DataType;
+    use millrace_config::Reason;
     use parquet::arrow::ArrowWriter;
     use parquet::basic::{Compression, ZstdLevel};
     use parquet::file::metadata::KeyValue;
@@ -42,7 +44,7 @@ mod tables {
     /// Rows made into columns at once.
     const CHUNK: usize = 65_536;
 
-    pub fn parquet(answers: &[(String, Answer)], complete_until: &str) -> Result<Vec<u8>, String> {
+    pub fn parquet(answers: &[(String, Answer)], complete_until: &str) -> Result<Vec<u8>, Reason> {
         let mut writer: Option<ArrowWriter<Vec<u8>>> = None;
         for (tag, answer) in answers {
             for batch in batches(tag, &answer.series)? {
@@ -54,21 +56,21 @@ mod tables {
             }
         }
         let writer = writer.ok_or("no tag was asked for")?;
-        writer.into_inner().map_err(|error| error.to_string())
+        writer.into_inner().map_err(|error| error.to_string().into())
     }
 
-    fn begun(batch: &RecordBatch, complete_until: &str) -> Result<ArrowWriter<Vec<u8>>, String> {
+    fn begun(batch: &RecordBatch, complete_until: &str) -> Result<ArrowWriter<Vec<u8>>, Reason> {
         let properties = WriterProperties::builder()
             .set_created_by(concat!("millrace ", env!("CARGO_PKG_VERSION")).into())
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
             .set_key_value_metadata(Some(vec![KeyValue::new("millrace.complete_until".to_owned(), complete_until.to_owned())]))
             .build();
-        ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(|error| error.to_string())
+        ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(|error| error.to_string().into())
     }
 
     /// At least one, so that a tag without samples leaves a file with its columns.
-    fn batches(tag: &str, series: &Series) -> Result<Vec<RecordBatch>, String> {
-        fn each<T>(rows: &[T], made: impl Fn(&[T]) -> Result<RecordBatch, String>) -> Result<Vec<RecordBatch>, String> {
+    fn batches(tag: &str, series: &Series) -> Result<Vec<RecordBatch>, Reason> {
+        fn each<T>(rows: &[T], made: impl Fn(&[T]) -> Result<RecordBatch, Reason>) -> Result<Vec<RecordBatch>, Reason> {
             if rows.is_empty() { Ok(vec![made(rows)?]) } else { rows.chunks(CHUNK).map(made).collect() }
         }
         match series {
@@ -78,7 +80,7 @@ mod tables {
         }
     }
 
-    fn batch(tag: &str, times: impl ExactSizeIterator<Item = i64>, more: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, String> {
+    fn batch(tag: &str, times: impl ExactSizeIterator<Item = i64>, more: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, Reason> {
         let (mut tags, mut at) = (StringBuilder::new(), TimestampMicrosecondBuilder::new());
         for time in times {
             tags.append_value(tag);
@@ -86,7 +88,7 @@ mod tables {
         }
         let first: [(&str, ArrayRef); 2] = [("tag", Arc::new(tags.finish())), ("time", Arc::new(at.finish().with_timezone("UTC")))];
         let columns = first.into_iter().chain(more).map(|(name, array)| (name, array, true));
-        RecordBatch::try_from_iter_with_nullable(columns).map_err(|error| error.to_string())
+        RecordBatch::try_from_iter_with_nullable(columns).map_err(|error| error.to_string().into())
     }
 
     fn doubles<T>(rows: &[T], of: impl Fn(&T) -> Option<f64>) -> ArrayRef {
@@ -107,7 +109,7 @@ mod tables {
         Arc::new(column.finish())
     }
 
-    fn samples(tag: &str, rows: &[Sample]) -> Result<RecordBatch, String> {
+    fn samples(tag: &str, rows: &[Sample]) -> Result<RecordBatch, Reason> {
         let mut bools = BooleanBuilder::with_capacity(rows.len());
         let mut uints = Decimal128Builder::with_capacity(rows.len()).with_data_type(DataType::Decimal128(20, 0));
         for row in rows {
@@ -128,7 +130,7 @@ mod tables {
         batch(tag, rows.iter().map(|row| row.time), more)
     }
 
-    fn buckets(tag: &str, rows: &[Bucket]) -> Result<RecordBatch, String> {
+    fn buckets(tag: &str, rows: &[Bucket]) -> Result<RecordBatch, Reason> {
         let more: Vec<(&str, ArrayRef)> = vec![
             ("mean", doubles(rows, |row| row.mean)),
             ("min", doubles(rows, |row| row.min)),
@@ -142,7 +144,7 @@ mod tables {
         batch(tag, rows.iter().map(|row| row.start), more)
     }
 
-    fn points(tag: &str, rows: &[Point]) -> Result<RecordBatch, String> {
+    fn points(tag: &str, rows: &[Point]) -> Result<RecordBatch, Reason> {
         let more: Vec<(&str, ArrayRef)> =
             vec![("value", doubles(rows, |row| row.value)), ("quality", texts(rows, |row| Some(row.quality.as_str())))];
         batch(tag, rows.iter().map(|row| row.time), more)

@@ -16,6 +16,7 @@ use arrow_array::{Array, RecordBatch};
 use delta_kernel::expressions::{Expression, Predicate, Scalar, column_expr};
 use delta_kernel::scan::state::ScanFile;
 use futures_util::{StreamExt, TryStreamExt};
+use millrace_config::Reason;
 use millrace_schemas::{Origin, StatusCode};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
@@ -253,7 +254,7 @@ fn pages(metadata: &ParquetMetaData, group: usize, column: usize, rows: usize, t
 }
 
 /// Takes the rows that are meant.
-fn take(batch: &RecordBatch, tag: &str, range: &Range<i64>, samples: &mut Vec<Sample>) -> Result<(), String> {
+fn take(batch: &RecordBatch, tag: &str, range: &Range<i64>, samples: &mut Vec<Sample>) -> Result<(), Reason> {
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"));
     let tags = column("tag")?.as_string_opt::<i32>().ok_or("its column `tag` is not text")?;
     let times = column("time")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or("its column `time` is not in microseconds")?;

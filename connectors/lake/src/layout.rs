@@ -14,18 +14,19 @@ use crate::config::{DATE, DOCUMENTS_DATE, Level, Shape};
 use arrow_schema::{DataType as ArrowType, Schema as ArrowSchema};
 use delta_kernel::engine::arrow_conversion::TryIntoArrow;
 use delta_kernel::schema::{ArrayType, DataType, DecimalType, MetadataValue, PrimitiveType, SchemaRef, StructField, StructType};
+use millrace_config::Reason;
 use millrace_kit::documents::{Column, Kind, META, Unit};
 use std::sync::Arc;
 
 /// The schema of a new table.
-pub fn schema(shape: &Shape) -> Result<SchemaRef, String> {
+pub fn schema(shape: &Shape) -> Result<SchemaRef, Reason> {
     match shape {
         Shape::Samples(level) => table_schema(level.as_ref()),
         Shape::Documents => {
             let meta = META.iter().map(|(name, kind)| field(&Column::new(name, *kind)));
             let mut all = meta.collect::<Result<Vec<_>, _>>()?;
             all.push(StructField::nullable(shape.date(), DataType::DATE));
-            StructType::try_new(all).map(Arc::new).map_err(|error| error.to_string())
+            StructType::try_new(all).map(Arc::new).map_err(|error| error.to_string().into())
         }
     }
 }
@@ -39,7 +40,7 @@ pub fn mismatch(shape: &Shape, schema: &StructType, partitions: &[String]) -> Op
 }
 
 /// What is in a file of a table that has this schema.
-pub fn file_schema(shape: &Shape, table: &StructType) -> Result<(StructType, Arc<ArrowSchema>), String> {
+pub fn file_schema(shape: &Shape, table: &StructType) -> Result<(StructType, Arc<ArrowSchema>), Reason> {
     let schema = match shape {
         Shape::Samples(_) => StructType::try_new(fields()),
         Shape::Documents => StructType::try_new(table.fields().filter(|field| field.name != DOCUMENTS_DATE).cloned()),
@@ -53,7 +54,7 @@ pub fn file_schema(shape: &Shape, table: &StructType) -> Result<(StructType, Arc
 const KIND: &str = "millrace.kind";
 
 /// A column of documents as the table has it.
-pub fn field(column: &Column) -> Result<StructField, String> {
+pub fn field(column: &Column) -> Result<StructField, Reason> {
     let plain = |of: DataType| StructField::nullable(&*column.name, of);
     Ok(match column.kind {
         Kind::Bool => plain(DataType::BOOLEAN),
@@ -67,7 +68,7 @@ pub fn field(column: &Column) -> Result<StructField, String> {
         Kind::Date => plain(DataType::DATE),
         Kind::Text => plain(DataType::STRING),
         Kind::Json => plain(DataType::STRING).with_metadata([(KIND, "json")]),
-        Kind::Other => return Err(format!("column `{}` is of a type that is not written here", column.name)),
+        Kind::Other => return Err(format!("column `{}` is of a type that is not written here", column.name).into()),
     })
 }
 
@@ -174,11 +175,11 @@ fn fields() -> Vec<StructField> {
 }
 
 /// The columns of a sample and those of its folders.
-fn table_schema(level: Option<&Level>) -> Result<SchemaRef, String> {
+fn table_schema(level: Option<&Level>) -> Result<SchemaRef, Reason> {
     let mut all = fields();
     all.push(StructField::nullable(DATE, type_of(DATE)));
     all.extend(level.map(|level| StructField::nullable(level.name.as_str(), DataType::STRING)));
-    StructType::try_new(all).map(Arc::new).map_err(|error| error.to_string())
+    StructType::try_new(all).map(Arc::new).map_err(|error| error.to_string().into())
 }
 
 /// The field of a list's items.

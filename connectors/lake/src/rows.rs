@@ -3,6 +3,7 @@
 //! Invariants: what is held is counted, and bounded by whoever asks [`Rows::bytes`]; a tag's and a source's text is held once.
 
 use crate::config::Level;
+use millrace_config::Reason;
 use millrace_schemas::record::Array;
 use millrace_schemas::{Batch, Columns, Flags, Kind, Span, StatusCode, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -116,7 +117,7 @@ impl Rows {
     /// Takes the sample of one row.
     ///
     /// Errors: why no table can hold it.
-    pub fn push(&mut self, batch: &Batch, columns: &Columns, index: usize, level: Option<&Level>) -> Result<(), String> {
+    pub fn push(&mut self, batch: &Batch, columns: &Columns, index: usize, level: Option<&Level>) -> Result<(), Reason> {
         let row = &batch.rows[index];
         let time = row.time.0;
         let read_time = columns.read_time[index].0;
@@ -124,7 +125,7 @@ impl Rows {
             [("time", time), ("read_time", read_time), ("server_time", row.server_time.0), ("device_time", columns.device_time[index].0)]
         {
             if !TIMES.contains(&time) {
-                return Err(format!("{what} is {time} microseconds since 1970, which is not between the years 1 and 9999"));
+                return Err(format!("{what} is {time} microseconds since 1970, which is not between the years 1 and 9999").into());
             }
         }
         let tag = text(batch, columns.tag_path[index], "tag")?;
@@ -163,12 +164,12 @@ fn is_inner(tag: &str, part: usize) -> bool {
     tag.split('/').nth(part + 1).is_some()
 }
 
-fn text<'b>(batch: &'b Batch, span: Span, what: &str) -> Result<&'b str, String> {
+fn text<'b>(batch: &'b Batch, span: Span, what: &str) -> Result<&'b str, Reason> {
     let bytes = span.get(&batch.heap).unwrap_or_default();
-    std::str::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8"))
+    std::str::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8").into())
 }
 
-fn check(value: Value, batch: &Batch) -> Result<(), String> {
+fn check(value: Value, batch: &Batch) -> Result<(), Reason> {
     match value {
         Value::Text(span) | Value::Struct(span) => text(batch, span, "value").map(|_| ()),
         Value::Array(kind, span) => {
@@ -243,7 +244,7 @@ mod tests {
         batch
     }
 
-    fn push(rows: &mut Rows, batch: &Batch, level: Option<&Level>) -> Result<(), String> {
+    fn push(rows: &mut Rows, batch: &Batch, level: Option<&Level>) -> Result<(), Reason> {
         (0..batch.rows.len()).try_for_each(|index| rows.push(batch, batch.decoded.as_ref().unwrap(), index, level))
     }
 

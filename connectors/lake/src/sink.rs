@@ -361,7 +361,7 @@ impl Sink for Instance {
                 },
             };
             if let Err(reason) = taken {
-                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
+                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason: reason.into() });
             }
         }
         self.parts.read(records);

@@ -139,7 +139,7 @@ impl Table {
             return Err(LakeError::Refused(format!("{} holds files and no table ({}); name an empty folder", store.url, meta.location)));
         }
         let what = || format!("cannot make the table {}", store.url);
-        let schema = layout::schema(&place.shape).map_err(LakeError::Refused)?;
+        let schema = layout::schema(&place.shape).map_err(|why| LakeError::Refused(why.into()))?;
         let columns: Vec<String> = place.shape.folders().into_iter().map(ToOwned::to_owned).collect();
         let made = create_table(store.url.as_str(), schema, ENGINE, false)
             .with_data_layout(DataLayout::partitioned(columns))
@@ -223,7 +223,7 @@ impl Table {
             for column in added {
                 let same_name = there.iter().find(|known| known.name.to_lowercase() == column.name.to_lowercase());
                 match same_name {
-                    None => lacking.push(layout::field(column).map_err(LakeError::Refused)?),
+                    None => lacking.push(layout::field(column).map_err(|why| LakeError::Refused(why.into()))?),
                     Some(known) if layout::is_same(known, column) => {}
                     Some(known) => {
                         return Err(LakeError::Fenced(format!(

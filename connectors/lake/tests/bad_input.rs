@@ -67,7 +67,7 @@ async fn asked(place: &Place, budget: u64) -> Result<Answer, String> {
     let tag = format!("test/site/{TOPIC}/0");
     let question = Question { tag, range, what: What::Samples, lookback_days: 1, limit: 1_000, budget, tail: Tail::default() };
     let (place, runtime) = (place.clone(), tokio::runtime::Handle::current());
-    tokio::task::spawn_blocking(move || ask(&place, &question, runtime)).await.unwrap()
+    tokio::task::spawn_blocking(move || ask(&place, &question, runtime)).await.unwrap().map_err(String::from)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -185,7 +185,7 @@ impl<'a> Bus<'a> {
     }
 
     async fn open(&mut self) -> Result<(), Failure> {
-        let stream = open(&self.source.endpoint, self.source.connect_timeout).await.map_err(Failure::Reconnect)?;
+        let stream = open(&self.source.endpoint, self.source.connect_timeout).await.map_err(|why| Failure::Reconnect(why.into()))?;
         self.line = Some(Line::new(stream, &self.source.endpoint, self.source.line.clone()));
         self.events.triggers.connected(Before::Values);
         Ok(())

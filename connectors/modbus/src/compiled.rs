@@ -5,7 +5,7 @@
 //! CompiledSource         units   ── jobs   ── points (one per tag)    a job: groups of one unit with one interval, read in one cycle
 //! ```
 
-use crate::config::{CloseAfter, SourceConfig, TransactionId};
+use crate::config::{BusConfig, CloseAfter, SourceConfig, TransactionId};
 use crate::device::{BitWrite, DeviceKeys, UnitCheck, WriteWith};
 use crate::endpoint::{Endpoint, WrongEndpoint};
 use crate::line::LineSettings;
@@ -60,9 +60,7 @@ pub struct Job {
     pub pieces: Vec<Piece>,
 }
 
-const TIMEOUT: Duration = Duration::from_secs(1);
 const TIMEOUT_MOST: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_GAP: u16 = 16;
 const IN_FLIGHT_MOST: u16 = 16;
 
@@ -89,15 +87,15 @@ pub fn compile(config: &SourceConfig, context: &Context, problems: &mut Problems
             .help("add `groups: [{every: 1s, tags: {speed: \"holding:100\"}}]`");
     }
     let endpoint = endpoint?;
-    let line = line_settings(config, &endpoint, problems);
+    let bus = keys.bus.as_ref().map(|bus| bus.value.clone()).unwrap_or_default();
+    let line = line_settings(&bus, &endpoint, problems);
     let units = units(config, &endpoint, &polled, context, problems);
     let jobs = jobs(&polled, &units);
-    let bus = keys.bus.as_ref();
     let source = CompiledSource {
         name: context.name.clone(),
         line,
-        connect_timeout: bus.and_then(|bus| bus.connect_timeout.as_ref()).map_or(CONNECT_TIMEOUT, |period| period.0),
-        close_after_cycle: bus.is_some_and(|bus| bus.close_after == CloseAfter::Cycle),
+        connect_timeout: bus.connect_timeout.0,
+        close_after_cycle: bus.close_after == CloseAfter::Cycle,
         writes_allowed: context.writes_allowed,
         endpoint,
         polled,
@@ -107,32 +105,36 @@ pub fn compile(config: &SourceConfig, context: &Context, problems: &mut Problems
     (!problems.has_errors_since(mark)).then_some(source)
 }
 
-fn line_settings(config: &SourceConfig, endpoint: &Endpoint, problems: &mut Problems) -> LineSettings {
-    let bus = config.shared.bus.as_ref().map(|bus| bus.value.clone()).unwrap_or_default();
-    let mut period = |key: &str, period: Option<&Spanned<Period>>, default: Duration, least: Duration| {
-        let Some(period) = period else { return default };
+fn line_settings(bus: &BusConfig, endpoint: &Endpoint, problems: &mut Problems) -> LineSettings {
+    let (none, one) = (Duration::ZERO, Duration::from_millis(1));
+    for (key, period, least) in [
+        ("timeout", &bus.timeout, one),
+        ("pause", &bus.pause, none),
+        ("connect_delay", &bus.connect_delay, none),
+        ("connect_timeout", &bus.connect_timeout, one),
+    ] {
         if !(least..=TIMEOUT_MOST).contains(&period.0) {
             problems.error(period.place, format!("`{key}` is from {} to {}", Period(least), Period(TIMEOUT_MOST)));
         }
-        period.0
-    };
-    let one = Duration::from_millis(1);
-    let timeout = period("timeout", bus.timeout.as_ref(), TIMEOUT, one);
-    let pause = period("pause", bus.pause.as_ref(), Duration::ZERO, Duration::ZERO);
-    let connect_delay = period("connect_delay", bus.connect_delay.as_ref(), Duration::ZERO, Duration::ZERO);
-    period("connect_timeout", bus.connect_timeout.as_ref(), CONNECT_TIMEOUT, one);
-    let ids = bus.transaction_id == TransactionId::Echoed;
-    if let Some(in_flight) = &bus.in_flight {
-        if !(1..=IN_FLIGHT_MOST).contains(&in_flight.value) {
-            problems.error(in_flight.place, format!("`in_flight` is from 1 to {IN_FLIGHT_MOST}"));
-        }
-        if in_flight.value > 1 && !(ids && matches!(endpoint, Endpoint::Tcp { .. })) {
-            problems
-                .error(in_flight.place, "several requests in flight need transaction ids, which only `tcp://` has, and echoed ones")
-                .help("leave out `in_flight`");
-        }
     }
-    LineSettings { timeout, pause, connect_delay, in_flight: bus.in_flight.map_or(1, |n| n.value.into()), ids, echo: bus.echo }
+    let ids = bus.transaction_id == TransactionId::Echoed;
+    let in_flight = &bus.in_flight;
+    if !(1..=IN_FLIGHT_MOST).contains(&in_flight.value) {
+        problems.error(in_flight.place, format!("`in_flight` is from 1 to {IN_FLIGHT_MOST}"));
+    }
+    if in_flight.value > 1 && !(ids && matches!(endpoint, Endpoint::Tcp { .. })) {
+        problems
+            .error(in_flight.place, "several requests in flight need transaction ids, which only `tcp://` has, and echoed ones")
+            .help("leave out `in_flight`");
+    }
+    LineSettings {
+        timeout: bus.timeout.0,
+        pause: bus.pause.0,
+        connect_delay: bus.connect_delay.0,
+        in_flight: in_flight.value.into(),
+        ids,
+        echo: bus.echo,
+    }
 }
 
 fn check_device(keys: &DeviceKeys, problems: &mut Problems) {

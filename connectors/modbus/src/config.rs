@@ -34,25 +34,40 @@ impl SharedKeys for ConnectionKeys {
 }
 
 /// How a line is used.
-#[derive(Clone, PartialEq, Debug, Default, serde::Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusConfig {
-    /// How long a device may take to answer, from 1ms to 60s; default 1s. On a serial line the time of the bytes comes on top.
-    pub timeout: Option<Spanned<Period>>,
-    /// Between the end of an answer and the next request; default 0s. A serial line keeps its 3.5 characters in any case.
-    pub pause: Option<Spanned<Period>>,
-    /// How long a connection may take to open; default 5s.
-    pub connect_timeout: Option<Spanned<Period>>,
-    /// Between connecting and the first request, for devices that need a moment; default 0s.
-    pub connect_delay: Option<Spanned<Period>>,
-    /// `cycle`: closes the connection after each cycle, so that the vendor's own tool gets in. Default `never`.
+    /// How long a device may take to answer, from 1ms to 60s. On a serial line the time of the bytes comes on top.
+    pub timeout: Spanned<Period>,
+    /// Between the end of an answer and the next request. A serial line keeps its 3.5 characters in any case.
+    pub pause: Spanned<Period>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Spanned<Period>,
+    /// Between connecting and the first request, for devices that need a moment.
+    pub connect_delay: Spanned<Period>,
+    /// `cycle`: closes the connection after each cycle, so that the vendor's own tool gets in.
     pub close_after: CloseAfter,
-    /// Requests in flight at a time, from 1 to 16, for devices and gateways that queue them; default 1. Only over TCP with transaction ids.
-    pub in_flight: Option<Spanned<u16>>,
-    /// `ignored` for gateways that don't echo the transaction id; default `echoed`.
+    /// Requests in flight at a time, from 1 to 16, for devices and gateways that queue them. More than one only over TCP with transaction ids.
+    pub in_flight: Spanned<u16>,
+    /// `ignored` for gateways that don't echo the transaction id.
     pub transaction_id: TransactionId,
-    /// The RS-485 adapter sends back what is sent; default false.
+    /// The RS-485 adapter sends back what is sent.
     pub echo: bool,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Period::from_secs(1).into(),
+            pause: Period::from_secs(0).into(),
+            connect_timeout: Period::from_secs(5).into(),
+            connect_delay: Period::from_secs(0).into(),
+            close_after: CloseAfter::default(),
+            in_flight: 1.into(),
+            transaction_id: TransactionId::default(),
+            echo: false,
+        }
+    }
 }
 
 /// When a connection is closed.

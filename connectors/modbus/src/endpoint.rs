@@ -1,6 +1,7 @@
 //! How a line is reached: `tcp://host:502`, `rtu:///dev/ttyUSB0?baud=19200&parity=even`, `rtu+tcp://host:4001`.
 
 use crate::frame::Framing;
+use millrace_config::Reason;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -178,15 +179,17 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens the line. Errors: text that names what failed and what to do.
-pub async fn open(endpoint: &Endpoint, within: Duration) -> Result<Box<dyn Stream>, String> {
+pub async fn open(endpoint: &Endpoint, within: Duration) -> Result<Box<dyn Stream>, Reason> {
     match endpoint {
         Endpoint::Tcp { host, port } | Endpoint::RtuOverTcp { host, port } => {
             let connecting = tokio::time::timeout(within, TcpStream::connect((host.as_str(), *port)));
             let stream = match connecting.await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(format!("cannot connect to {endpoint}: {error}")),
+                Ok(Err(error)) => return Err(format!("cannot connect to {endpoint}: {error}").into()),
                 Err(_) => {
-                    return Err(format!("cannot connect to {endpoint}: no answer within {within:?}; check the address and the network"));
+                    return Err(
+                        format!("cannot connect to {endpoint}: no answer within {within:?}; check the address and the network").into()
+                    );
                 }
             };
             stream.set_nodelay(true).map_err(|error| format!("cannot set up the connection to {endpoint}: {error}"))?;

@@ -10,6 +10,7 @@ use crate::endpoint::{Endpoint, open};
 use crate::line::{Event, Line, LineSettings, Outcome};
 use crate::pdu::{Read, Request};
 use crate::sunspec::{self, Walk};
+use millrace_config::Reason;
 use millrace_contract::found::Facts;
 use millrace_contract::plugin::Looking;
 use millrace_contract::{Browse, Findings};
@@ -42,7 +43,7 @@ struct Wanted {
     at: Option<Address>,
 }
 
-async fn look(request: &Browse) -> Result<Findings, String> {
+async fn look(request: &Browse) -> Result<Findings, Reason> {
     let (url, wanted) = wanted(&request.url)?;
     let endpoint: Endpoint = url.parse().map_err(|wrong: crate::endpoint::WrongEndpoint| wrong.to_string())?;
     let stream = open(&endpoint, CONNECT).await?;
@@ -86,7 +87,7 @@ async fn look(request: &Browse) -> Result<Findings, String> {
 }
 
 /// Takes `unit` and `at` off the URL; what else stands there is the endpoint's.
-fn wanted(url: &str) -> Result<(String, Wanted), String> {
+fn wanted(url: &str) -> Result<(String, Wanted), Reason> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.into(), Wanted::default())) };
     let mut wanted = Wanted::default();
     let mut rest = Vec::new();
@@ -96,7 +97,7 @@ fn wanted(url: &str) -> Result<(String, Wanted), String> {
             Some(("at", at)) => {
                 let at: Address = at.parse().map_err(|wrong: crate::address::WrongAddress| wrong.to_string())?;
                 if at.table.is_bits() {
-                    return Err(format!("`{setting}`: bits have no order; name a register"));
+                    return Err(format!("`{setting}`: bits have no order; name a register").into());
                 }
                 wanted.at = Some(at);
             }
@@ -113,10 +114,10 @@ struct Probe {
 }
 
 impl Probe {
-    async fn ask(&mut self, unit: u8, request: Request) -> Result<Outcome, String> {
+    async fn ask(&mut self, unit: u8, request: Request) -> Result<Outcome, Reason> {
         while self.line.ready_at().is_none() {
             if let Event::Lost(lost) = self.line.next().await {
-                return Err(format!("{lost}; the device may allow no further connection"));
+                return Err(format!("{lost}; the device may allow no further connection").into());
             }
         }
         self.requests += 1;
@@ -129,18 +130,18 @@ impl Probe {
                     return Ok(outcome);
                 }
                 Event::Silent => {}
-                Event::Lost(lost) => return Err(format!("{lost}; the device may allow no further connection")),
+                Event::Lost(lost) => return Err(format!("{lost}; the device may allow no further connection").into()),
             }
         }
     }
 
-    async fn read(&mut self, unit: u8, table: Table, start: u16, count: u16) -> Result<bool, String> {
+    async fn read(&mut self, unit: u8, table: Table, start: u16, count: u16) -> Result<bool, Reason> {
         let read = Read { table, start, count, register_bytes: 2 };
         Ok(self.ask(unit, Request::Read(read)).await? == Outcome::Data)
     }
 
     /// Any answer counts, a refusal too.
-    async fn answers(&mut self, unit: u8) -> Result<bool, String> {
+    async fn answers(&mut self, unit: u8) -> Result<bool, Reason> {
         let read = Read { table: Table::Holding, start: 0, count: 1, register_bytes: 2 };
         Ok(match self.ask(unit, Request::Read(read)).await? {
             Outcome::Data => true,
@@ -150,7 +151,7 @@ impl Probe {
     }
 
     /// What there is to say of a unit, and its profile.
-    async fn unit(&mut self, unit: u8, at: Option<Address>) -> Result<(Vec<(String, Json)>, String), String> {
+    async fn unit(&mut self, unit: u8, at: Option<Address>) -> Result<(Vec<(String, Json)>, String), Reason> {
         let mut facts = Vec::new();
         let mut keys = vec![format!("unit_id: {unit}")];
         if let Some(name) = self.identity(unit).await? {
@@ -200,7 +201,7 @@ impl Probe {
     }
 
     /// Where the marker of SunSpec is; `None`: the device has none.
-    async fn marker(&mut self, unit: u8) -> Result<Option<u16>, String> {
+    async fn marker(&mut self, unit: u8) -> Result<Option<u16>, Reason> {
         for at in sunspec::BASES {
             if self.read(unit, Table::Holding, at, 2).await? && self.data.starts_with(&sunspec::MARKER) {
                 return Ok(Some(at));
@@ -210,15 +211,15 @@ impl Probe {
     }
 
     /// The tags of a SunSpec device, by its chain of models.
-    async fn sunspec(&mut self, unit: u8, base: u16, facts: &mut Vec<(String, Json)>) -> Result<Vec<String>, String> {
+    async fn sunspec(&mut self, unit: u8, base: u16, facts: &mut Vec<(String, Json)>) -> Result<Vec<String>, Reason> {
         let mut walk = Walk::from(base);
         let mut trouble = None;
         while !walk.is_over {
             let read = Read { table: Table::Holding, start: walk.next(), count: 2, register_bytes: 2 };
             trouble = match self.ask(unit, Request::Read(read)).await? {
                 Outcome::Data => walk.take(&self.data).err(),
-                Outcome::Refused(exception) => Some(walk.refused(exception)),
-                Outcome::Trouble(trouble) => return Err(format!("the SunSpec models of unit {unit} can't be read: {trouble}")),
+                Outcome::Refused(exception) => Some(walk.refused(exception).into()),
+                Outcome::Trouble(trouble) => return Err(format!("the SunSpec models of unit {unit} can't be read: {trouble}").into()),
             };
         }
         let said: Vec<String> = walk
@@ -276,7 +277,7 @@ impl Probe {
     }
 
     /// Whether registers read together are not what each of them is. Values change; only what differs twice counts.
-    async fn is_wrong_over_gaps(&mut self, unit: u8, at: Address) -> Result<bool, String> {
+    async fn is_wrong_over_gaps(&mut self, unit: u8, at: Address) -> Result<bool, Reason> {
         if at.start > u16::MAX - COMPARED {
             return Ok(false);
         }
@@ -297,7 +298,7 @@ impl Probe {
     }
 
     /// The most values that one request reads from an address on, by halving. The map's end limits it, too.
-    async fn largest(&mut self, unit: u8, table: Table, from: u16) -> Result<u16, String> {
+    async fn largest(&mut self, unit: u8, table: Table, from: u16) -> Result<u16, Reason> {
         let room = 0x1_0000 - u32::from(from);
         let (mut good, mut bad) = (1, u32::from(table.most()).min(room) as u16 + 1);
         if self.read(unit, table, from, bad - 1).await? {
@@ -310,7 +311,7 @@ impl Probe {
         Ok(good)
     }
 
-    async fn identity(&mut self, unit: u8) -> Result<Option<String>, String> {
+    async fn identity(&mut self, unit: u8) -> Result<Option<String>, Reason> {
         if self.ask(unit, Request::Identify { from: 0 }).await? != Outcome::Data {
             return Ok(None);
         }
@@ -318,7 +319,7 @@ impl Probe {
     }
 
     /// A 32-bit value in each order, the likeliest first.
-    async fn orders(&mut self, unit: u8, at: Address) -> Result<Vec<(Order, f64, i64)>, String> {
+    async fn orders(&mut self, unit: u8, at: Address) -> Result<Vec<(Order, f64, i64)>, Reason> {
         if !self.read(unit, at.table, at.start, 2).await? {
             return Ok(Vec::new());
         }

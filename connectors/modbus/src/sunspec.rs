@@ -11,6 +11,7 @@
 //! Reference, each counted from the register that holds the model's id. A point's scale factor stands in the model, and a device may change it.
 
 use crate::pdu::Exception;
+use millrace_config::Reason;
 
 /// The marker, as two registers.
 pub const MARKER: [u8; 4] = *b"SunS";
@@ -51,7 +52,7 @@ impl Walk {
     }
 
     /// Takes the four bytes that were read. Errors: the chain does not end as it should; what was found so far is good.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         let Some(&[a, b, c, d]) = bytes.first_chunk::<4>() else {
             self.is_over = true;
             return Err("an id and a length are two registers".into());
@@ -70,7 +71,7 @@ impl Walk {
             Some(next) if self.models.len() < MODELS_MOST => self.at = next,
             _ => {
                 self.is_over = true;
-                return Err(format!("the chain of models does not end: model {id} at {} has a length of {length}", self.at));
+                return Err(format!("the chain of models does not end: model {id} at {} has a length of {length}", self.at).into());
             }
         }
         Ok(())

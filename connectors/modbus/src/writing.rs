@@ -98,7 +98,7 @@ impl Bus<'_> {
                 let (value, status) = read.map_or_else(|status| (Value::Null, status), |value| (value, StatusCode::GOOD));
                 match condition.check(value, status, &texts.heap, &self.source.polled.tags[of].def.options) {
                     Ok(()) => return Ok(self.checking(conditions, *then)),
-                    Err(why) => Outcome::Refused(why),
+                    Err(why) => Outcome::Refused(why.into()),
                 }
             }
             (Stage::Checking { conditions, .. }, answered) => {

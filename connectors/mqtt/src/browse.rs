@@ -7,7 +7,7 @@ use crate::packet::{Packet, Publish, Qos, Version, code_name, write_subscribe};
 use crate::payload::excerpt;
 use crate::session::{Inbound, Opening, Session, Step};
 use crate::transport::Endpoint;
-use millrace_config::Secret;
+use millrace_config::{Reason, Secret};
 use millrace_contract::found::{Entry, Shape};
 use millrace_contract::plugin::Looking;
 use millrace_contract::{Browse, Failure, Findings};
@@ -22,7 +22,7 @@ pub fn browse(browse: Browse) -> Looking {
     Box::pin(watch(browse))
 }
 
-async fn watch(browse: Browse) -> Result<Findings, String> {
+async fn watch(browse: Browse) -> Result<Findings, Reason> {
     let (url, filter) = split_filter(&browse.url);
     let endpoint = Endpoint::parse(url)?;
     let filter = crate::topic::Filter::parse(filter)?;
@@ -42,7 +42,7 @@ async fn watch(browse: Browse) -> Result<Findings, String> {
     };
     let mut session = match Session::open(&opening).await {
         Ok(session) => session,
-        Err(Failure::Blocked(cause)) if !cause.contains("version: 4") => return Err(cause),
+        Err(Failure::Blocked(cause)) if !cause.contains("version: 4") => return Err(cause.into()),
         Err(first) => {
             opening.version = Version::V4;
             Session::open(&opening).await.map_err(|_| first.to_string())?
@@ -59,14 +59,14 @@ async fn watch(browse: Browse) -> Result<Findings, String> {
                 Ok(Some(Inbound::Packet(Packet::Publish(publish)) | Inbound::Oversized { publish, .. })) => seen.take(&publish),
                 Ok(Some(Inbound::Packet(Packet::Suback(suback)))) => {
                     if let Some(code) = suback.codes.first().filter(|code| **code >= 0x80) {
-                        return Err(format!("{} refuses the filter `{filter}`: {}", opening.endpoint, code_name(*code)));
+                        return Err(format!("{} refuses the filter `{filter}`: {}", opening.endpoint, code_name(*code)).into());
                     }
                 }
                 Ok(Some(Inbound::Packet(Packet::Disconnect(disconnect)))) => {
-                    return Err(session.disconnected(&disconnect, &opening.client_id).to_string());
+                    return Err(session.disconnected(&disconnect, &opening.client_id).to_string().into());
                 }
                 Ok(Some(_)) => {}
-                Err(error) => return Err(session.no_mqtt(error).to_string()),
+                Err(error) => return Err(session.no_mqtt(error).to_string().into()),
             }
         }
     }

@@ -11,7 +11,7 @@
 
 use crate::packet::{self, Message, Qos, Version, code_name};
 use crate::topic::{Filter, LONGEST, Template};
-use millrace_config::{Period, Problems, Spanned};
+use millrace_config::{Period, Problems, Reason, Spanned};
 use millrace_contract::{Answer, Command, CommandValue, Outcome, TagOptions};
 use millrace_kit::extract::{CellType, ValueMap};
 use millrace_kit::fit::{Fitted, Machine, fit};
@@ -90,8 +90,8 @@ impl Rule {
             ("topic", _) => Ok(Part::Topic),
             ("name", _) => Ok(Part::Name),
             (_, Ok(n)) if (1..=filter.wildcards()).contains(&n) => Ok(Part::Capture(n - 1)),
-            (_, Ok(_)) => Err(format!("the filter `{filter}` has {} wildcards", filter.wildcards())),
-            _ => Err("unknown here; there are `{topic}`, `{name}`, and `{1}`, `{2}`.. for the filter's wildcards".to_owned()),
+            (_, Ok(_)) => Err(format!("the filter `{filter}` has {} wildcards", filter.wildcards()).into()),
+            _ => Err("unknown here; there are `{topic}`, `{name}`, and `{1}`, `{2}`.. for the filter's wildcards".into()),
         };
         let Some(topic) = &config.topic else {
             problems.error(config.place, "`command` wants `topic`, where the device listens").help("as in `topic: \"{topic}/set\"`");
@@ -129,14 +129,14 @@ impl Rule {
 }
 
 impl Body {
-    fn compile(json: &Json, part: &impl Fn(&str) -> Result<Part, String>) -> Result<Self, String> {
+    fn compile(json: &Json, part: &impl Fn(&str) -> Result<Part, Reason>) -> Result<Self, Reason> {
         Ok(match json {
             Json::String(text) if text == "{value}" => Self::Value,
             Json::String(text) => Self::Text(Template::read(text, part)?),
             Json::Array(items) => Self::List(items.iter().map(|item| Self::compile(item, part)).collect::<Result<_, _>>()?),
             Json::Object(members) => {
                 let members = members.iter().map(|(name, value)| Ok((Template::read(name, part)?, Self::compile(value, part)?)));
-                Self::Object(members.collect::<Result<_, String>>()?)
+                Self::Object(members.collect::<Result<_, Reason>>()?)
             }
             plain => Self::Plain(plain.clone()),
         })
@@ -190,7 +190,7 @@ pub struct Publishing {
 
 impl Order {
     /// Errors: why the value can't be published.
-    pub fn publishing(&self, value: &CommandValue, _: Permission) -> Result<Publishing, String> {
+    pub fn publishing(&self, value: &CommandValue, _: Permission) -> Result<Publishing, Reason> {
         let wanted = raw(value, self.wants, &self.options)?;
         let captures = self.rule.filter.captures(&self.topic).unwrap_or_default();
         let text = |template: &Template<Part>| {
@@ -209,7 +209,7 @@ impl Order {
         };
         let topic = text(&self.rule.topic);
         if topic.is_empty() || topic.len() > LONGEST || topic.contains(['+', '#', '\0']) {
-            return Err(format!("nothing can be published to the topic `{topic}`; change `topic` of the subscription's `command`"));
+            return Err(format!("nothing can be published to the topic `{topic}`; change `topic` of the subscription's `command`").into());
         }
         let word = self.map.word_of(&wanted).map(|word| CommandValue::Text(word.to_owned()));
         let said = word.as_ref().unwrap_or(&wanted);
@@ -222,7 +222,7 @@ impl Order {
 }
 
 /// A command's value as the device has it: of the declared type, before `scale`. Errors: why it does not fit.
-fn raw(value: &CommandValue, wants: Option<CellType>, options: &TagOptions) -> Result<CommandValue, String> {
+fn raw(value: &CommandValue, wants: Option<CellType>, options: &TagOptions) -> Result<CommandValue, Reason> {
     let number = |machine| match fit(value, machine, options) {
         Ok(Fitted::Whole(whole)) => {
             Ok(i64::try_from(whole).map(CommandValue::Int).or_else(|_| u64::try_from(whole).map(CommandValue::UInt)))
@@ -234,17 +234,17 @@ fn raw(value: &CommandValue, wants: Option<CellType>, options: &TagOptions) -> R
     };
     let number = |machine| number(machine).and_then(|fitted| fitted.map_err(|_| "the value does not fit 64 bits".to_owned()));
     match (wants, value) {
-        (_, CommandValue::List(_)) => Err("a list is for methods; a metric has one value".to_owned()),
+        (_, CommandValue::List(_)) => Err("a list is for methods; a metric has one value".into()),
         (Some(CellType::String), CommandValue::Text(_)) => Ok(value.clone()),
-        (Some(CellType::String), other) => Err(format!("a text is asked for, not {}", text_of(other))),
-        (Some(CellType::Boolean), _) => number(Machine::Bool),
-        (Some(CellType::Long), CommandValue::UInt(_)) => number(Machine::U64),
-        (Some(CellType::Long), _) => number(Machine::I64),
-        (Some(CellType::Number), CommandValue::Bool(on)) => Err(format!("a number is asked for, not {on}")),
+        (Some(CellType::String), other) => Err(format!("a text is asked for, not {}", text_of(other)).into()),
+        (Some(CellType::Boolean), _) => number(Machine::Bool).map_err(Reason::from),
+        (Some(CellType::Long), CommandValue::UInt(_)) => number(Machine::U64).map_err(Reason::from),
+        (Some(CellType::Long), _) => number(Machine::I64).map_err(Reason::from),
+        (Some(CellType::Number), CommandValue::Bool(on)) => Err(format!("a number is asked for, not {on}").into()),
         (None, CommandValue::Bool(_) | CommandValue::Text(_)) => Ok(value.clone()),
         // A whole number stays exact where nothing is counted back.
         (Some(CellType::Number) | None, CommandValue::Int(_) | CommandValue::UInt(_)) if options.scaling().is_none() => Ok(value.clone()),
-        (Some(CellType::Number | CellType::Double) | None, _) => number(Machine::F64),
+        (Some(CellType::Number | CellType::Double) | None, _) => number(Machine::F64).map_err(Reason::from),
     }
 }
 
@@ -464,7 +464,7 @@ mod tests {
         }
     }
 
-    fn published(yaml: &str, wants: Option<CellType>, value: CommandValue) -> Result<(String, String), String> {
+    fn published(yaml: &str, wants: Option<CellType>, value: CommandValue) -> Result<(String, String), Reason> {
         let order = order(yaml, "home/+/state", wants, TagOptions::default()).unwrap();
         let publishing = order.publishing(&value, Permission::of(true).unwrap())?;
         Ok((publishing.topic, String::from_utf8(publishing.payload).unwrap()))

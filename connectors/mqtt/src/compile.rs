@@ -1,7 +1,7 @@
 //! From the keys of an MQTT source to what it does: checked without I/O.
 
 use crate::broker::{Broker, BrokerKeys};
-use crate::config::SourceConfig;
+use crate::config::SourceKeys;
 use crate::inbox::KEPT_OF_OVERSIZED;
 use crate::packet::Version;
 use crate::payload::Decode;
@@ -34,33 +34,23 @@ pub struct Compiled {
     pub model: Model,
 }
 
-impl SourceConfig {
-    pub fn compile(&self, context: &Context, problems: &mut Problems) -> Option<Compiled> {
-        let keys = BrokerKeys {
-            endpoint: &self.endpoint,
-            version: &self.version,
-            client_id: &self.client_id,
-            login: &self.login,
-            tls: &self.tls,
-            keep_alive: &self.keep_alive,
-        };
-        let broker = Broker::compile(keys, context, problems);
-        if let Some(window) = self.window.as_ref().filter(|window| window.value == 0) {
-            problems.error(window.place, "`window` is from 1 to 65535");
+impl SourceKeys {
+    pub fn compile(&self, keys: &BrokerKeys, context: &Context, problems: &mut Problems) -> Option<Compiled> {
+        let broker = keys.compile(context, problems);
+        if self.window.value == 0 {
+            problems.error(self.window.place, "`window` is from 1 to 65535");
         }
-        let max_packet = self.max_packet.as_ref().map_or(32 << 20, |max| max.0);
-        if let Some(max) = self.max_packet.as_ref().filter(|max| !(KEPT_OF_OVERSIZED as u64..=256 << 20).contains(&max.0)) {
-            problems.error(max.place, "`max_packet` is from 128KiB to 256MiB");
+        let max_packet = self.max_packet.0;
+        if !(KEPT_OF_OVERSIZED as u64..=256 << 20).contains(&max_packet) {
+            problems.error(self.max_packet.place, "`max_packet` is from 128KiB to 256MiB");
         }
-        let connections = self.connections.as_ref().map_or(1, |connections| connections.value);
-        if let Some(connections) = &self.connections {
-            if !(1..=64).contains(&connections.value) {
-                problems.error(connections.place, "`connections` is from 1 to 64");
-            } else if connections.value > 1 && self.share.is_none() {
-                problems
-                    .error(connections.place, format!("{} connections would each get every message", connections.value))
-                    .help("add `share: NAME`, so that the broker divides the messages among them");
-            }
+        let connections = self.connections.value;
+        if !(1..=64).contains(&connections) {
+            problems.error(self.connections.place, "`connections` is from 1 to 64");
+        } else if connections > 1 && self.share.is_none() {
+            problems
+                .error(self.connections.place, format!("{connections} connections would each get every message"))
+                .help("add `share: NAME`, so that the broker divides the messages among them");
         }
         if let Some(share) = self.share.as_ref().filter(|share| share.is_empty() || share.contains(['/', '+', '#'])) {
             problems.error(share.place, format!("`{}` is no name of a shared subscription: it has no `/`, `+` or `#`", share.value));
@@ -82,17 +72,17 @@ impl SourceConfig {
             routes.push(route);
             sparkplug_routes.extend(sparkplug);
         }
-        self.check_together(&routes, connections, &broker, problems);
+        self.check_together(keys, &routes, connections, &broker, problems);
         let broker = broker?;
         let client_ids = match connections {
             1 => vec![broker.client_id.clone()],
             n => (1..=n).map(|n| format!("{}-{n}", broker.client_id)).collect(),
         };
         Some(Compiled {
-            session_expiry: self.session_expiry.map_or(Duration::from_secs(7 * 86_400), |period| period.0),
-            window: self.window.as_ref().map_or(5000, |window| window.value),
+            session_expiry: self.session_expiry.0,
+            window: self.window.value,
             max_packet: max_packet as usize,
-            max_tags: self.max_tags.unwrap_or(1_000_000) as usize,
+            max_tags: self.max_tags as usize,
             client_ids,
             share: self.share.as_ref().map(|share| share.value.clone()),
             host: (!sparkplug_routes.is_empty()).then(|| self.host.as_ref().map(|host| host.value.clone()).unwrap_or_default()),
@@ -104,7 +94,7 @@ impl SourceConfig {
         })
     }
 
-    fn check_together(&self, routes: &[Route], connections: u16, broker: &Option<Broker>, problems: &mut Problems) {
+    fn check_together(&self, keys: &BrokerKeys, routes: &[Route], connections: u16, broker: &Option<Broker>, problems: &mut Problems) {
         let has_sparkplug = routes.iter().any(|route| matches!(route.decode, Decode::Sparkplug));
         if let Some(host) = &self.host {
             if let Some(problem) = host.problem() {
@@ -114,30 +104,28 @@ impl SourceConfig {
                 problems.error(host.place, "`host` has no use: no subscription has `payload: sparkplug`");
             }
         }
-        self.check_births(routes, problems);
+        self.check_births(keys, routes, problems);
         if let Some(share) = self.share.as_ref().filter(|_| has_sparkplug) {
             problems
                 .error(share.place, "Sparkplug cannot be shared: the messages of an edge node must come to one connection, in order")
                 .help("put the Sparkplug subscriptions into a source of their own, without `share`");
         }
         if let Some(route) = routes.iter().find(|route| route.command.is_some()).filter(|_| connections > 1) {
-            let place = self.connections.as_ref().map_or(self.endpoint.place, |connections| connections.place);
             problems
                 .error(
-                    place,
+                    self.connections.place,
                     format!("the tags of `{}` take commands, and each of several connections knows only a part of the tags", route.filter),
                 )
                 .help("put what takes commands into a source of its own, with one connection");
         }
         let is_v4 = broker.as_ref().is_some_and(|broker| broker.version == Version::V4);
         if connections > 1 && is_v4 {
-            let place = self.version.as_ref().map_or(self.endpoint.place, |version| version.place);
-            problems.warn(place, "shared subscriptions are part of mqtt 5; not every broker has them with 3.1.1");
+            problems.warn(keys.version.place, "shared subscriptions are part of mqtt 5; not every broker has them with 3.1.1");
         }
         for (index, route) in routes.iter().enumerate() {
             for (earlier, other) in routes[..index].iter().enumerate() {
                 let place =
-                    |index: usize| self.subscribe.get(index).map_or(self.endpoint.place, |subscription| subscription.own.filter.place);
+                    |index: usize| self.subscribe.get(index).map_or(keys.endpoint.place, |subscription| subscription.own.filter.place);
                 if route.filter == other.filter {
                     problems
                         .error(place(index), format!("the filter `{}` is there twice: a broker holds each filter once", route.filter))
@@ -159,9 +147,9 @@ impl SourceConfig {
     }
 }
 
-impl SourceConfig {
+impl SourceKeys {
     /// Sparkplug without births is numbers without names: each group that is read wants its NBIRTH, and DBIRTH where devices are read.
-    fn check_births(&self, routes: &[Route], problems: &mut Problems) {
+    fn check_births(&self, keys: &BrokerKeys, routes: &[Route], problems: &mut Problems) {
         let sparkplug = |route: &&Route| matches!(route.decode, Decode::Sparkplug);
         let brings = |verb: &str| {
             let birth = Filter::parse(&format!("{}/+/{verb}/#", sparkplug::NAMESPACE));
@@ -171,7 +159,7 @@ impl SourceConfig {
         if let Some(route) =
             routes.iter().find(sparkplug).filter(|route| lacks_births && route.filter.literal(0) == Some(sparkplug::NAMESPACE))
         {
-            let place = self.subscribe.get(route.id.0 as usize).map_or(self.endpoint.place, |subscription| subscription.own.filter.place);
+            let place = self.subscribe.get(route.id.0 as usize).map_or(keys.endpoint.place, |subscription| subscription.own.filter.place);
             let group = route.filter.literal(1).unwrap_or("+");
             problems
                 .error(place, format!("`{}` brings no births (NBIRTH, DBIRTH), and only they say which metric an alias is", route.filter))

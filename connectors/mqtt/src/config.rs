@@ -1,55 +1,40 @@
 //! The keys of an MQTT source in the YAML.
 
+use crate::broker::BrokerKeys;
 use crate::command::CommandConfig;
 use crate::payload::Compression;
 use crate::sparkplug;
 use millrace_config::{ByteSize, Period, Short, Spanned};
 use millrace_contract::Tagged;
+use millrace_kit::Encoding;
 use millrace_kit::extract::{Missing, Nulls, Places, SamplesConfig, StatusConfig, ValueMap};
+use millrace_kit::groups::Beside;
 use millrace_kit::records::RecordKeys;
 use millrace_kit::time::TimeConfig;
-use millrace_kit::{Encoding, Login, Tls};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// An MQTT broker to read from.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// The broker: `mqtt://host:1883`, `mqtts://host:8883`, `ws://host/mqtt` or `wss://host/mqtt`.
-    pub endpoint: Spanned<String>,
-    /// Version of MQTT: 5 (default) or 4 (that is 3.1.1).
-    #[serde(default)]
-    pub version: Option<Spanned<u8>>,
-    /// Under which id the broker keeps the session; default `millrace-NAME`. Two clients of one id throw each other out.
-    #[serde(default)]
-    pub client_id: Option<Spanned<String>>,
-    /// User and password.
-    #[serde(default)]
-    pub login: Option<Login>,
-    /// Certificates, with mqtts and wss.
-    #[serde(default)]
-    pub tls: Option<Spanned<Tls>>,
-    /// How soon a dead connection is noticed; default 30s.
-    #[serde(default)]
-    pub keep_alive: Option<Spanned<Period>>,
-    /// How long the broker keeps what was not acknowledged while this source is away; default 7d. `0s`: no session is kept, messages may be lost.
+pub struct SourceKeys {
+    /// How long the broker keeps what was not acknowledged while this source is away. `0s`: no session is kept, messages may be lost.
     /// With 3.1.1 the broker decides how long.
-    #[serde(default)]
-    pub session_expiry: Option<Period>,
-    /// How many messages the broker may send before the first is acknowledged; default 5000. The broker may allow fewer, with 3.1.1 it alone
+    #[serde(default = "session_expiry")]
+    pub session_expiry: Period,
+    /// How many messages the broker may send before the first is acknowledged. The broker may allow fewer, with 3.1.1 it alone
     /// decides: Mosquitto's `max_inflight_messages` is 20 unless raised, and bounds the throughput.
-    #[serde(default)]
-    pub window: Option<Spanned<u16>>,
-    /// A longer message becomes a dead letter with its beginning; default 32MiB, at least 128KiB.
-    #[serde(default)]
-    pub max_packet: Option<Spanned<ByteSize>>,
-    /// How many tags may be discovered; default 1,000,000. Messages that would make more become dead letters.
-    #[serde(default)]
-    pub max_tags: Option<u32>,
-    /// How many connections share the messages; default 1. More want `share`.
-    #[serde(default)]
-    pub connections: Option<Spanned<u16>>,
+    #[serde(default = "window")]
+    pub window: Spanned<u16>,
+    /// A longer message becomes a dead letter with its beginning; from 128KiB to 256MiB.
+    #[serde(default = "max_packet")]
+    pub max_packet: Spanned<ByteSize>,
+    /// How many tags may be discovered. Messages that would make more become dead letters.
+    #[serde(default = "max_tags")]
+    pub max_tags: u32,
+    /// How many connections share the messages, from 1 to 64. More than one want `share`.
+    #[serde(default = "connections")]
+    pub connections: Spanned<u16>,
     /// The name of the shared subscription (`$share/NAME/..`) that divides messages among connections, and among runtimes.
     #[serde(default)]
     pub share: Option<Spanned<String>>,
@@ -62,6 +47,28 @@ pub struct SourceConfig {
     pub host: Option<Spanned<sparkplug::HostConfig>>,
     /// What to read, and what to make of it.
     pub subscribe: Vec<Spanned<Tagged<SubscriptionConfig>>>,
+}
+
+pub type SourceConfig = Beside<BrokerKeys, SourceKeys>;
+
+fn session_expiry() -> Period {
+    Period::from_secs(7 * 86_400)
+}
+
+fn window() -> Spanned<u16> {
+    5000.into()
+}
+
+fn max_packet() -> Spanned<ByteSize> {
+    ByteSize(32 << 20).into()
+}
+
+fn max_tags() -> u32 {
+    1_000_000
+}
+
+fn connections() -> Spanned<u16> {
+    1.into()
 }
 
 /// One topic filter, and what becomes of its messages. Tag options may stand beside these keys.

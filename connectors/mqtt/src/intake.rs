@@ -14,6 +14,7 @@ use crate::payload::{self, Decode, Scalar, Single};
 use crate::routes::*;
 use crate::sparkplug::{self, Host, Outgoing};
 use crate::topic::Filter;
+use millrace_config::Reason;
 use millrace_contract::{CommandValue, LONGEST_NAMES, SourceIo, Status, TagDef, TagOptions, name_weight};
 use millrace_kit::Template;
 use millrace_kit::extract::{
@@ -155,7 +156,7 @@ impl Intake {
     }
 
     /// What a command is published as. Errors: why it can't be.
-    pub fn publishing(&self, tag: TagId, value: &CommandValue, permission: Permission) -> Result<Publishing, String> {
+    pub fn publishing(&self, tag: TagId, value: &CommandValue, permission: Permission) -> Result<Publishing, Reason> {
         if let Some(order) = self.orders.get(&tag) {
             return order.publishing(value, permission);
         }
@@ -187,10 +188,14 @@ impl Intake {
                 let rows = batch.rows.len();
                 let done = match oversized {
                     Some(len) => Err(oversize(len, publish)),
-                    None => route.packing.open(publish.payload).and_then(|payload| {
-                        let publish = &publish.with_payload(&payload);
-                        self.take_for(&Taking { route, publish, io }, is_tagged, at, batch)
-                    }),
+                    None => route
+                        .packing
+                        .open(publish.payload)
+                        .and_then(|payload| {
+                            let publish = &publish.with_payload(&payload);
+                            self.take_for(&Taking { route, publish, io }, is_tagged, at, batch).map_err(Reason::from)
+                        })
+                        .map_err(String::from),
                 };
                 self.fare(index as usize, done.as_ref().err(), io);
                 if let Err(reason) = done {
@@ -481,7 +486,7 @@ impl Intake {
         };
         let done = list.each.read(payload, batch, &mut readings, &mut take);
         self.readings = readings;
-        done
+        done.map_err(String::from)
     }
 
     /// Appends the values of one reading. Errors: the first that has no tag.

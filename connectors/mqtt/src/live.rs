@@ -321,7 +321,7 @@ impl<'a> Live<'a> {
             return command.answer.send(Outcome::Refused(why.into()));
         };
         match self.connection.intake.publishing(command.tag, &command.value, permission) {
-            Err(why) => command.answer.send(Outcome::Refused(why)),
+            Err(why) => command.answer.send(Outcome::Refused(why.into())),
             Ok(publishing) => {
                 let Session { line, connack, version, .. } = &mut self.session;
                 let id = next_id(&mut self.next_id);

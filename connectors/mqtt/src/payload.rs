@@ -3,6 +3,7 @@
 //! A payload that is not what was declared is never bent into a value: the message becomes a dead letter with its bytes as they came.
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use millrace_config::Reason;
 use millrace_contract::TagOptions;
 use millrace_kit::extract::{self, Extraction, Rules};
 use millrace_kit::records::{Readings, Samples, Variable};
@@ -85,7 +86,7 @@ pub struct Packing {
 
 impl Packing {
     /// The payload. Errors: why it can't be unpacked.
-    pub fn open<'p>(&self, payload: &'p [u8]) -> Result<Cow<'p, [u8]>, String> {
+    pub fn open<'p>(&self, payload: &'p [u8]) -> Result<Cow<'p, [u8]>, Reason> {
         let mut bytes = Cow::Borrowed(payload);
         if let Some(compression) = self.compression {
             let unpacked = match compression {
@@ -101,10 +102,10 @@ impl Packing {
         Ok(bytes)
     }
 
-    fn all(&self, reader: impl Read) -> Result<Vec<u8>, String> {
+    fn all(&self, reader: impl Read) -> Result<Vec<u8>, Reason> {
         let mut out = Vec::new();
         reader.take(self.limit as u64 + 1).read_to_end(&mut out).map_err(|error| error.to_string())?;
-        if out.len() > self.limit { Err(format!("it is longer than `max_packet`, {} bytes", self.limit)) } else { Ok(out) }
+        if out.len() > self.limit { Err(format!("it is longer than `max_packet`, {} bytes", self.limit).into()) } else { Ok(out) }
     }
 }
 
@@ -120,7 +121,7 @@ pub fn excerpt(payload: &[u8]) -> String {
 }
 
 /// The value of a payload that is one scalar, and its status. Errors: what is wrong with it.
-pub fn scalar(single: &Single, payload: &[u8], batch: &mut Batch) -> Result<(Value, StatusCode), String> {
+pub fn scalar(single: &Single, payload: &[u8], batch: &mut Batch) -> Result<(Value, StatusCode), Reason> {
     let good = |value| (value, StatusCode::GOOD);
     if single.kind != Scalar::Bytes
         && !single.rules.is_plain()

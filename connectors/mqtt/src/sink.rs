@@ -16,12 +16,12 @@ use crate::payload::excerpt;
 use crate::session::{Inbound, Opening, Session, Step};
 use crate::topic::{LONGEST, Template};
 use async_trait::async_trait;
-use millrace_config::{Period, Problems, Spanned};
+use millrace_config::{Period, Problems, Reason, Spanned};
 use millrace_contract::plugin;
 use millrace_contract::{
     Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Plugin, Record, Records, Refused, Role, Sink,
 };
-use millrace_kit::{Login, Tls};
+use millrace_kit::groups::Beside;
 use millrace_schemas::headers;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,29 +35,18 @@ use tokio::task::JoinHandle;
 /// An MQTT broker to publish to. It is part of the floor: `floor: {writes: allowed}`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SinkConfig {
-    /// The broker: `mqtt://host:1883`, `mqtts://host:8883`, `ws://host/mqtt` or `wss://host/mqtt`.
-    pub endpoint: Spanned<String>,
-    /// Version of MQTT: 5 (default) or 4 (that is 3.1.1).
-    #[serde(default)]
-    pub version: Option<Spanned<u8>>,
-    /// The client id; default `millrace-NAME-` and a random number.
-    #[serde(default)]
-    pub client_id: Option<Spanned<String>>,
-    /// User and password.
-    #[serde(default)]
-    pub login: Option<Login>,
-    /// Certificates, with mqtts and wss.
-    #[serde(default)]
-    pub tls: Option<Spanned<Tls>>,
-    /// How soon a dead connection is noticed; default 30s.
-    #[serde(default)]
-    pub keep_alive: Option<Spanned<Period>>,
-    /// How many publishes may wait for their acknowledgement; default 1000, never more than the broker allows.
-    #[serde(default)]
-    pub window: Option<Spanned<u16>>,
+pub struct SinkKeys {
+    /// How many publishes may wait for their acknowledgement; never more than the broker allows.
+    #[serde(default = "window")]
+    pub window: Spanned<u16>,
     /// What to publish.
     pub publish: PublishConfig,
+}
+
+pub type SinkConfig = Beside<BrokerKeys, SinkKeys>;
+
+fn window() -> Spanned<u16> {
+    1000.into()
 }
 
 /// How a record becomes a message.
@@ -93,7 +82,7 @@ enum Variable {
 }
 
 impl Variable {
-    fn parse(name: &str) -> Result<Self, String> {
+    fn parse(name: &str) -> Result<Self, Reason> {
         match name {
             "topic" => Ok(Self::Topic),
             "key" => Ok(Self::Key),
@@ -120,17 +109,10 @@ impl Plugin for MqttSink {
                 .error(context.place, format!("sink `{}` publishes to the floor, and writes are forbidden", context.name))
                 .help("write `floor: {writes: allowed}` at the top of the local file, or remove the sink");
         }
-        let keys = BrokerKeys {
-            endpoint: &config.endpoint,
-            version: &config.version,
-            client_id: &config.client_id,
-            login: &config.login,
-            tls: &config.tls,
-            keep_alive: &config.keep_alive,
-        };
-        let broker = Broker::compile(keys, context, problems);
-        if let Some(window) = config.window.as_ref().filter(|window| window.value == 0) {
-            problems.error(window.place, "`window` is from 1 to 65535");
+        let Beside { shared: keys, own: config } = config;
+        let broker = keys.compile(context, problems);
+        if config.window.value == 0 {
+            problems.error(config.window.place, "`window` is from 1 to 65535");
         }
         let publish = &config.publish;
         let qos = match &publish.qos {
@@ -161,8 +143,8 @@ impl Plugin for MqttSink {
         }
         Some(Box::new(Publishing {
             broker: broker?,
-            has_own_id: config.client_id.is_some(),
-            window: config.window.as_ref().map_or(1000, |window| window.value),
+            has_own_id: keys.client_id.is_some(),
+            window: config.window.value,
             topic_text: publish.topic.value.clone(),
             topic: topic?,
             qos,
@@ -187,20 +169,20 @@ fn template(text: &Spanned<String>, problems: &mut Problems) -> Option<Template<
 }
 
 /// Whether a message can be published under this topic. Errors: why not, to stand after `topic`.
-fn check_topic(topic: &str) -> Result<(), String> {
+fn check_topic(topic: &str) -> Result<(), Reason> {
     let shown = excerpt(topic.as_bytes());
     if topic.is_empty() {
         Err("is empty".into())
     } else if let Some(wildcard) = topic.chars().find(|c| matches!(c, '+' | '#')) {
-        Err(format!("`{shown}` holds the wildcard `{wildcard}`: it would be no topic but a filter"))
+        Err(format!("`{shown}` holds the wildcard `{wildcard}`: it would be no topic but a filter").into())
     } else if topic.contains('\0') {
-        Err(format!("`{shown}` holds a NUL character"))
+        Err(format!("`{shown}` holds a NUL character").into())
     } else if topic.split('/').any(str::is_empty) {
-        Err(format!("`{shown}` has an empty level"))
+        Err(format!("`{shown}` has an empty level").into())
     } else if topic.starts_with('$') {
-        Err(format!("`{shown}` begins with `$`: such topics are the broker's own"))
+        Err(format!("`{shown}` begins with `$`: such topics are the broker's own").into())
     } else if topic.len() > LONGEST {
-        Err(format!("`{shown}` has {} bytes, more than {LONGEST}", topic.len()))
+        Err(format!("`{shown}` has {} bytes, more than {LONGEST}", topic.len()).into())
     } else {
         Ok(())
     }
@@ -332,7 +314,7 @@ impl Publisher {
     }
 
     /// The topic and the properties of a record's message. Errors: why it is refused.
-    fn render(&self, records: &Records, record: &Record, properties: &mut Vec<u8>) -> Result<String, String> {
+    fn render(&self, records: &Records, record: &Record, properties: &mut Vec<u8>) -> Result<String, Reason> {
         let publishing = &self.publishing;
         let value = |variable: &Variable, out: &mut Vec<u8>| value(variable, records, record, out);
         let mut topic = Vec::new();
@@ -359,7 +341,7 @@ impl Publisher {
     }
 }
 
-fn value(variable: &Variable, records: &Records, record: &Record, out: &mut Vec<u8>) -> Result<(), String> {
+fn value(variable: &Variable, records: &Records, record: &Record, out: &mut Vec<u8>) -> Result<(), Reason> {
     match variable {
         Variable::Topic => out.extend_from_slice(records.partition(record).topic.as_bytes()),
         Variable::Partition => drop(write!(out, "{}", records.partition(record).partition)),
@@ -369,7 +351,7 @@ fn value(variable: &Variable, records: &Records, record: &Record, out: &mut Vec<
         },
         Variable::Header(name) => match headers(records.of(record.headers)).find(|(key, _)| *key == &**name) {
             Some((_, Some(value))) => out.extend_from_slice(value),
-            _ => return Err(format!("the record has no header `{name}` for `{{header:{name}}}`")),
+            _ => return Err(format!("the record has no header `{name}` for `{{header:{name}}}`").into()),
         },
     }
     Ok(())
@@ -413,7 +395,7 @@ impl Sink for Publisher {
                 }
             };
             if let Err(reason) = published {
-                link.refused.push(Refused { partition: partition.clone(), offset: record.offset, reason });
+                link.refused.push(Refused { partition: partition.clone(), offset: record.offset, reason: reason.into() });
             }
         }
         while let Step::Read = link.session.write_or_read().await? {
@@ -458,11 +440,11 @@ impl Link {
     }
 
     /// Puts a message on its way, waiting for the window. The inner error: why the broker would never take it.
-    async fn publish(&mut self, message: &Message<'_>, partition: &Partition, offset: Offset) -> Result<Result<(), String>, Failure> {
+    async fn publish(&mut self, message: &Message<'_>, partition: &Partition, offset: Offset) -> Result<Result<(), Reason>, Failure> {
         let len = packet::publish_len(self.session.version, message);
         let most = self.session.connack.maximum_packet.map_or(packet::LARGEST, |max| max as usize);
         if len.saturating_add(5) > most {
-            return Ok(Err(format!("the message would have {len} bytes, and {} takes at most {most}", self.session.line.endpoint)));
+            return Ok(Err(format!("the message would have {len} bytes, and {} takes at most {most}", self.session.line.endpoint).into()));
         }
         while self.in_flight.len() >= self.window || self.session.line.backlog() > BACKLOG_BYTES {
             self.advance().await?;

@@ -8,7 +8,7 @@ use crate::kept::FILTERS;
 use crate::packet::{Publish, Qos, Version};
 use crate::payload::Decode;
 use async_trait::async_trait;
-use millrace_config::Problems;
+use millrace_config::{Problems, Reason};
 use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Late, Model, Plan, Plugin, Role, Source, SourceIo};
 use millrace_kit::connections::Connections;
@@ -25,7 +25,7 @@ impl Plugin for MqttSource {
     type Config = SourceConfig;
 
     fn compile(config: SourceConfig, context: &Context, problems: &mut Problems) -> Option<Box<dyn plugin::Compiled>> {
-        let compiled = config.compile(context, problems)?;
+        let compiled = config.own.compile(&config.shared, context, problems)?;
         Some(Box::new(CompiledSource(Arc::new(compiled))))
     }
 
@@ -65,10 +65,10 @@ impl plugin::Compiled for CompiledSource {
         }
     }
 
-    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), String>> {
+    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), Reason>> {
         let publish = Publish::plain(late.header("mqtt.topic")?, late.payload, false);
         let mut intake = Intake::new(self.0.routes.clone(), self.0.max_tags, None);
-        Some(intake.take_again(late.route, &publish, batch, io))
+        Some(intake.take_again(late.route, &publish, batch, io).map_err(Reason::from))
     }
 
     fn longest(&self) -> Option<u64> {

@@ -2,6 +2,7 @@
 //!
 //! Source: MQTT 5.0, section 4.7 (topic names and filters).
 
+use millrace_config::Reason;
 pub use millrace_kit::template::{Template, push_level};
 use std::fmt;
 
@@ -24,12 +25,12 @@ pub const LONGEST: usize = 65_535;
 
 impl Filter {
     /// Reads a filter. Errors: one line for a person.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.is_empty() {
             return Err("a filter is never empty; `#` is everything".into());
         }
         if text.len() > LONGEST {
-            return Err(format!("a filter has at most {LONGEST} bytes, this one has {}", text.len()));
+            return Err(format!("a filter has at most {LONGEST} bytes, this one has {}", text.len()).into());
         }
         if text.contains('\0') {
             return Err("a filter holds no NUL character".into());
@@ -40,13 +41,13 @@ impl Filter {
         let mut levels = Vec::new();
         for level in text.split('/') {
             if levels.last() == Some(&Level::Rest) {
-                return Err(format!("`#` in `{text}` must be the last level"));
+                return Err(format!("`#` in `{text}` must be the last level").into());
             }
             levels.push(match level {
                 "+" => Level::Any,
                 "#" => Level::Rest,
                 other if other.contains(['+', '#']) => {
-                    return Err(format!("a wildcard in `{text}` must fill its level: `+` or `#`, not `{other}`"));
+                    return Err(format!("a wildcard in `{text}` must fill its level: `+` or `#`, not `{other}`").into());
                 }
                 other => Level::Text(other.into()),
             });

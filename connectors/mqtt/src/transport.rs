@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_kit::Tls;
 use std::fmt;
@@ -67,21 +68,21 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Reads an endpoint. Errors: one line for a person.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, Reason> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("`{text}` has no scheme; write mqtt://{text}"))?;
         let (tls, websocket, usual_port) = match scheme {
             "mqtt" | "tcp" => (false, false, 1883),
             "mqtts" | "ssl" => (true, false, 8883),
             "ws" => (false, true, 80),
             "wss" => (true, true, 443),
-            other => return Err(format!("`{other}` is no transport of MQTT; there are mqtt, mqtts, ws and wss")),
+            other => return Err(format!("`{other}` is no transport of MQTT; there are mqtt, mqtts, ws and wss").into()),
         };
         let (authority, path) = match rest.split_once('/') {
             Some((authority, path)) => (authority, format!("/{path}")),
             None => (rest, String::new()),
         };
         if !websocket && !path.trim_end_matches('/').is_empty() {
-            return Err(format!("`{path}` in `{text}`: only ws and wss have a path"));
+            return Err(format!("`{path}` in `{text}`: only ws and wss have a path").into());
         }
         if authority.contains('@') {
             return Err("a login does not belong into the endpoint; write `login: {user: .., password: \"${env:..}\"}`".into());
@@ -95,7 +96,7 @@ impl Endpoint {
         };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if bare.is_empty() || bare.contains(|c: char| c.is_whitespace() || "[]{}?#".contains(c)) {
-            return Err(format!("`{host}` in `{text}` is no host name and no IP address"));
+            return Err(format!("`{host}` in `{text}` is no host name and no IP address").into());
         }
         Ok(Self { text: text.into(), tls, websocket, host: bare.into(), port, path })
     }

@@ -348,7 +348,7 @@ async fn a_refused_login_is_blocked_and_says_whose() {
         let mut problems = Problems::new();
         let node = Node::from_yaml(&yaml, &mut problems).unwrap();
         let mut config: SourceConfig = node.parse(&mut problems).unwrap();
-        config.login = password.map(|password| Login { user: "millrace".into(), password: Secret::new(password) });
+        config.shared.login = password.map(|password| Login { user: "millrace".into(), password: Secret::new(password) });
         MqttSource::compile(config, &context(), &mut problems).unwrap()
     };
     for (version, password, part) in

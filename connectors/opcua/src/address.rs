@@ -10,6 +10,7 @@
 //!
 //! Parsing needs no server; [`Space::resolve`] makes a node id of it for one server's namespace table.
 
+use millrace_config::Reason;
 use opcua::types::{ByteString, Guid, Identifier, NodeId, UAString};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,7 +79,7 @@ impl Start {
 
 impl Address {
     /// Errors: what is wrong with the text, and what to write instead.
-    pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, String> {
+    pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, Reason> {
         let text = text.trim();
         if text.is_empty() {
             return Err("a node needs an address: `ns=2;s=Temp`, `p:s=Temp` or `Objects/Press/Temp`".into());
@@ -92,13 +93,14 @@ impl Address {
             Some(identifier) => Ok(Self::Id(namespace, identifier?)),
             None => Err(format!(
                 "`{text}` is no node: an id looks like `ns=2;s=Temp`, `nsu=URI;i=42` or `p:s=Temp`, a browse path begins with `Objects/`"
-            )),
+            )
+            .into()),
         }
     }
 }
 
 /// The namespace in front of an identifier, and the identifier's text.
-fn namespace<'t>(text: &'t str, prefixes: &Prefixes) -> Result<(Namespace, &'t str), String> {
+fn namespace<'t>(text: &'t str, prefixes: &Prefixes) -> Result<(Namespace, &'t str), Reason> {
     if let Some(rest) = text.strip_prefix("nsu=") {
         let end = [";i=", ";s=", ";g=", ";b="].iter().filter_map(|mark| rest.find(mark)).min();
         let end = end.ok_or_else(|| format!("`{text}` has a namespace URI and no identifier: add `;s=NAME` or `;i=NUMBER`"))?;
@@ -117,43 +119,44 @@ fn namespace<'t>(text: &'t str, prefixes: &Prefixes) -> Result<(Namespace, &'t s
     }
 }
 
-fn known(prefix: &str, prefixes: &Prefixes) -> Result<Namespace, String> {
+fn known(prefix: &str, prefixes: &Prefixes) -> Result<Namespace, Reason> {
     if let Some(uri) = prefixes.get(prefix) {
         return Ok(Namespace::Uri(uri.clone()));
     }
     let declared: Vec<&str> = prefixes.keys().map(String::as_str).collect();
     Err(match declared.is_empty() {
-        true => format!("the prefix `{prefix}` is not declared: add `namespaces: {{{prefix}: URI}}`"),
-        false => format!("the prefix `{prefix}` is not declared; `namespaces` has {}", declared.join(", ")),
+        true => format!("the prefix `{prefix}` is not declared: add `namespaces: {{{prefix}: URI}}`").into(),
+        false => format!("the prefix `{prefix}` is not declared; `namespaces` has {}", declared.join(", ")).into(),
     })
 }
 
 /// `None`: it does not begin like one.
-fn identifier(text: &str) -> Option<Result<Identifier, String>> {
+fn identifier(text: &str) -> Option<Result<Identifier, Reason>> {
     let (kind, value) = text.split_once('=')?;
     Some(match kind {
-        "i" => {
-            value.parse().map(Identifier::Numeric).map_err(|_| format!("`{value}` is no numeric identifier: it is from 0 to 4294967295"))
-        }
+        "i" => value
+            .parse()
+            .map(Identifier::Numeric)
+            .map_err(|_| format!("`{value}` is no numeric identifier: it is from 0 to 4294967295").into()),
         "s" if value.is_empty() => Err("the identifier after `s=` is empty".into()),
         "s" => Ok(Identifier::String(UAString::from(value))),
-        "g" => Guid::from_str(value).map(Identifier::Guid).map_err(|_| format!("`{value}` is no GUID")),
+        "g" => Guid::from_str(value).map(Identifier::Guid).map_err(|_| format!("`{value}` is no GUID").into()),
         "b" => match ByteString::from_base64(value) {
             Some(bytes) => Ok(Identifier::ByteString(bytes)),
-            None => Err(format!("`{value}` is not base64")),
+            None => Err(format!("`{value}` is not base64").into()),
         },
         _ => return None,
     })
 }
 
 /// Splits a browse path, or the path of an event's field; `&` takes the meaning from the character behind it.
-pub fn steps(text: &str, prefixes: &Prefixes) -> Result<Vec<Step>, String> {
+pub fn steps(text: &str, prefixes: &Prefixes) -> Result<Vec<Step>, Reason> {
     let mut found = Vec::new();
     let (mut prefix, mut name) = (None, String::new());
     let mut chars = text.chars();
-    let mut finish = |prefix: Option<String>, name: String| -> Result<(), String> {
+    let mut finish = |prefix: Option<String>, name: String| -> Result<(), Reason> {
         if name.is_empty() {
-            return Err(format!("the browse path `{text}` has an empty level"));
+            return Err(format!("the browse path `{text}` has an empty level").into());
         }
         let namespace = match prefix {
             None => None,
@@ -241,7 +244,7 @@ mod tests {
         [("p".to_owned(), Arc::from("http://acme.example/press"))].into()
     }
 
-    fn parse(text: &str) -> Result<Address, String> {
+    fn parse(text: &str) -> Result<Address, Reason> {
         Address::parse(text, &prefixes())
     }
 

@@ -6,6 +6,7 @@
 use crate::address::{Address, Start};
 use crate::inspect::{apart, decoded, open, shown};
 use crate::session::{Session, attribute_of, children_of, value_of};
+use millrace_config::Reason;
 use millrace_contract::found::{Entry, Shape};
 use millrace_contract::plugin::Looking;
 use millrace_contract::{Browse, Findings, FoundTag};
@@ -52,7 +53,7 @@ struct Seen {
     is_more: bool,
 }
 
-async fn look(session: &Session, request: &Browse) -> Result<Seen, String> {
+async fn look(session: &Session, request: &Browse) -> Result<Seen, Reason> {
     let refused = |refused: crate::session::Refused| refused.to_string();
     let start = start(session, request).await?;
     let mut seen = Seen { namespaces: session.space().uris().map(str::to_owned).collect(), ..Seen::default() };
@@ -102,12 +103,12 @@ async fn look(session: &Session, request: &Browse) -> Result<Seen, String> {
     Ok(seen)
 }
 
-async fn start(session: &Session, request: &Browse) -> Result<NodeId, String> {
+async fn start(session: &Session, request: &Browse) -> Result<NodeId, Reason> {
     let Some(text) = &request.below else { return Ok(Start::Objects.node_id()) };
     let space = session.space();
     match Address::parse(text, &Default::default())? {
         Address::Id(namespace, identifier) => {
-            space.node_id(&namespace, &identifier).ok_or_else(|| format!("{} has no namespace {namespace}", request.url))
+            space.node_id(&namespace, &identifier).ok_or_else(|| format!("{} has no namespace {namespace}", request.url).into())
         }
         Address::Path(path) => {
             let mut at = path.start.node_id();

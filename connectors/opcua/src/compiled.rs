@@ -12,7 +12,7 @@ use crate::security::{Accept, Mode, Policy};
 use crate::target::{Identity, Target, is_loopback};
 use crate::transport::host_and_port;
 use globset::{GlobBuilder, GlobMatcher};
-use millrace_config::{Deadband, Period, Place, Problems, Spanned};
+use millrace_config::{Deadband, Place, Problems, Spanned};
 use millrace_contract::{Context, Model, Report, Route};
 use millrace_kit::groups::{GroupConfig, NoKeys};
 use millrace_kit::polled::{self, EVERY_DEFAULT};
@@ -213,16 +213,15 @@ impl SourceConfig {
                     .error(uri.place.key(), format!("`{prefix}` is no prefix: it begins with a letter and has no `:`, `=`, `;` or `/`"));
             }
         }
-        let lifetime = self.lifetime.as_ref().map_or(Duration::from_secs(3600), |lifetime| lifetime.0);
-        let keep_alive = self.keep_alive.as_ref().map_or(Duration::from_secs(10), |period| period.0);
-        if let Some(place) = self.keep_alive.as_ref().filter(|p| p.0 < SECOND || p.0 > SECOND * 3600).map(|p| p.place) {
-            problems.error(place, "`keep_alive` is from 1s to 1h");
+        let (lifetime, keep_alive) = (self.lifetime.0, self.keep_alive.0);
+        if !(SECOND..=SECOND * 3600).contains(&keep_alive) {
+            problems.error(self.keep_alive.place, "`keep_alive` is from 1s to 1h");
         }
-        if let Some(place) = self.lifetime.as_ref().filter(|p| p.0 < SECOND * 10 || p.0 > SECOND * 86_400).map(|p| p.place) {
-            problems.error(place, "`lifetime` is from 10s to 24h");
+        if !(SECOND * 10..=SECOND * 86_400).contains(&lifetime) {
+            problems.error(self.lifetime.place, "`lifetime` is from 10s to 24h");
         }
-        if let Some(sessions) = self.sessions.as_ref().filter(|s| !(1..=MOST_SESSIONS).contains(&s.value)) {
-            problems.error(sessions.place, format!("`sessions` is from 1 to {MOST_SESSIONS}"));
+        if !(1..=MOST_SESSIONS).contains(&self.sessions.value) {
+            problems.error(self.sessions.place, format!("`sessions` is from 1 to {MOST_SESSIONS}"));
         }
         let targets = self.targets(context, keep_alive, lifetime, problems);
         let mark = problems.mark();
@@ -248,12 +247,9 @@ impl SourceConfig {
                 .error(context.place, "`groups` is empty: nothing would be read")
                 .help("add `groups: [{every: 1s, tags: {temperature: \"ns=2;s=Temp\"}}]`");
         }
-        let history = self.history.as_ref().map(|history| History {
-            per_s: history.rate.as_ref().map_or(5_000.0, |rate| rate.0),
-            at_most: history.at_most.as_ref().map_or(SECOND * 7 * 86_400, |period| period.0),
-        });
+        let history = self.history.as_ref().map(|history| History { per_s: history.rate.0, at_most: history.at_most.0 });
         let model = Model { tags: polled.model().tags, routes: making.routes };
-        let sessions = self.sessions.as_ref().map_or(1, |sessions| sessions.value as usize).max(1);
+        let sessions = usize::from(self.sessions.value).max(1);
         let writes_allowed = context.writes_allowed;
         Some(CompiledSource {
             name: context.name.clone(),
@@ -421,21 +417,20 @@ impl Making<'_> {
             _ => Err("known are path, name and display".into()),
         };
         let name = Template::parse(&name, name.place, problems, known);
-        if let Some(depth) = browse.depth.as_ref().filter(|depth| !(1..=100).contains(&depth.value)) {
-            problems.error(depth.place, "`depth` is from 1 to 100");
+        if !(1..=100).contains(&browse.depth.value) {
+            problems.error(browse.depth.place, "`depth` is from 1 to 100");
         }
-        if let Some(limit) = browse.limit.as_ref().filter(|limit| !(1..=1_000_000).contains(&limit.value)) {
-            problems.error(limit.place, "`limit` is from 1 to 1000000");
+        if !(1..=1_000_000).contains(&browse.limit.value) {
+            problems.error(browse.limit.place, "`limit` is from 1 to 1000000");
         }
         Some(Browse {
             from: from?,
             matcher,
             name: name?,
             units: browse.units == Some(Units::Server),
-            depth: browse.depth.as_ref().map_or(10, |depth| depth.value as usize),
-            limit: browse.limit.as_ref().map_or(10_000, |limit| limit.value as usize),
-            again: Some(browse.again.as_ref().map_or(SECOND * 900, |Spanned { value: Period(again), .. }| *again))
-                .filter(|again| !again.is_zero()),
+            depth: browse.depth.value as usize,
+            limit: browse.limit.value as usize,
+            again: Some(browse.again.0).filter(|again| !again.is_zero()),
         })
     }
 
@@ -498,7 +493,7 @@ impl Making<'_> {
 fn template(key: &Spanned<String>, names: &[Arc<str>], problems: &mut Problems) -> Option<Template> {
     let known = |name: &str| match names.iter().any(|known| **known == *name) {
         true => Ok(()),
-        false => Err(format!("there are {}", names.iter().map(|name| &**name).collect::<Vec<_>>().join(", "))),
+        false => Err(format!("there are {}", names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ")).into()),
     };
     Template::parse(key, key.place, problems, known)
 }

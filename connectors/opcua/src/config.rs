@@ -23,15 +23,15 @@ pub struct SourceConfig {
     /// Who Millrace is to the server; left out: anonymous.
     #[serde(default)]
     pub login: Option<Spanned<LoginConfig>>,
-    /// How many sessions share the groups; default 1. Each session decodes on a core of its own.
-    #[serde(default)]
-    pub sessions: Option<Spanned<u16>>,
-    /// How soon a dead connection is noticed; default 10s.
-    #[serde(default)]
-    pub keep_alive: Option<Spanned<Period>>,
-    /// How long the server keeps a session and its subscriptions while this source is away; default 1h. Servers may say less.
-    #[serde(default)]
-    pub lifetime: Option<Spanned<Period>>,
+    /// How many sessions share the groups. Each session decodes on a core of its own.
+    #[serde(default = "sessions")]
+    pub sessions: Spanned<u16>,
+    /// How soon a dead connection is noticed.
+    #[serde(default = "keep_alive")]
+    pub keep_alive: Spanned<Period>,
+    /// How long the server keeps a session and its subscriptions while this source is away. Servers may say less.
+    #[serde(default = "lifetime")]
+    pub lifetime: Spanned<Period>,
     /// What becomes of the session when Millrace stops: `keep` (default), for its `lifetime`, so that the next start misses nothing; or `close`,
     /// where a PLC has few sessions.
     #[serde(default)]
@@ -45,6 +45,18 @@ pub struct SourceConfig {
     /// Events and alarms, as documents.
     #[serde(default)]
     pub events: Vec<Spanned<EventsConfig>>,
+}
+
+fn sessions() -> Spanned<u16> {
+    1.into()
+}
+
+fn keep_alive() -> Spanned<Period> {
+    Period::from_secs(10).into()
+}
+
+fn lifetime() -> Spanned<Period> {
+    Period::from_secs(3600).into()
 }
 
 /// What becomes of sessions at a stop.
@@ -173,15 +185,27 @@ pub struct BrowseConfig {
     /// `server`: unit and limits come from the server's EngineeringUnits and EURange, where the YAML names none.
     #[serde(default)]
     pub units: Option<Units>,
-    /// How many levels deep; default 10.
-    #[serde(default)]
-    pub depth: Option<Spanned<u16>>,
-    /// How many tags at most; default 10000. Beyond it none is read, and the status says so.
-    #[serde(default)]
-    pub limit: Option<Spanned<u32>>,
-    /// How often to look again for nodes that came or went, besides when the server says that its model changed; default 15m, `0s` never.
-    #[serde(default)]
-    pub again: Option<Spanned<Period>>,
+    /// How many levels deep.
+    #[serde(default = "depth")]
+    pub depth: Spanned<u16>,
+    /// How many tags at most. Beyond it none is read, and the status says so.
+    #[serde(default = "limit")]
+    pub limit: Spanned<u32>,
+    /// How often to look again for nodes that came or went, besides when the server says that its model changed; `0s`: never.
+    #[serde(default = "again")]
+    pub again: Spanned<Period>,
+}
+
+fn depth() -> Spanned<u16> {
+    10.into()
+}
+
+fn limit() -> Spanned<u32> {
+    10_000.into()
+}
+
+fn again() -> Spanned<Period> {
+    Period::from_secs(900).into()
 }
 
 /// Where units come from.
@@ -193,15 +217,21 @@ pub enum Units {
 }
 
 /// Reading back what was missed.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HistoryConfig {
     /// `last`: from the last value that came.
     pub from: Option<HistoryFrom>,
-    /// How many values a second at most; default 5000/s.
-    pub rate: Option<Spanned<Rate>>,
-    /// How far back at most; default 7d.
-    pub at_most: Option<Spanned<Period>>,
+    /// How many values a second at most.
+    pub rate: Spanned<Rate>,
+    /// How far back at most.
+    pub at_most: Spanned<Period>,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { from: None, rate: Rate(5_000.0).into(), at_most: Period::from_secs(7 * 86_400).into() }
+    }
 }
 
 /// Where reading back begins.

@@ -10,6 +10,7 @@ use crate::session::{Permission, Refused, Session, attribute_of};
 use crate::shared::Shared;
 use crate::subscribe::Subscription;
 use crate::wire::{Reader, Undecodable, builtin, micros};
+use millrace_config::Reason;
 use millrace_contract::Status;
 use millrace_kit::trigger::document_key;
 use millrace_schemas::{Batch, Doc, Micros, RouteId, Span, json};
@@ -31,7 +32,7 @@ const MODEL_EVENTS: [u32; 2] = [2132, 2133];
 const REFRESH_EVENTS: [u32; 3] = [2787, 2788, 2789];
 
 /// What is asked of the server for the events at `index`. Errors: a name the server does not know.
-fn request(index: usize, events: &Events, node: NodeId, session: &Session) -> Result<MonitoredItemCreateRequest, String> {
+fn request(index: usize, events: &Events, node: NodeId, session: &Session) -> Result<MonitoredItemCreateRequest, Reason> {
     let step = |name: &str| crate::address::Step { namespace: None, name: name.to_owned() };
     let mut fields: Vec<EventField> = HIDDEN.iter().map(|name| EventField { name: (*name).into(), path: vec![step(name)] }).collect();
     fields.extend(events.fields.iter().cloned());
@@ -48,8 +49,8 @@ pub async fn watch(shared: &Shared, session: &Session, subscription: &mut Subscr
     for (index, node) in notifiers.iter().copied().zip(nodes) {
         let watched = &job.events[index];
         let (is_monitored, why) =
-            match node.map_err(|_| "the node is not there".to_owned()).and_then(|node| request(index, watched, node, session)) {
-                Err(why) => (false, Some(why)),
+            match node.map_err(|_| Reason::new("the node is not there")).and_then(|node| request(index, watched, node, session)) {
+                Err(why) => (false, Some(why.into())),
                 Ok(request) => match subscription.monitor_events(session, request).await? {
                     made if made.status_code.is_bad() => (false, Some(made.status_code.to_string())),
                     made => (true, undone(&watched.fields, &made.filter_result)),

@@ -1,6 +1,7 @@
 //! Which events are wanted: `severity >= 500 and type = ns=2;i=1001`, as the server's own filter.
 
 use crate::address::{Address, Prefixes, Space, Step, steps};
+use millrace_config::Reason;
 use opcua::types::{
     AttributeId, ContentFilter, ContentFilterElement, EventFilter, ExtensionObject, FilterOperator, LiteralOperand, NodeId, ObjectTypeId,
     QualifiedName, SimpleAttributeOperand, UAString, Variant,
@@ -46,7 +47,7 @@ enum Literal {
 
 impl Condition {
     /// Errors: what is wrong with the text, and what to write.
-    pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, String> {
+    pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, Reason> {
         let mut comparisons = Vec::new();
         for part in text.split(" and ") {
             comparisons.push(comparison(part.trim(), prefixes).map_err(|what| format!("`{part}`: {what}"))?);
@@ -55,7 +56,7 @@ impl Condition {
     }
 
     /// The server's form of it. Errors: a name that this server does not know.
-    pub fn filter(&self, fields: &[EventField], space: &Space) -> Result<EventFilter, String> {
+    pub fn filter(&self, fields: &[EventField], space: &Space) -> Result<EventFilter, Reason> {
         let mut select = Vec::with_capacity(fields.len());
         for field in fields {
             select.push(operand(&field.path, space)?);
@@ -94,7 +95,7 @@ fn combined(operator: FilterOperator, parts: Vec<ContentFilterElement>) -> Optio
     (!elements.is_empty()).then_some(elements)
 }
 
-fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
+fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, Reason> {
     let operators = [
         (">=", Operator::GreaterOrEqual),
         ("<=", Operator::LessOrEqual),
@@ -143,7 +144,7 @@ fn comparison(text: &str, prefixes: &Prefixes) -> Result<Comparison, String> {
 }
 
 impl Comparison {
-    fn element(&self, space: &Space) -> Result<ContentFilterElement, String> {
+    fn element(&self, space: &Space) -> Result<ContentFilterElement, Reason> {
         let literal = |value: Variant| ExtensionObject::from_message(LiteralOperand { value });
         let (filter_operator, operands) = match self {
             Self::Type(Address::Id(namespace, identifier)) => {
@@ -177,7 +178,7 @@ impl Comparison {
 }
 
 /// A field of an event.
-fn operand(path: &[Step], space: &Space) -> Result<SimpleAttributeOperand, String> {
+fn operand(path: &[Step], space: &Space) -> Result<SimpleAttributeOperand, Reason> {
     let mut names = Vec::with_capacity(path.len());
     for step in path {
         let index = match &step.namespace {

@@ -5,7 +5,7 @@ use crate::pki::Pki;
 use crate::security::{Mode, Policy};
 use crate::session::Session;
 use crate::target::{Identity, Target};
-use millrace_config::Secret;
+use millrace_config::{Reason, Secret};
 use millrace_contract::plugin::Looking;
 use millrace_contract::{Browse, Findings};
 use opcua::types::{BinaryDecodable, ByteStringBody, ContextOwned, DataValue, Variant};
@@ -13,13 +13,13 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Runs a look from beginning to end on a thread of its own: what it holds meanwhile need not be fit for others.
-pub fn apart<F: Future<Output = Result<Findings, String>>>(look: impl FnOnce() -> F + Send + 'static) -> Looking {
+pub fn apart<F: Future<Output = Result<Findings, Reason>>>(look: impl FnOnce() -> F + Send + 'static) -> Looking {
     let run = move || tokio::runtime::Handle::current().block_on(look());
     Box::pin(async move { tokio::task::spawn_blocking(run).await.map_err(|error| error.to_string())? })
 }
 
 /// Who is asked, and how: unsecured unless `--security` says otherwise.
-pub fn target(request: &Browse) -> Result<Target, String> {
+pub fn target(request: &Browse) -> Result<Target, Reason> {
     let (policy, mode) = match &request.security {
         None => (Policy::None, Mode::None),
         Some(text) => {
@@ -29,7 +29,7 @@ pub fn target(request: &Browse) -> Result<Target, String> {
             let policy: Policy = serde_json::from_value(policy.into()).map_err(|_| unknown())?;
             let mode: Mode = serde_json::from_value(mode.into()).map_err(|_| unknown())?;
             if (policy == Policy::None) != (mode == Mode::None) {
-                return Err(unknown());
+                return Err(unknown().into());
             }
             (policy, mode)
         }
@@ -51,7 +51,7 @@ pub fn target(request: &Browse) -> Result<Target, String> {
     })
 }
 
-pub async fn open(request: &Browse) -> Result<Session, String> {
+pub async fn open(request: &Browse) -> Result<Session, Reason> {
     let session = connect(&target(request)?, None, None).await.map_err(|failure| failure.to_string())?;
     session.prepare().await.map_err(|refused| refused.to_string())?;
     Ok(session)

@@ -6,6 +6,7 @@ use crate::connect::endpoints;
 use crate::inspect::{apart, open, shown, target};
 use crate::pki::describe_text;
 use crate::session::{Session, value_of};
+use millrace_config::Reason;
 use millrace_contract::found::Facts;
 use millrace_contract::plugin::Looking;
 use millrace_contract::{Browse, Findings};
@@ -46,7 +47,7 @@ pub fn probe(request: Browse) -> Looking {
     apart(|| async move { look(&request).await })
 }
 
-async fn look(request: &Browse) -> Result<Findings, String> {
+async fn look(request: &Browse) -> Result<Findings, Reason> {
     let offered = endpoints(&request.url, target(request)?.answer_within).await.map_err(|failure| failure.to_string())?;
     let mut facts = vec![("endpoints".to_owned(), Facts::Items(offered.iter().map(endpoint).collect()))];
     match open(request).await {
@@ -56,7 +57,7 @@ async fn look(request: &Browse) -> Result<Findings, String> {
             asked?;
         }
         // What it offers is worth knowing to whom it lets in no further.
-        Err(error) => facts.push(("no_session".to_owned(), Facts::One(error.into()))),
+        Err(error) => facts.push(("no_session".to_owned(), Facts::One(String::from(error).into()))),
     }
     Ok(Findings { facts, ..Findings::default() })
 }
@@ -81,7 +82,7 @@ fn endpoint(endpoint: &EndpointDescription) -> Json {
     })
 }
 
-async fn ask(session: &Session, facts: &mut Vec<(String, Facts)>) -> Result<(), String> {
+async fn ask(session: &Session, facts: &mut Vec<(String, Facts)>) -> Result<(), Reason> {
     let wanted: Vec<_> = ASKED.iter().map(|(.., id)| value_of(NodeId::from(*id))).collect();
     let values = session.read(&wanted).await.map_err(|refused| refused.to_string())?;
     for ((part, name, _), value) in ASKED.iter().zip(&values) {

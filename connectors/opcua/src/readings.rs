@@ -5,6 +5,7 @@
 
 use crate::types::{self, Types};
 use crate::wire::{Reader, Stamped, Structure, Undecodable, builtin};
+use millrace_config::Reason;
 use millrace_contract::{SourceIo, Structure as Wanted, TagDef};
 use millrace_kit::Leaves;
 use millrace_kit::leaves::leaf_of;
@@ -464,7 +465,7 @@ impl types::Leaves for Grow<'_> {
         let def = &self.item.def;
         let leaf = || {
             let address = format!("{}.{}", def.address, path.replace('/', "."));
-            Ok::<_, std::convert::Infallible>(TagDef { address, ..leaf_of(def, path) })
+            Ok::<_, Reason>(TagDef { address, ..leaf_of(def, path) })
         };
         let Ok(tag) = self.item.leaves.tag(path, self.io, leaf) else { return };
         let status = if status.0 >> 30 > self.row.status.0 >> 30 { status } else { self.row.status };

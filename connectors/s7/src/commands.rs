@@ -83,7 +83,7 @@ async fn holds(
             return Ok(Err(Outcome::Failed(format!("{}: {why}; nothing was written", condition.name))));
         }
     };
-    Ok(condition.check(value, status, &texts.heap, &of.def.options).map_err(Outcome::Refused))
+    Ok(condition.check(value, status, &texts.heap, &of.def.options).map_err(|why| Outcome::Refused(why.into())))
 }
 
 /// Writes one value. The inner error: it does not fit, or the CPU refuses it; nothing was changed.

@@ -5,6 +5,7 @@ use crate::connection::{ConnectionError, Dial, Wire};
 use crate::cpu;
 use crate::frame::{self, Answer, ITEMS_MAX, Item};
 use crate::reading::put_get;
+use millrace_config::Reason;
 use millrace_contract::found::{Entry, Facts};
 use millrace_contract::{Browse, Findings, FoundTag};
 use serde_json::Value as Json;
@@ -37,16 +38,16 @@ async fn connect(url: &str) -> Result<(u8, Wire, crate::connection::Driver), Con
 }
 
 /// Looks with `look`, beside the driver of the connection.
-async fn with<T>(url: &str, look: impl AsyncFnOnce(u8, &Wire) -> Result<T, ConnectionError>) -> Result<T, String> {
+async fn with<T>(url: &str, look: impl AsyncFnOnce(u8, &Wire) -> Result<T, ConnectionError>) -> Result<T, Reason> {
     let (slot, wire, driver) = connect(url).await.map_err(|error| error.to_string())?;
     tokio::select! {
-        looked = look(slot, &wire) => looked.map_err(|error| error.to_string()),
-        error = driver.run() => Err(error.to_string()),
+        looked = look(slot, &wire) => looked.map_err(|error| error.to_string().into()),
+        error = driver.run() => Err(error.to_string().into()),
     }
 }
 
 /// Who a CPU is, its limits, and whether it lets itself be read.
-pub async fn probe(browse: Browse) -> Result<Findings, String> {
+pub async fn probe(browse: Browse) -> Result<Findings, Reason> {
     with(&browse.url, async |slot, wire| {
         let identity = cpu::identity(wire).await?;
         let named = [
@@ -94,7 +95,7 @@ fn source(endpoint: &str, slot: u8) -> Vec<Entry> {
 type Block = (u16, u32);
 
 /// The data blocks that can be read, each as the bytes it has.
-pub async fn browse(browse: Browse) -> Result<Findings, String> {
+pub async fn browse(browse: Browse) -> Result<Findings, Reason> {
     let limit = browse.limit;
     let (source, listed, blocks) = with(&browse.url, async |slot, wire| {
         let (listed, blocks) = blocks(wire, limit).await?;

@@ -8,6 +8,7 @@ use crate::object::Object;
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
 use futures_util::StreamExt;
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_kit::Tls;
 use millrace_kit::shape::Shape;
@@ -250,13 +251,13 @@ fn numeric_shape(modifier: i32) -> Shape {
 }
 
 /// Writes one value. `is_fixed`: a numeric whose scale is known. Errors: bytes that are not of their type.
-fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> Result<(), String> {
+fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> Result<(), Reason> {
     let Some(raw) = raw else {
         object.null();
         return Ok(());
     };
-    fn bytes<const N: usize>(raw: &[u8]) -> Result<[u8; N], String> {
-        raw.try_into().map_err(|_| format!("{} bytes where {N} should be", raw.len()))
+    fn bytes<const N: usize>(raw: &[u8]) -> Result<[u8; N], Reason> {
+        raw.try_into().map_err(|_| format!("{} bytes where {N} should be", raw.len()).into())
     }
     match *of {
         Type::BOOL => object.bool(raw == [1]),
@@ -322,7 +323,7 @@ fn date_of(days: i64) -> (i64, i64, i64) {
 /// A NUMERIC as its text: groups of four digits, a weight, a sign and the digits shown behind the point.
 ///
 /// Source: src/backend/utils/adt/numeric.c, `numeric_send`.
-fn numeric(raw: &[u8]) -> Result<String, String> {
+fn numeric(raw: &[u8]) -> Result<String, Reason> {
     let word = |n: usize| raw.get(2 * n..2 * n + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).ok_or("a numeric that is cut");
     let (count, weight, sign, scale) = (word(0)? as usize, word(1)? as i16, word(2)?, word(3)?);
     match sign {

@@ -231,7 +231,7 @@ impl Sink for Instance {
         let mut refused = Vec::new();
         for (index, record) in records.records.iter().enumerate() {
             if let Err(reason) = self.waiting.push(records, index, record) {
-                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
+                refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason: reason.into() });
             }
         }
         self.parts.read(records);

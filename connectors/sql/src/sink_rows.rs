@@ -1,5 +1,6 @@
 //! What waits for the database: samples or documents as rows, each with its place in Kafka. No I/O.
 
+use millrace_config::Reason;
 use millrace_contract::{Offset, Partition, Record, Records, Refused};
 use millrace_kit::documents::{Around, Cell, Column, Day, Documents, Kind, META, Unit};
 use millrace_schemas::{Batch, Columns, Value, json};
@@ -109,7 +110,7 @@ impl Waiting {
     /// Takes one record.
     ///
     /// Errors: why no row can hold it.
-    pub fn push(&mut self, records: &Records, index: usize, record: &Record) -> Result<(), String> {
+    pub fn push(&mut self, records: &Records, index: usize, record: &Record) -> Result<(), Reason> {
         match self {
             Self::Samples { day, places, bytes } => {
                 let batch = records.batch.as_ref().filter(|batch| index < batch.rows.len());
@@ -143,7 +144,7 @@ fn place(day: &Day, index: usize) -> (Partition, Offset) {
 }
 
 /// Adds one sample; how many bytes it takes.
-fn sample(day: &mut Day, batch: &Batch, columns: &Columns, index: usize) -> Result<usize, String> {
+fn sample(day: &mut Day, batch: &Batch, columns: &Columns, index: usize) -> Result<usize, Reason> {
     let row = &batch.rows[index];
     let text = |span: millrace_schemas::Span, what: &str| {
         std::str::from_utf8(span.get(&batch.heap).unwrap_or_default()).map_err(|_| format!("its {what} is not UTF-8"))
@@ -151,7 +152,7 @@ fn sample(day: &mut Day, batch: &Batch, columns: &Columns, index: usize) -> Resu
     let (tag, source) = (text(columns.tag_path[index], "tag")?, text(columns.source[index], "source")?);
     for (what, time) in [("time", row.time.0), ("read_time", columns.read_time[index].0)] {
         if !millrace_kit::documents::TIMES.contains(&time) {
-            return Err(format!("{what} is {time} microseconds since 1970, which is not between the years 1 and 9999"));
+            return Err(format!("{what} is {time} microseconds since 1970, which is not between the years 1 and 9999").into());
         }
     }
     let mut shown = Vec::new();

@@ -45,7 +45,7 @@ impl Taking<'_> {
                 false => self.batch.push_headers([(UNFIT, Some(object.unfit.as_slice()))]),
             };
             if let Err(reason) = self.records.take(&self.polling.making, &object.bytes, &[], headers, &mut self.batch, self.io) {
-                reject(&self.polling.making, &object.bytes, headers, reason, &mut self.batch);
+                reject(&self.polling.making, &object.bytes, headers, reason.into(), &mut self.batch);
             }
         }
         if let Some((watermark, ids, _)) = at {

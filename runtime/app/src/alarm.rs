@@ -187,7 +187,7 @@ impl Watch {
                     tracing::info!(target = target.name, alarm = message.id, "alarm sent: {}", message.event.word());
                     break;
                 };
-                self.note(&target.name, |sent| sent.last_failure = Some(why.clone()));
+                self.note(&target.name, |sent| sent.last_failure = Some(why.clone().into()));
                 if attempt == TRIES {
                     self.note(&target.name, |sent| sent.failed += 1);
                     tracing::error!(target = target.name, alarm = message.id, "an alarm is not sent, {TRIES} times tried: {why}");

@@ -3,7 +3,7 @@
 use crate::say::{self, say, tell};
 use crate::{check, registry};
 use anyhow::{Context, Result, anyhow, bail};
-use millrace_config::{Load, Problems};
+use millrace_config::{Load, Problems, Reason};
 use millrace_engine::registrar::{as_registered, register};
 use millrace_registry::difference::Reader;
 use millrace_registry::{Client, Parsed, RegistryError, Schema as Registered, Verdict, Version};
@@ -149,8 +149,8 @@ async fn compare(client: &Client, new: &Registered, latest: &Version) -> Result<
     let (new_needs, old_needs) = (client.references(new).await?, client.references(&latest.schema).await?);
     let new = Parsed::parse(new, &new_needs).map_err(|why| anyhow!(why))?;
     let old = Parsed::parse(&latest.schema, &old_needs).map_err(|why| anyhow!("version {}: {why}", latest.version))?;
-    let words = |reader, outcome: Result<Vec<millrace_registry::difference::Difference>, String>| {
-        outcome.map_or_else(|why| vec![why], |found| found.iter().map(|one| one.describe(reader)).collect())
+    let words = |reader, outcome: Result<Vec<millrace_registry::difference::Difference>, Reason>| {
+        outcome.map_or_else(|why| vec![why.into()], |found| found.iter().map(|one| one.describe(reader)).collect())
     };
     Ok(vec![(Reader::New, words(Reader::New, new.cannot_read(&old))), (Reader::Old, words(Reader::Old, old.cannot_read(&new)))])
 }

@@ -7,7 +7,7 @@ use crate::doctor::{clocks, rights};
 use crate::say::{self, say, visible};
 use anyhow::{Context, Result};
 use millrace_config::factory::Factory;
-use millrace_config::{Load, Problems};
+use millrace_config::{Load, Problems, Reason};
 use millrace_engine::cluster::EMBEDDED;
 use millrace_engine::compile::CompiledFactory;
 use serde_json::{Value, json};
@@ -176,12 +176,12 @@ fn endpoints(works: &CompiledFactory) -> Vec<Finding> {
         .filter_map(|(what, name, endpoint)| Some((format!("{what} {name}"), address_in(&endpoint)?)))
         .map(|(what, address)| (what, std::thread::spawn(move || reached(&address))))
         .collect();
-    let finding = |(what, asked): (String, std::thread::JoinHandle<Result<String, String>>)| {
-        let reached = asked.join().unwrap_or_else(|_| Err("asking ended in a panic; please report it".to_owned()));
+    let finding = |(what, asked): (String, std::thread::JoinHandle<Result<String, Reason>>)| {
+        let reached = asked.join().unwrap_or_else(|_| Err("asking ended in a panic; please report it".into()));
         Finding {
             what,
             ok: reached.is_ok(),
-            says: reached.unwrap_or_else(|error| error),
+            says: reached.unwrap_or_else(|error| error.into()),
             help: "is it switched on, the name right (DNS), a firewall in between? The other connectors are not held up".into(),
         }
     };
@@ -219,7 +219,7 @@ fn listeners(factory: &Factory) -> Vec<Finding> {
 }
 
 /// Whether a name is known and somebody answers there.
-fn reached(address: &str) -> Result<String, String> {
+fn reached(address: &str) -> Result<String, Reason> {
     let mut addresses = address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))?;
     let first = addresses.next().ok_or_else(|| format!("{address} has no address"))?;
     std::net::TcpStream::connect_timeout(&first, PATIENCE).map_err(|error| format!("{address} ({first}): {error}"))?;
@@ -238,7 +238,7 @@ fn kafka(factory: &Factory) -> Vec<Finding> {
             Finding {
                 what: REACHED.into(),
                 ok: reached.is_ok(),
-                says: reached.unwrap_or_else(|error| error),
+                says: reached.unwrap_or_else(|error| error.into()),
                 help: "is the broker up, the name right, a firewall in between?".into(),
             }
         })
@@ -269,7 +269,7 @@ fn registry(factory: &Factory) -> Vec<Finding> {
         Finding {
             what: "schema registry".into(),
             ok: reached.is_ok(),
-            says: reached.unwrap_or_else(|error| error),
+            says: reached.unwrap_or_else(|error| error.into()),
             help: "records wait in the log until it answers".into(),
         }
     };

@@ -8,6 +8,7 @@ pub mod journal;
 pub mod partition;
 pub mod producers;
 pub mod records;
+pub mod refused;
 pub mod synced;
 pub mod topic_config;
 pub mod topic_copy;

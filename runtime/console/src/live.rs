@@ -418,24 +418,25 @@ fn offsets(text: &str) -> Option<BTreeMap<i32, i64>> {
 }
 
 /// Where `from` says to begin.
-pub fn begin(from: Option<&str>) -> Result<Begin, String> {
+pub fn begin(from: Option<&str>) -> Result<Begin, Refused> {
+    let not_understood = |why: String| (StatusCode::BAD_REQUEST, why);
     match from {
         None => Ok(Begin::Newest),
         Some("earliest") => Ok(Begin::Oldest),
         Some(from) => match from.strip_prefix("last:") {
             Some(count) => match count.parse() {
                 Ok(count) if (0..=10_000).contains(&count) => Ok(Begin::Last(count)),
-                _ => Err(format!("`{from}` is not `last:` and a number up to 10000")),
+                _ => Err(not_understood(format!("`{from}` is not `last:` and a number up to 10000"))),
             },
-            None => offsets(from)
-                .map(Begin::At)
-                .ok_or_else(|| format!("`{from}` is neither `earliest`, `last:N` nor offsets as `0:17,1:4`, partition and next offset")),
+            None => offsets(from).map(Begin::At).ok_or_else(|| {
+                not_understood(format!("`{from}` is neither `earliest`, `last:N` nor offsets as `0:17,1:4`, partition and next offset"))
+            }),
         },
     }
 }
 
 async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Result<Events, Refused> {
-    let begin = begin(from.as_deref()).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+    let begin = begin(from.as_deref())?;
     let Ok(permit) = hub.readers.clone().try_acquire_owned() else {
         return Err((StatusCode::SERVICE_UNAVAILABLE, format!("{READERS} clients read topics already; come again later")));
     };
@@ -463,8 +464,8 @@ async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Result<
                 }
                 return;
             }
-            if let Err(why) = records(&mut reader, &mut text) {
-                event(&mut text, "error", None, &serde_json::json!({ "why": why }).to_string());
+            if let Err(error) = records(&mut reader, &mut text) {
+                event(&mut text, "error", None, &serde_json::json!({ "why": error.to_string() }).to_string());
                 handed(&sender, text);
                 return;
             }
@@ -475,10 +476,10 @@ async fn of_topic(hub: Arc<Hub>, topic: String, from: Option<String>) -> Result<
 }
 
 /// Appends the next records as events, or a sign of life.
-fn records(reader: &mut TopicReader, text: &mut String) -> Result<(), String> {
+fn records(reader: &mut TopicReader, text: &mut String) -> Result<(), ReadError> {
     let before = reader.next.clone();
     let mut next = before.clone();
-    let records = reader.read(STILL_HERE.min(Duration::from_secs(5)), 100).map_err(|error| error.to_string())?;
+    let records = reader.read(STILL_HERE.min(Duration::from_secs(5)), 100)?;
     for record in &records {
         next.insert(record.partition, record.offset + 1);
         let id: Vec<String> = next.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();

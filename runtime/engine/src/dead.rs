@@ -25,6 +25,7 @@ pub mod kept;
 pub mod prepare;
 
 use crate::topics::SCHEMA_HEADER;
+use millrace_config::Reason;
 use millrace_contract::Reply;
 use millrace_kafka::{
     Admin, Class, Consumer, Deliveries, KafkaError, Outgoing, Producer, Report, SendError, Settings, Topic, TopicOutcome, TopicPartition,
@@ -230,12 +231,12 @@ impl DeadLetter {
     /// Fetches what is kept in a file: key, headers and payload as they were to be sent.
     ///
     /// Errors: the file is on another machine, or not what was written there.
-    fn make_whole(&mut self) -> Result<(), String> {
+    fn make_whole(&mut self) -> Result<(), Reason> {
         if self.header(CUT).is_none() {
             return Ok(());
         }
         let (Some(path), Some(digest)) = (self.header(kept::FILE), self.header(kept::DIGEST)) else {
-            return Err("holds only the beginning of its payload".to_owned());
+            return Err("holds only the beginning of its payload".into());
         };
         let bytes = kept::read(&path, &digest)?;
         let whole = kept::decode(&bytes).ok_or_else(|| format!("is kept in {path}, which is no record"))?;
@@ -399,7 +400,7 @@ pub fn replay(
     filter: &Filter,
     commands: &[String],
     is_dry: bool,
-    mut prepare: impl FnMut(&str, DeadLetter) -> Result<Vec<(String, DeadLetter)>, String>,
+    mut prepare: impl FnMut(&str, DeadLetter) -> Result<Vec<(String, DeadLetter)>, Reason>,
 ) -> Result<Replayed, KafkaError> {
     let mut out = Letters::new(settings);
     let mut replayed = Replayed::default();
@@ -410,7 +411,7 @@ pub fn replay(
         let ready =
             destination(&letter, commands).and_then(|topic| letter.make_whole().map(|()| topic)).and_then(|topic| prepare(&topic, letter));
         match ready {
-            Err(reason) => replayed.refuse(id, reason),
+            Err(reason) => replayed.refuse(id, reason.into()),
             Ok(_) if is_dry => replayed.sent += 1,
             Ok(records) => {
                 let number = marks.len() as u64;
@@ -459,15 +460,15 @@ impl Replayed {
 }
 
 /// Where a letter goes, or why it can't.
-fn destination(letter: &DeadLetter, commands: &[String]) -> Result<String, String> {
+fn destination(letter: &DeadLetter, commands: &[String]) -> Result<String, Reason> {
     let topic =
         letter.belongs_to().filter(|t| !t.is_empty()).ok_or_else(|| format!("has no header {TOPIC}: it is no dead letter of ours"))?;
     // Whoever may write a letter must not write with our rights what says how far we are.
     if topic.starts_with("__") || topic.starts_with("millrace.") {
-        return Err(format!("belongs to the topic {topic}, which only Kafka and Millrace themselves write"));
+        return Err(format!("belongs to the topic {topic}, which only Kafka and Millrace themselves write").into());
     }
     if commands.iter().any(|pattern| matches(pattern, &topic)) {
-        return Err(format!("belongs to the command topic {topic}: a command is never run again, send a new one"));
+        return Err(format!("belongs to the command topic {topic}: a command is never run again, send a new one").into());
     }
     Ok(topic)
 }

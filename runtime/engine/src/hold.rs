@@ -3,6 +3,7 @@
 //! `held.json` below the data directory: `{"sources": {"press": "paused"}, "sinks": {"lake": "stopped"}}`. A connector that is not in it runs.
 
 use crate::positions;
+use millrace_config::Reason;
 pub use millrace_contract::Role;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,7 @@ impl Held {
     }
 
     /// Errors: it can't be written; then nothing changed.
-    pub(crate) fn set(&self, role: Role, name: &str, wanted: Wanted) -> Result<(), String> {
+    pub(crate) fn set(&self, role: Role, name: &str, wanted: Wanted) -> Result<(), Reason> {
         let mut names = self.names.lock();
         let mut new = names.clone();
         match wanted {

@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::topics::{Format, Topic};
 use crate::writer_schemas::WriterSchemas;
+use millrace_config::Reason;
 use millrace_kafka::{Consumer, KafkaError, Message, Polled, TopicPartition};
 use millrace_registry::SchemaId;
 use millrace_schemas::TELEMETRY_SCHEMA;
@@ -171,26 +172,26 @@ fn value(bytes: Option<&[u8]>, topic: &Topic, writers: Option<&mut WriterSchemas
     let read = match (topic.format, SchemaId::split(bytes), writers, &topic.contract) {
         (Format::Avro, Some((id, _)), Some(writers), _) if body.len() < bytes.len() => match writers.show(id, body, &mut out) {
             Ok(read) => read,
-            Err(failure) => Err(failure.to_string()),
+            Err(failure) => Err(Reason::from(failure.to_string())),
         },
         (Format::Avro, _, _, Some(contract)) => show(contract, body, &mut out),
         (Format::Avro, _, _, None) => match Contract::compile(Kind::Avro, TELEMETRY_SCHEMA, None, &mut |_| None) {
             Ok(telemetry) => show(&telemetry, body, &mut out),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.to_string().into()),
         },
-        (Format::Protobuf, ..) => Err("it is in Protobuf".to_owned()),
+        (Format::Protobuf, ..) => Err("it is in Protobuf".into()),
         _ => {
             out.extend_from_slice(body);
             Ok(())
         }
     };
-    let json = read.and_then(|()| String::from_utf8(out).map_err(|_| "it is not text".to_owned())).and_then(|text| {
+    let json = read.and_then(|()| String::from_utf8(out).map_err(|_| "it is not text".to_owned().into())).and_then(|text| {
         let is_spaced = text.contains(['\n', '\r']);
         match serde_json::from_str::<Box<RawValue>>(&text) {
             // One line, whatever the sender wrote.
             Ok(_) if is_spaced => Ok(raw(&serde_json::from_str::<Value>(&text).unwrap_or_default())),
             Ok(json) => Ok(json),
-            Err(_) => Err("it is not JSON".to_owned()),
+            Err(_) => Err("it is not JSON".to_owned().into()),
         }
     });
     json.unwrap_or_else(|why| {
@@ -202,7 +203,7 @@ fn value(bytes: Option<&[u8]>, topic: &Topic, writers: Option<&mut WriterSchemas
     })
 }
 
-fn show(contract: &Contract, body: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+fn show(contract: &Contract, body: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     let json = contract.show(body).ok_or_else(|| format!("it is not what {} says", contract.schema().name))?;
     out.extend_from_slice(json.as_bytes());
     Ok(())

@@ -12,6 +12,7 @@ use crate::dead::{DeadLetter, Letters, matches};
 use crate::sinks::decode_sample;
 use crate::topics::Topics;
 use crate::writer_schemas::WriterSchemas;
+use millrace_config::Reason;
 use millrace_kafka::{Consumer, KafkaError, Settings, TopicPartition};
 use millrace_registry::{Client, SchemaId};
 use millrace_schemas::{Batch, Micros, Origin, Quality, SampleMeta, json};
@@ -71,16 +72,16 @@ impl Progress {
     /// Reads where a replay of this got to; a new one where there is no file.
     ///
     /// Errors: the file can't be read, or is that of another replay.
-    pub fn open(file: &Path, what: &str) -> Result<Self, String> {
+    pub fn open(file: &Path, what: &str) -> Result<Self, Reason> {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self { what: what.into(), ..Self::default() }),
-            Err(error) => return Err(format!("cannot read {}: {error}", file.display())),
+            Err(error) => return Err(format!("cannot read {}: {error}", file.display()).into()),
         };
         let progress: Self =
             serde_json::from_str(&text).map_err(|error| format!("{} is no progress of a replay: {error}", file.display()))?;
         if progress.what != what {
-            return Err(format!("{} is the progress of another replay ({}); name another file", file.display(), progress.what));
+            return Err(format!("{} is the progress of another replay ({}); name another file", file.display(), progress.what).into());
         }
         Ok(progress)
     }
@@ -124,7 +125,7 @@ impl Replay {
     /// Sends one row of decoded samples. `from`: the topic and offset it is from, for its header.
     ///
     /// Errors: Kafka does not take it.
-    pub fn send(&mut self, batch: &Batch, index: usize, from: (&str, i32, i64)) -> Result<(), String> {
+    pub fn send(&mut self, batch: &Batch, index: usize, from: (&str, i32, i64)) -> Result<(), Reason> {
         let Some(columns) = &batch.decoded else { return Ok(()) };
         self.progress.sent += 1;
         if self.file.is_none() {
@@ -176,7 +177,7 @@ impl Replay {
     /// Notes where it got to, now and then; `now`: whatever was noted last.
     ///
     /// Errors: Kafka did not take all of it, or the file can't be written.
-    pub fn note(&mut self, now: bool) -> Result<(), String> {
+    pub fn note(&mut self, now: bool) -> Result<(), Reason> {
         let Some(file) = &self.file else { return Ok(()) };
         if !now && self.since < NOTE_EVERY && self.noted.elapsed() < NOTE_AFTER {
             return Ok(());
@@ -229,7 +230,7 @@ pub struct From<'a> {
 /// Replays a topic, as it was when the replay began.
 ///
 /// Errors: Kafka, the registry or the file of the progress can't be used.
-pub fn topic(from: &From<'_>, selection: &Selection, replay: &mut Replay) -> Result<(), String> {
+pub fn topic(from: &From<'_>, selection: &Selection, replay: &mut Replay) -> Result<(), Reason> {
     let failed = |error: KafkaError| format!("cannot read {}: {error}", from.topic);
     let reader = Consumer::reader(from.settings, true).map_err(failed)?;
     let name: Arc<str> = from.topic.into();
@@ -247,7 +248,7 @@ pub fn topic(from: &From<'_>, selection: &Selection, replay: &mut Replay) -> Res
     let topic = from.known.get(from.topic);
     let mut writers = from.registry.clone().map(|client| WriterSchemas::new(client, from.tokio.clone()));
     let mut batch = Batch::new();
-    let mut trouble: Option<String> = None;
+    let mut trouble: Option<Reason> = None;
     let done = reader.read_to(&starts, &ends, PATIENCE, |message| {
         if trouble.is_some() {
             return;
@@ -266,7 +267,7 @@ pub fn topic(from: &From<'_>, selection: &Selection, replay: &mut Replay) -> Res
                     }
                     Ok(())
                 }
-                Err(failure) => Err(failure.to_string()),
+                Err(failure) => Err(Reason::from(failure.to_string())),
             };
             trouble = sent.err();
         }
@@ -277,7 +278,7 @@ pub fn topic(from: &From<'_>, selection: &Selection, replay: &mut Replay) -> Res
     });
     match trouble {
         Some(trouble) => Err(trouble),
-        None => done.map_err(failed),
+        None => done.map_err(failed).map_err(Reason::from),
     }
 }
 

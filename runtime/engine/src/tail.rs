@@ -3,6 +3,7 @@
 use crate::sinks::decode_sample;
 use crate::topics::Topics;
 use crate::writer_schemas::WriterSchemas;
+use millrace_config::Reason;
 use millrace_contract::{Failure, Offset, Partition, Upstream};
 use millrace_kafka::{Admin, Consumer, KafkaError, Settings, TopicPartition};
 use millrace_registry::{Client, SchemaId};
@@ -41,9 +42,9 @@ pub struct Read {
 /// Errors: Kafka or the registry can't be asked, or there is too much.
 pub fn read(
     reading: &Reading<'_>,
-    held: impl FnOnce(&Upstream, &[Partition]) -> Result<Vec<Option<Offset>>, String>,
+    held: impl FnOnce(&Upstream, &[Partition]) -> Result<Vec<Option<Offset>>, Reason>,
     mut each: impl FnMut(&Batch),
-) -> Result<Read, String> {
+) -> Result<Read, Reason> {
     let failed = |error: KafkaError| format!("cannot read what is in Kafka only: {error}");
     let names: Vec<&str> = reading.topics.iter().map(String::as_str).collect();
     let (cluster, ids) = Admin::new(reading.settings, PATIENCE).and_then(|admin| admin.identities(&names)).map_err(failed)?;
@@ -69,7 +70,8 @@ pub fn read(
     if count > MOST {
         return Err(format!(
             "{count} records are in Kafka only, which are too many to read for one question: the sink is behind, or has never run"
-        ));
+        )
+        .into());
     }
     let mut writers = reading.registry.clone().map(|client| WriterSchemas::new(client, reading.tokio.clone()));
     let mut outcome = Read { records: 0, unreadable: 0, until };
@@ -90,7 +92,7 @@ pub fn read(
     });
     done.map_err(failed)?;
     match trouble {
-        Some(failure) => Err(format!("cannot read what is in Kafka only: {failure}")),
+        Some(failure) => Err(format!("cannot read what is in Kafka only: {failure}").into()),
         None => Ok(outcome),
     }
 }

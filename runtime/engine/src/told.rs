@@ -2,12 +2,13 @@
 
 use crate::engine::{Engine, OWN};
 use crate::hold::{Order, Role, Wanted};
+use millrace_config::Reason;
 
 impl Engine {
     /// Lets a connector run, rest or stop, now and after a restart of the program. False: there is none of that name.
     ///
     /// Errors: it can't be kept on the disk; then nothing changed.
-    pub async fn want(&self, role: Role, name: &str, wanted: Wanted) -> Result<bool, String> {
+    pub async fn want(&self, role: Role, name: &str, wanted: Wanted) -> Result<bool, Reason> {
         // A reload puts others in their place meanwhile.
         let _one = self.changing.lock().await;
         self.tell(role, name, |order| order.wanted = wanted, Some(wanted))
@@ -19,7 +20,7 @@ impl Engine {
         self.tell(role, name, |order| order.restarts += 1, None).unwrap_or(false)
     }
 
-    fn tell(&self, role: Role, name: &str, change: impl Fn(&mut Order), keep: Option<Wanted>) -> Result<bool, String> {
+    fn tell(&self, role: Role, name: &str, change: impl Fn(&mut Order), keep: Option<Wanted>) -> Result<bool, Reason> {
         let keep = || keep.map_or(Ok(()), |wanted| self.ground.held.set(role, name, wanted));
         match role {
             Role::Source if name == OWN => return Ok(false),

@@ -8,6 +8,7 @@ use crate::sinks::decode_sample;
 use crate::source_logs::CURSOR;
 use crate::topics::Topic;
 use crate::writer_schemas::WriterSchemas;
+use millrace_config::Reason;
 use millrace_contract::is_meant;
 pub use millrace_kafka::KafkaError;
 use millrace_kafka::{Consumer, Message, Polled, TopicPartition};
@@ -333,7 +334,7 @@ fn sample(
     tag: &str,
     writers: Option<&mut WriterSchemas>,
     batch: &mut Batch,
-) -> Result<Option<(Row, i64)>, String> {
+) -> Result<Option<(Row, i64)>, Reason> {
     let Some(value) = message.value() else { return Ok(None) };
     // Most records are of other tags, which is seen without reading them.
     if topic.key == crate::sample_key::SampleKey::Tag && message.key().is_some_and(|key| key != tag.as_bytes()) {
@@ -345,7 +346,7 @@ fn sample(
     match decode_sample(topic.format, value, prefix, writers, batch) {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Ok(None),
-        Err(failure) => return Err(failure.to_string()),
+        Err(failure) => return Err(failure.to_string().into()),
     }
     let Some((row, columns)) = batch.rows.first().zip(batch.decoded.as_ref()) else { return Ok(None) };
     let is_wanted = columns.tag_path.first().is_some_and(|path| batch.text_of(*path) == tag);

@@ -4,6 +4,7 @@
 //! The registry is asked once for each id, and never for today's again; while it is away the sink waits, and nothing is guessed. Samples in JSON and
 //! Protobuf need none of it: their fields have names and numbers.
 
+use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_registry::{Client, RegistryError, Resolved, SchemaId};
 use millrace_schemas::contract::{Contract, Kind};
@@ -39,34 +40,34 @@ impl WriterSchemas {
     /// Reads a sample that was written with the schema of this id. The inner error says why it is none.
     ///
     /// Errors: the registry can't be asked.
-    pub fn decode(&mut self, id: SchemaId, value: &[u8], batch: &mut Batch) -> Result<Result<(), String>, Failure> {
+    pub fn decode(&mut self, id: SchemaId, value: &[u8], batch: &mut Batch) -> Result<Result<(), Reason>, Failure> {
         self.learn(id)?;
         let value = match &self.by_id[&id] {
             Writer::Today => value,
             Writer::Other(writer) => {
                 self.spare.clear();
                 if self.telemetry.resolve(writer, value, &mut self.spare).is_none() {
-                    return Ok(Err(format!("it cannot be read from {} (id {id}) as a sample", writer.schema().name)));
+                    return Ok(Err(format!("it cannot be read from {} (id {id}) as a sample", writer.schema().name).into()));
                 }
                 &self.spare
             }
-            Writer::Unreadable(why) => return Ok(Err(why.clone())),
+            Writer::Unreadable(why) => return Ok(Err(why.clone().into())),
         };
-        Ok(avro::decode(value, batch).map_err(|error| error.to_string()))
+        Ok(avro::decode(value, batch).map_err(|error| error.to_string().into()))
     }
 
     /// Appends what was written with the schema of this id as JSON. The inner error says why it can't be read.
     ///
     /// Errors: the registry can't be asked.
-    pub fn show(&mut self, id: SchemaId, value: &[u8], out: &mut Vec<u8>) -> Result<Result<(), String>, Failure> {
+    pub fn show(&mut self, id: SchemaId, value: &[u8], out: &mut Vec<u8>) -> Result<Result<(), Reason>, Failure> {
         self.learn(id)?;
         let contract = match &self.by_id[&id] {
             Writer::Today => &self.telemetry,
             Writer::Other(writer) => writer,
-            Writer::Unreadable(why) => return Ok(Err(why.clone())),
+            Writer::Unreadable(why) => return Ok(Err(why.clone().into())),
         };
         let shown = contract.show(value).ok_or_else(|| format!("it is not what {} (id {id}) says", contract.schema().name));
-        Ok(shown.map(|json| out.extend_from_slice(json.as_bytes())))
+        Ok(shown.map(|json| out.extend_from_slice(json.as_bytes())).map_err(Reason::from))
     }
 
     fn learn(&mut self, id: SchemaId) -> Result<(), Failure> {

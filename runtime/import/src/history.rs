@@ -8,6 +8,7 @@
 //! Invariant: what could be two things (`03/04/2024`) is not guessed; whoever has the file says it.
 
 use crate::text::{rows, separator};
+use millrace_config::Reason;
 
 /// What is known beforehand, and not to be found.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +144,7 @@ const HALVES: &[(&str, &str)] = &[("date", "time"), ("datum", "zeit"), ("datum",
 /// Finds out how an export is written, by its first lines. The last of them must be whole.
 ///
 /// Errors: one line for a person: what can't be found, with what there is.
-pub fn layout(head: &str, given: &Given) -> Result<Layout, String> {
+pub fn layout(head: &str, given: &Given) -> Result<Layout, Reason> {
     let body = head.split_inclusive('\n').skip(given.skip_lines).collect::<String>();
     let first = body.lines().find(|line| !line.trim().is_empty()).ok_or("there is no line in it")?;
     let delimiter = given.delimiter.unwrap_or_else(|| match separator(first) {
@@ -162,7 +163,7 @@ pub fn layout(head: &str, given: &Given) -> Result<Layout, String> {
     let named = |names: &[&str]| names.iter().find_map(|name| plain.iter().position(|column| column == name)).map(|at| columns[at].clone());
     let known = |column: &String, flag: &str| match columns.contains(column) {
         true => Ok(column.clone()),
-        false => Err(format!("no column `{column}` ({flag}); there are {}", there())),
+        false => Err(Reason::from(format!("no column `{column}` ({flag}); there are {}", there()))),
     };
     let missing = |what: &str, flag: &str| format!("no column is called like {what}; there are {}; name it with {flag}", there());
     let tag = match &given.tag {
@@ -244,9 +245,11 @@ fn says_zone(format: Option<&str>) -> bool {
 }
 
 /// How times are written.
-fn clock(times: &[String]) -> Result<Times, String> {
+fn clock(times: &[String]) -> Result<Times, Reason> {
     let Some(first) = times.first() else { return Ok(Times { format: None, unit: None, has_zone: true }) };
-    let unknown = || format!("the time `{first}` is written in no way known here; say how with --time-format, as in '%d.%m.%Y %H:%M:%S'");
+    let unknown = || {
+        Reason::from(format!("the time `{first}` is written in no way known here; say how with --time-format, as in '%d.%m.%Y %H:%M:%S'"))
+    };
     if first.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         let whole = first.split('.').next().unwrap_or_default();
         let unit = match whole.len() {
@@ -257,7 +260,9 @@ fn clock(times: &[String]) -> Result<Times, String> {
             18 => "filetime",
             19 => "ns",
             _ => {
-                return Err(format!("the time `{first}` is a number; say what it counts with --time-unit: s, ms, us, ns, excel, filetime"));
+                return Err(
+                    format!("the time `{first}` is a number; say what it counts with --time-unit: s, ms, us, ns, excel, filetime").into()
+                );
             }
         };
         return Ok(Times { format: None, unit: Some(unit.into()), has_zone: unit != "excel" });
@@ -284,7 +289,7 @@ fn clock(times: &[String]) -> Result<Times, String> {
             (_, None) => {
                 return Err(format!(
                     "the time `{first}` may begin with the day or with the month; say it with --time-format: '%d{sign}%m{sign}{year} %H:%M:%S' or '%m{sign}%d{sign}{year} %H:%M:%S'"
-                ));
+                ).into());
             }
         }
     } else {
@@ -323,7 +328,7 @@ fn day_first(times: &[String]) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn of(head: &str) -> Result<Layout, String> {
+    fn of(head: &str) -> Result<Layout, Reason> {
         layout(head, &Given::default())
     }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::tags::{Imported, Protocol, Tag};
+use millrace_config::Reason;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -83,11 +84,11 @@ impl Walk {
         }
     }
 
-    fn atomic(&self, node: &Value, name: &str, parameters: &BTreeMap<String, String>) -> Result<Tag, String> {
+    fn atomic(&self, node: &Value, name: &str, parameters: &BTreeMap<String, String>) -> Result<Tag, Reason> {
         match text(node, "valueSource") {
             "opc" => {}
             "" => return Err("it does not say where its value comes from".into()),
-            other => return Err(format!("its value comes from {other} and not from a device")),
+            other => return Err(format!("its value comes from {other} and not from a device").into()),
         }
         let path = match node.get("opcItemPath") {
             Some(Value::String(path)) => path.clone(),
@@ -100,7 +101,7 @@ impl Walk {
             return Err("it has no `opcItemPath`".into());
         }
         if path.contains('{') {
-            return Err(format!("`{path}` has a parameter that nothing gives"));
+            return Err(format!("`{path}` has a parameter that nothing gives").into());
         }
         let item = path.rsplit_once(";s=").map_or(path.as_str(), |(_, item)| item);
         let mut tag = match item.strip_prefix('[').and_then(|item| item.split_once(']')) {
@@ -121,7 +122,7 @@ impl Walk {
     }
 
     /// An address of one of Ignition's own drivers.
-    fn driver(&self, name: &str, address: &str) -> Result<Tag, String> {
+    fn driver(&self, name: &str, address: &str) -> Result<Tag, Reason> {
         // A unit may stand before it: `3.HR100`.
         let (unit, register) = match address.split_once('.') {
             Some((unit, rest)) if unit.parse::<u8>().is_ok() => (Some(unit), rest),
@@ -149,14 +150,15 @@ impl Walk {
             let (number, bit) = rest.split_once('.').unwrap_or((rest, ""));
             let Ok(number) = number.parse::<u32>() else { continue };
             if let Some(unit) = unit {
-                return Err(format!("it is of unit {unit}: import each unit's tags into a device of its own"));
+                return Err(format!("it is of unit {unit}: import each unit's tags into a device of its own").into());
             }
             let address = if self.zero_based { format!("{table}:{number}") } else { format!("{digit}{number:05}") };
             let mut tag = Tag::new(name, Protocol::Modbus, if bit.is_empty() { address } else { format!("{address}.{bit}") });
             tag.kind = if bit.is_empty() { kind.into() } else { String::new() };
             return Ok(tag);
         }
-        Tag::s7(name, address, None).map_err(|_| format!("`{address}` is neither a Modbus nor an S7 address of Ignition's drivers"))
+        Tag::s7(name, address, None)
+            .map_err(|_| Reason::new(format!("`{address}` is neither a Modbus nor an S7 address of Ignition's drivers")))
     }
 }
 

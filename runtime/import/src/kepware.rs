@@ -10,6 +10,7 @@
 
 use crate::tags::{Imported, Protocol, Tag};
 use crate::text::{Header, first, rows, separator};
+use millrace_config::Reason;
 
 const NAME: &[&str] = &["tag name"];
 
@@ -60,7 +61,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn tag(&self, row: &[String], name: &str, imported: &mut Imported) -> Result<Tag, String> {
+    fn tag(&self, row: &[String], name: &str, imported: &mut Imported) -> Result<Tag, Reason> {
         let (address, kind) = (first(row, &self.address), first(row, &self.kind));
         let path = name.replace('/', "%2F").replace('.', "/");
         let mut tag =
@@ -94,22 +95,22 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// `400101`, `400005.3`, `400005[10]`, `40101`.
-fn modbus(name: &str, address: &str, kind: &str) -> Result<Tag, String> {
+fn modbus(name: &str, address: &str, kind: &str) -> Result<Tag, Reason> {
     let digits = address.find(|c: char| !c.is_ascii_digit()).unwrap_or(address.len());
     let (number, rest) = address.split_at(digits);
     if !matches!(number.len(), 5 | 6) || !number.starts_with(['0', '1', '3', '4']) {
-        return Err(format!("`{address}` is not a Modbus address such as 400101"));
+        return Err(format!("`{address}` is not a Modbus address such as 400101").into());
     }
     let is_bits = number.starts_with(['0', '1']);
     let mut tag = Tag::new(name, Protocol::Modbus, address);
     if let Some(bit) = rest.strip_prefix('.') {
         return match bit.parse::<u8>() {
             Ok(0..16) if !is_bits => Ok(tag),
-            _ => Err(format!("`{address}` names no bit of a register")),
+            _ => Err(format!("`{address}` names no bit of a register").into()),
         };
     }
     if !rest.is_empty() {
-        return Err(format!("`{address}` is an array; give its registers one by one"));
+        return Err(format!("`{address}` is an array; give its registers one by one").into());
     }
     tag.kind = match kind.to_lowercase().as_str() {
         _ if is_bits => "",
@@ -124,13 +125,13 @@ fn modbus(name: &str, address: &str, kind: &str) -> Result<Tag, String> {
         "double" => "f64",
         "bcd" => "bcd16",
         "lbcd" => "bcd32",
-        other => return Err(format!("its data type {other} has no counterpart here")),
+        other => return Err(format!("its data type {other} has no counterpart here").into()),
     }
     .into();
     Ok(tag)
 }
 
-fn s7(name: &str, address: &str, kind: &str) -> Result<Tag, String> {
+fn s7(name: &str, address: &str, kind: &str) -> Result<Tag, Reason> {
     // `DB1,REAL0` says its type itself.
     if address.contains(',') {
         return Tag::s7(name, address, None);
@@ -148,7 +149,7 @@ fn s7(name: &str, address: &str, kind: &str) -> Result<Tag, String> {
         "qword" => Some("LWORD"),
         "float" => Some("REAL"),
         "double" => Some("LREAL"),
-        other => return Err(format!("its data type {other} has no counterpart here")),
+        other => return Err(format!("its data type {other} has no counterpart here").into()),
     };
     Tag::s7(name, address, kind)
 }

@@ -1,5 +1,6 @@
 //! What an import makes: tags for `tags_from`, and what was left out, line by line.
 
+use millrace_config::Reason;
 use millrace_s7::address::Address;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -59,7 +60,7 @@ impl Tag {
     }
 
     /// An S7 tag, its address checked and written as TIA writes it. Errors: why it is none.
-    pub fn s7(name: &str, address: &str, kind: Option<&str>) -> Result<Self, String> {
+    pub fn s7(name: &str, address: &str, kind: Option<&str>) -> Result<Self, Reason> {
         let address = Address::parse(address, kind).map_err(|error| error.to_string())?;
         Ok(Self::new(name, Protocol::S7, address.to_string()))
     }
@@ -103,7 +104,7 @@ pub struct Imported {
 
 impl Imported {
     /// Takes a tag, unless its name is empty or was there before.
-    pub fn take(&mut self, line: usize, name: &str, tag: Result<Tag, String>) {
+    pub fn take(&mut self, line: usize, name: &str, tag: Result<Tag, Reason>) {
         let tag = match tag {
             Ok(tag) => tag,
             Err(why) => return self.skip(line, name, why),

@@ -11,6 +11,7 @@
 use crate::sheet::{Sheet, attribute, referenced};
 use crate::tags::{Imported, Tag};
 use crate::text::{Header, first, rows, separator};
+use millrace_config::Reason;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
@@ -48,12 +49,12 @@ fn tag(line: usize, name: &str, address: &str, kind: &str, comment: &str, import
     imported.take(line, name, made(name, address, kind).map(|tag| tag.describe(comment)));
 }
 
-fn made(name: &str, address: &str, kind: &str) -> Result<Tag, String> {
+fn made(name: &str, address: &str, kind: &str) -> Result<Tag, Reason> {
     if address.is_empty() {
         return Err("it has no address: a constant, or a tag of a block".into());
     }
     if kind.starts_with('"') {
-        return Err(format!("its type {kind} is one of the project's own; import the tags in it from the block's source text"));
+        return Err(format!("its type {kind} is one of the project's own; import the tags in it from the block's source text").into());
     }
     let is_element = kind.eq_ignore_ascii_case("timer") || kind.eq_ignore_ascii_case("counter");
     Tag::s7(&name.replace('/', "%2F"), address, (!kind.is_empty() && !is_element).then_some(kind))
@@ -125,7 +126,7 @@ struct Member {
     is_written: bool,
 }
 
-fn walk(xml: &str, given: Option<u16>, imported: &mut Imported) -> Result<(), String> {
+fn walk(xml: &str, given: Option<u16>, imported: &mut Imported) -> Result<(), Reason> {
     let mut reader = Reader::from_str(xml);
     let mut path: Vec<String> = Vec::new();
     let (mut tag_open, mut text): (Option<Open>, String) = (None, String::new());

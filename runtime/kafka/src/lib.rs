@@ -33,7 +33,7 @@ pub mod rights;
 pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
 pub use consumer::{Consumer, Message, Polled, Start, read_topic};
 pub use error::{Class, Connection, KafkaError, RecordFault};
-pub use oauth::{Token, TokenSource};
+pub use oauth::{Token, TokenError, TokenSource};
 pub use partition::{GroupMetadata, TopicPartition};
 pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError};
 pub use properties::{PropertyProblem, Settings, check_properties};

@@ -20,8 +20,26 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// Why there is no token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenError(String);
+
+impl TokenError {
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl std::fmt::Display for TokenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TokenError {}
+
 /// Fetches tokens; called on a client's polling thread, again at four fifths of a token's life, and ten seconds after a failure.
 pub trait TokenSource: Send + Sync {
     /// Fetches a fresh token. May block for some seconds.
-    fn token(&self) -> Result<Token, String>;
+    fn token(&self) -> Result<Token, TokenError>;
 }

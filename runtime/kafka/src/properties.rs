@@ -53,17 +53,12 @@ impl Settings {
         for (name, value) in
             common.into_iter().chain(COMMON.iter().copied()).chain(defaults.iter().copied()).chain(users).chain(fixed.iter().copied())
         {
-            conf.set(name, value).map_err(|why| {
-                // Values may be passwords: librdkafka's text names the property.
-                let code = rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG as i32;
-                KafkaError::new(code, format!("cannot set Kafka property {name}: {why}"))
-            })?;
+            // Values may be passwords: librdkafka's text names the property.
+            conf.set(name, value)
+                .map_err(|error| KafkaError { text: format!("cannot set Kafka property {name}: {}", error.text), ..error })?;
         }
         if let Some(pin) = &self.pin {
-            conf.pin(pin.clone()).map_err(|why| {
-                let code = rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__SSL as i32;
-                KafkaError::new(code, why)
-            })?;
+            conf.pin(pin.clone())?;
         }
         Ok(conf)
     }
@@ -180,9 +175,9 @@ pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<PropertyPr
                 ));
             }
             _ => {
-                if let Err(why) = Conf::new().set(name, value) {
+                if let Err(error) = Conf::new().set(name, value) {
                     // librdkafka repeats the value in its text, and values may be secrets.
-                    let why = if value.is_empty() { why } else { why.replace(value.as_str(), "...") };
+                    let why = if value.is_empty() { error.text } else { error.text.replace(value.as_str(), "...") };
                     refuse(format!("Kafka property {name} cannot be set: {}", lower_first(&why)));
                 }
             }

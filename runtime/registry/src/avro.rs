@@ -4,6 +4,7 @@
 //! the writer's; logical types are no matter of resolution.
 
 use crate::difference::{Difference, Differences, Pairs, append};
+use millrace_config::Reason;
 use millrace_schemas::avsc::{Avsc, Field, Kind, Node, NodeId, Primitive};
 
 struct Comparison<'a> {
@@ -14,7 +15,7 @@ struct Comparison<'a> {
 type Known = Pairs<(NodeId, NodeId)>;
 
 /// What keeps `reader` from reading what `writer` wrote; empty: nothing. Errors: the schemas are too large to compare.
-pub(crate) fn incompatibilities(reader: &Avsc, writer: &Avsc) -> Result<Differences, String> {
+pub(crate) fn incompatibilities(reader: &Avsc, writer: &Avsc) -> Result<Differences, Reason> {
     let comparison = Comparison { reader, writer };
     let found = Pairs::settle(|known| {
         let mut found = Vec::new();
@@ -26,13 +27,13 @@ pub(crate) fn incompatibilities(reader: &Avsc, writer: &Avsc) -> Result<Differen
 
 impl Comparison<'_> {
     /// Appends what is wrong with a pair, which stands at `path` below the one that asks.
-    fn pair(&self, known: &mut Known, reader: NodeId, writer: NodeId, path: &str, found: &mut Differences) -> Result<bool, String> {
+    fn pair(&self, known: &mut Known, reader: NodeId, writer: NodeId, path: &str, found: &mut Differences) -> Result<bool, Reason> {
         let wrong = known.pair((reader, writer), |known| self.differences(known, reader, writer))?;
         append(found, &wrong, path);
         Ok(wrong.is_empty())
     }
 
-    fn differences(&self, known: &mut Known, reader_id: NodeId, writer_id: NodeId) -> Result<Differences, String> {
+    fn differences(&self, known: &mut Known, reader_id: NodeId, writer_id: NodeId) -> Result<Differences, Reason> {
         let (read, written) = (self.reader.node(reader_id), self.writer.node(writer_id));
         let mut found = Vec::new();
         match (&read.kind, &written.kind) {
@@ -86,7 +87,7 @@ impl Comparison<'_> {
         Ok(found)
     }
 
-    fn any_branch(&self, known: &mut Known, branches: &[NodeId], writer: NodeId, found: &mut Differences) -> Result<(), String> {
+    fn any_branch(&self, known: &mut Known, branches: &[NodeId], writer: NodeId, found: &mut Differences) -> Result<(), Reason> {
         for branch in branches {
             if self.pair(known, *branch, writer, "", &mut Vec::new())? {
                 return Ok(());
@@ -102,7 +103,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn fields(&self, known: &mut Known, read: &[Field], wrote: &[Field], found: &mut Differences) -> Result<(), String> {
+    fn fields(&self, known: &mut Known, read: &[Field], wrote: &[Field], found: &mut Differences) -> Result<(), Reason> {
         for (index, field) in read.iter().enumerate() {
             let by_alias = || wrote.iter().find(|one| field.aliases.contains(&one.name));
             match wrote.iter().find(|one| one.name == field.name).or_else(by_alias) {

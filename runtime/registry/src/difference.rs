@@ -1,5 +1,6 @@
 //! What a change of a schema breaks, in Confluent's words; and how recursive schemas are compared in bounded time.
 
+use millrace_config::Reason;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -90,7 +91,7 @@ impl<K: Hash + Eq + Clone> Pairs<K> {
     /// Compares with `judge` until it is settled.
     ///
     /// Errors: the schemas are too large or too deep to be compared.
-    pub fn settle(mut judge: impl FnMut(&mut Self) -> Result<Differences, String>) -> Result<Differences, String> {
+    pub fn settle(mut judge: impl FnMut(&mut Self) -> Result<Differences, Reason>) -> Result<Differences, Reason> {
         let mut pairs = Self { judged: HashMap::new(), incompatible: HashMap::new(), assumed: false, depth: 0 };
         for _ in 0..ROUNDS {
             pairs.judged.clear();
@@ -110,7 +111,7 @@ impl<K: Hash + Eq + Clone> Pairs<K> {
     }
 
     /// What is wrong with a pair; `judge` looks at it the first time.
-    pub fn pair(&mut self, pair: K, judge: impl FnOnce(&mut Self) -> Result<Differences, String>) -> Result<Rc<Differences>, String> {
+    pub fn pair(&mut self, pair: K, judge: impl FnOnce(&mut Self) -> Result<Differences, Reason>) -> Result<Rc<Differences>, Reason> {
         match self.judged.get(&pair) {
             Some(Some(known)) => return Ok(known.clone()),
             Some(None) => {

@@ -5,6 +5,7 @@ use crate::difference::Difference;
 use crate::json::{self, Json};
 use crate::protobuf::{self, Protobuf};
 use crate::schema::{Kind, Schema};
+use millrace_config::Reason;
 use millrace_schemas::avsc::Avsc;
 
 /// A parsed schema.
@@ -20,15 +21,15 @@ impl Parsed {
     /// Parses a schema; `references` as [`crate::Resolved`] has them: what others need first.
     ///
     /// Errors: one line that says what is wrong and where.
-    pub fn parse(schema: &Schema, references: &[(String, Schema)]) -> Result<Self, String> {
+    pub fn parse(schema: &Schema, references: &[(String, Schema)]) -> Result<Self, Reason> {
         if let Some((name, other)) = references.iter().find(|(_, other)| other.kind != schema.kind) {
-            return Err(format!("the reference {name} is a schema of kind {}, this is {}", other.kind, schema.kind));
+            return Err(format!("the reference {name} is a schema of kind {}, this is {}", other.kind, schema.kind).into());
         }
         let named: Vec<(&str, &str)> = references.iter().map(|(name, other)| (name.as_str(), other.text.as_str())).collect();
         Ok(Self(match schema.kind {
             Kind::Avro => {
                 let parsed = Avsc::parse(&schema.text, &named, None).map_err(|error| error.to_string())?;
-                parsed.check_defaults()?;
+                parsed.check_defaults().map_err(|error| error.to_string())?;
                 Inner::Avro(parsed)
             }
             Kind::Json => Inner::Json(Json::parse(&schema.text, &named)?),
@@ -64,7 +65,7 @@ impl Parsed {
     /// What keeps this schema from reading what was written with the other; empty: nothing.
     ///
     /// Errors: the two can't be compared; of different kinds they never can.
-    pub fn cannot_read(&self, writer: &Self) -> Result<Vec<Difference>, String> {
+    pub fn cannot_read(&self, writer: &Self) -> Result<Vec<Difference>, Reason> {
         match (&self.0, &writer.0) {
             (Inner::Avro(reader), Inner::Avro(writer)) => avro::incompatibilities(reader, writer),
             (Inner::Json(reader), Inner::Json(writer)) => json::incompatibilities(reader, writer),

@@ -10,6 +10,7 @@ pub(crate) use compare::incompatibilities;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use millrace_config::Reason;
 use prost::Message;
 use prost_reflect::DescriptorPool;
 use prost_reflect::prost_types::FileDescriptorProto;
@@ -31,7 +32,7 @@ impl Protobuf {
     /// Compiles a schema and what it imports.
     ///
     /// Errors: one line that says what is wrong, with line and column.
-    pub fn parse(text: &str, references: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn parse(text: &str, references: &[(&str, &str)]) -> Result<Self, Reason> {
         let mut files = HashMap::new();
         for (name, text) in references {
             let file = file(name, text).map_err(|why| format!("in the reference {name}: {why}"))?;
@@ -79,13 +80,13 @@ impl FileResolver for Imports {
     }
 }
 
-fn file(name: &str, text: &str) -> Result<File, String> {
+fn file(name: &str, text: &str) -> Result<File, Reason> {
     match descriptor(text) {
         Some(mut descriptor) => {
             descriptor.name = Some(name.to_owned());
             Ok(File::from_file_descriptor_proto(descriptor))
         }
-        None => File::from_source(name, text).map_err(|error| describe(&error)),
+        None => File::from_source(name, text).map_err(|error| describe(&error).into()),
     }
 }
 

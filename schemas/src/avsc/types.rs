@@ -1,5 +1,6 @@
 //! The types of an Avro schema, as its text declares them.
 
+use crate::schema_error::SchemaError;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
@@ -180,7 +181,7 @@ impl Avsc {
     /// Every default is a value of its field's type, as Avro's own JSON has it.
     ///
     /// Errors: the field, the default, the type.
-    pub fn check_defaults(&self) -> Result<(), String> {
+    pub fn check_defaults(&self) -> Result<(), SchemaError> {
         for node in &self.nodes {
             let Kind::Record { named, fields, .. } = &node.kind else { continue };
             for field in fields {
@@ -188,7 +189,8 @@ impl Avsc {
                     && !self.is_valid(field.node, default, 0)
                 {
                     let type_name = self.nodes[field.node].type_name();
-                    return Err(format!("invalid default for field {} of {}: {default} not a {type_name}", field.name, named.name.full()));
+                    let what = format!("invalid default for field {} of {}: {default} not a {type_name}", field.name, named.name.full());
+                    return Err(SchemaError::whole(what));
                 }
             }
         }

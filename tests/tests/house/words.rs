@@ -43,6 +43,47 @@ fn the_program_prints_through_say() {
     }
 }
 
+/// The last argument of each `Result<..>` of a source, as written.
+fn errors_of(code: &str) -> impl Iterator<Item = &str> {
+    code.match_indices("Result<").filter_map(|(at, found)| {
+        let inside = &code[at + found.len()..];
+        let (mut depth, mut comma) = (1, None);
+        for (at, byte) in inside.bytes().enumerate() {
+            match byte {
+                b'<' | b'(' | b'[' => depth += 1,
+                b'>' if at > 0 && inside.as_bytes()[at - 1] == b'-' => {}
+                b'>' | b')' | b']' => depth -= 1,
+                b',' if depth == 1 => comma = Some(at + 1),
+                _ => {}
+            }
+            if depth == 0 {
+                return comma.map(|comma| inside[comma..at].trim());
+            }
+        }
+        None
+    })
+}
+
+/// A text that nobody should tell apart is `millrace_config::Reason`; what somebody must tell apart is a type that says it.
+#[test]
+fn no_error_is_a_bare_text() {
+    let is_ours = |file: &&PathBuf| {
+        file.iter().any(|part| part == "src")
+            && !file.starts_with("tests")
+            && !file.iter().any(|part| part == "sim" || part == "tests.rs" || part == "testkit")
+    };
+    for file in rust_files().filter(is_ours) {
+        let source = read(file);
+        let program = code(source.split("#[cfg(test)]\nmod ").next().unwrap_or_default());
+        let texts = errors_of(&program).filter(|error| ["String", "&'static str"].contains(error)).count();
+        assert_eq!(texts, 0, "{}: an error is a type, not a text", file.display());
+    }
+    assert_eq!(
+        errors_of("fn f() -> Option<Result<(), Vec<(u8, String)>>> { Result<A<B, C>, String> }").collect::<Vec<_>>(),
+        ["Vec<(u8, String)>", "String"]
+    );
+}
+
 #[test]
 fn no_module_is_called_after_nothing() {
     let forbidden = ["util", "utils", "helper", "helpers", "manager", "misc", "common"];

@@ -194,7 +194,7 @@ impl Reader<'_> {
                 }
             }
             if let Err(reason) = self.records.take(&polling.making, record.as_bytes(), &[], Span::EMPTY, &mut batch, io) {
-                reject(&polling.making, record.as_bytes(), Span::EMPTY, reason, &mut batch);
+                reject(&polling.making, record.as_bytes(), Span::EMPTY, reason.into(), &mut batch);
             }
             Ok(())
         };

@@ -92,7 +92,7 @@ impl Listener<SseSource> {
         events.push(piece, |found| match found {
             Found::Event(event) if own.events.is_empty() || own.events.contains(&event.kind) => {
                 if let Err(reason) = self.records.take(making, &event.data, &[&event.kind], Span::EMPTY, &mut batch, io) {
-                    reject(making, &event.data, Span::EMPTY, reason, &mut batch);
+                    reject(making, &event.data, Span::EMPTY, reason.into(), &mut batch);
                 }
             }
             Found::Event(_) => {}

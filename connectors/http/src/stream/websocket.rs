@@ -131,7 +131,7 @@ impl Listener<WebSocketSource> {
         };
         let making = &self.stream.making;
         if let Err(reason) = self.records.take(making, bytes, &[], Span::EMPTY, batch, io) {
-            reject(making, bytes, Span::EMPTY, reason, batch);
+            reject(making, bytes, Span::EMPTY, reason.into(), batch);
         }
     }
 

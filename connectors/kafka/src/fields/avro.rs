@@ -3,6 +3,7 @@
 //! A field that is masked or hashed becomes `["null", "string"]`, whatever it was; a field that stays at home is gone from the schema, too.
 
 use super::{Changer, Fields, How, Rule};
+use millrace_config::Reason;
 use millrace_schemas::avsc::{Avsc, Kind, Named, NodeId, Primitive};
 use millrace_schemas::varint;
 use serde_json::{Map, Value, json};
@@ -42,10 +43,10 @@ enum Plan {
 
 impl Projection {
     /// Errors: the schema is not that of a record.
-    pub fn new(avsc: Avsc, fields: &Fields) -> Result<Self, String> {
+    pub fn new(avsc: Avsc, fields: &Fields) -> Result<Self, Reason> {
         let root = avsc.root();
         let Kind::Record { .. } = &avsc.node(root).kind else {
-            return Err(format!("its schema is that of a value of type {}, which has no fields", avsc.node(root).type_name()));
+            return Err(format!("its schema is that of a value of type {}, which has no fields", avsc.node(root).type_name()).into());
         };
         let mut missed = 0;
         let plan = record(&avsc, root, fields, &mut missed);
@@ -56,7 +57,7 @@ impl Projection {
     /// Appends what leaves of a value. Returns how many fields were to be changed and are not there.
     ///
     /// Errors: it is not what its schema says, so that nothing of it may leave.
-    pub fn apply(&self, changer: &Changer<'_>, value: &[u8], out: &mut Vec<u8>) -> Result<u64, String> {
+    pub fn apply(&self, changer: &Changer<'_>, value: &[u8], out: &mut Vec<u8>) -> Result<u64, Reason> {
         let mut rest = value;
         let done = self.record(&self.root, changer, &mut rest, out, 0);
         match done {

@@ -1,12 +1,13 @@
 //! Rules over a value in JSON: what leaves keeps its text, digit by digit.
 
 use super::{Changer, Fields, Rule};
+use millrace_config::Reason;
 use millrace_schemas::scan::{Next, ScanError, Scanner};
 
 /// Appends what leaves of a value. Returns how many fields were to be changed and are not there.
 ///
 /// Errors: it is no JSON object, so that nothing of it may leave.
-pub fn apply(fields: &Fields, changer: &Changer<'_>, value: &[u8], out: &mut Vec<u8>) -> Result<u64, String> {
+pub fn apply(fields: &Fields, changer: &Changer<'_>, value: &[u8], out: &mut Vec<u8>) -> Result<u64, Reason> {
     let mut work = Work { changer, missed: 0 };
     let mut rewrite = || {
         let mut scan = Scanner::new(value)?;

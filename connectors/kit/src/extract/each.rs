@@ -16,6 +16,7 @@ use super::extracted::{Extracted, Found};
 use super::json::{Extraction, StatusAt, TimeAt, Wanted, not_json};
 use super::pointer::Pointer;
 use crate::time::cut;
+use millrace_config::Reason;
 use millrace_contract::Structure;
 use millrace_schemas::scan::{Next, ScanError, Scanner};
 use millrace_schemas::{Batch, Value};
@@ -114,7 +115,7 @@ impl Each {
         batch: &mut Batch,
         readings: &mut Readings,
         take: &mut dyn FnMut(Taken<'_>, &mut Batch),
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let check = || {
             let mut scanner = Scanner::new(payload)?;
             let text = scanner.skip()?;
@@ -134,14 +135,14 @@ impl Each {
         readings: &mut Readings,
         batch: &mut Batch,
         take: &mut dyn FnMut(Taken<'_>, &mut Batch),
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let Some(pointer) = self.levels.get(level) else {
             match self.item(text, around, readings, batch) {
                 Ok(()) => {
                     let Readings { item, names, key, .. } = &*readings;
                     take(Ok(Item { extracted: item, values: self.values, key, names, pointers: &self.names }), batch);
                 }
-                Err(reason) => take(Err((text, reason)), batch),
+                Err(reason) => take(Err((text, reason.into())), batch),
             }
             return Ok(());
         };
@@ -154,7 +155,7 @@ impl Each {
             Ok(()) => Ok(()),
             Err(reason) if level == 0 => Err(reason),
             Err(reason) => {
-                take(Err((text, reason)), batch);
+                take(Err((text, reason.into())), batch);
                 Ok(())
             }
         }
@@ -170,12 +171,12 @@ impl Each {
         readings: &mut Readings,
         batch: &mut Batch,
         take: &mut dyn FnMut(Taken<'_>, &mut Batch),
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         // The text was checked: an error of the scanner can't come any more.
         let broken = |error: ScanError| error.to_string();
         let mut scanner = Scanner::new(text.as_bytes()).map_err(broken)?;
         if !pointer.seek(&mut scanner).map_err(broken)? {
-            return Err(format!("there is no list: nothing is at {pointer}"));
+            return Err(format!("there is no list: nothing is at {pointer}").into());
         }
         let (mut first, mut index) = (true, 0_usize);
         match scanner.peek().map_err(broken)? {
@@ -203,13 +204,13 @@ impl Each {
                 }
             }
             Next::Null => {}
-            _ => return Err(format!("`{}` at {pointer} is not a list", cut(scanner.skip().map_err(broken)?))),
+            _ => return Err(format!("`{}` at {pointer} is not a list", cut(scanner.skip().map_err(broken)?)).into()),
         }
         Ok(())
     }
 
     /// Reads one item, and what it lacks from what is around it.
-    fn item(&self, text: &str, around: &[&str], readings: &mut Readings, batch: &mut Batch) -> Result<(), String> {
+    fn item(&self, text: &str, around: &[&str], readings: &mut Readings, batch: &mut Batch) -> Result<(), Reason> {
         let Readings { item, around: known, names, .. } = readings;
         self.item.read(text.as_bytes(), batch, item)?;
         names.resize_with(self.names.len(), String::new);
@@ -242,14 +243,14 @@ impl Each {
             }
         }
         if let Some(n) = names.iter().position(String::is_empty) {
-            return Err(format!("the name is missing: nothing is at {}", self.names[n]));
+            return Err(format!("the name is missing: nothing is at {}", self.names[n]).into());
         }
         if let Some(time) = self.time.as_ref().filter(|time| item.time.is_none() && !time.clock.missing_is_read) {
             let at = time.pointers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-            return Err(format!("the time is missing: nothing is at {at}; `time: {{missing: read}}` takes the time of reading"));
+            return Err(format!("the time is missing: nothing is at {at}; `time: {{missing: read}}` takes the time of reading").into());
         }
         if let Some(status) = self.status.as_ref().filter(|_| !item.has_status) {
-            item.set_status(Err(format!("the status is missing: nothing is at {}", status.pointer)));
+            item.set_status(Err(format!("the status is missing: nothing is at {}", status.pointer).into()));
         }
         Ok(())
     }
@@ -257,7 +258,7 @@ impl Each {
 
 impl Extracted {
     /// Appends the text of a value that is one; false where there is none. Errors: it is a list or an object.
-    fn push_scalar(&self, sample: usize, heap: &[u8], out: &mut String) -> Result<bool, String> {
+    fn push_scalar(&self, sample: usize, heap: &[u8], out: &mut String) -> Result<bool, Reason> {
         let Some(found) = self.iter().find(|found| found.sample == sample) else { return Ok(false) };
         let before = out.len();
         // Writing to memory can't fail.
@@ -284,7 +285,7 @@ mod tests {
         texts.iter().map(|text| Pointer::parse(text).unwrap()).collect()
     }
 
-    fn show(each: &Each, name: &Name, payload: &str) -> Result<Vec<String>, String> {
+    fn show(each: &Each, name: &Name, payload: &str) -> Result<Vec<String>, Reason> {
         let (mut batch, mut readings, mut out) = (Batch::new(), Readings::default(), Vec::new());
         let mut take = |taken: Taken<'_>, batch: &mut Batch| match taken {
             Ok(item) => {

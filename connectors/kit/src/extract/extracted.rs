@@ -1,6 +1,7 @@
 //! What was found in one record: a value for each sample, and for each leaf of a structure.
 
 use crate::time::Stamp;
+use millrace_config::Reason;
 use millrace_schemas::{Span, StatusCode, Value};
 
 /// How many leaves the structures of one payload may have.
@@ -16,8 +17,8 @@ pub struct Extracted {
     /// The record's status, where the extraction has one; else good.
     pub status: StatusCode,
     /// Why the status is uncertain, where it could not be read.
-    pub note: Option<String>,
-    pub(super) time_error: Option<String>,
+    pub note: Option<Reason>,
+    pub(super) time_error: Option<Reason>,
     /// Of a time that stands in several places.
     pub(super) time_parts: Vec<String>,
     pub(super) has_status: bool,
@@ -157,7 +158,7 @@ impl Extracted {
         }
     }
 
-    pub(super) fn set_status(&mut self, read: Result<StatusCode, String>) {
+    pub(super) fn set_status(&mut self, read: Result<StatusCode, Reason>) {
         self.has_status = true;
         (self.status, self.note) = match read {
             Ok(status) => (status, None),
@@ -165,7 +166,7 @@ impl Extracted {
         };
     }
 
-    pub(super) fn set_time(&mut self, read: Result<Stamp, String>) {
+    pub(super) fn set_time(&mut self, read: Result<Stamp, Reason>) {
         (self.time, self.time_error) = match read {
             Ok(stamp) => (Some(stamp), None),
             Err(error) => (None, Some(error)),

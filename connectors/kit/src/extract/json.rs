@@ -5,6 +5,7 @@ use super::pointer::Pointer;
 use super::rules::Rules;
 use super::status::StatusNotation;
 use crate::time::{Clock, cut};
+use millrace_config::Reason;
 use millrace_contract::Structure;
 use millrace_schemas::json::read_items;
 use millrace_schemas::scan::{Next, ScanError, Scanner};
@@ -118,16 +119,16 @@ impl Extraction {
     /// Reads one payload; texts, arrays and structures go into the batch's heap.
     ///
     /// Errors: the payload is not JSON (with the byte), or its time is missing or not readable: it is to be rejected, with this reason.
-    pub fn read(&self, payload: &[u8], batch: &mut Batch, into: &mut Extracted) -> Result<(), String> {
+    pub fn read(&self, payload: &[u8], batch: &mut Batch, into: &mut Extracted) -> Result<(), Reason> {
         into.begin(self.wants.len());
         into.time_parts.resize_with(self.time.as_ref().map_or(0, |time| time.pointers.len()), String::new);
         let heap = batch.heap.len();
         let read = self.scan(payload, batch, into).map_err(|error| not_json(payload, &error));
-        let done = read.and_then(|()| self.settle(into));
+        let done = read.and_then(|()| self.settle(into).map_err(String::from));
         if done.is_err() {
             batch.heap.truncate(heap);
         }
-        done
+        done.map_err(Reason::from)
     }
 
     fn scan(&self, payload: &[u8], batch: &mut Batch, into: &mut Extracted) -> Result<(), ScanError> {
@@ -137,7 +138,7 @@ impl Extraction {
         scanner.end()
     }
 
-    fn settle(&self, into: &mut Extracted) -> Result<(), String> {
+    fn settle(&self, into: &mut Extracted) -> Result<(), Reason> {
         if let Some(time) = &self.time {
             let at = || time.pointers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
             if time.pointers.len() > 1 && into.time_error.is_none() && into.time_parts.iter().all(|part| !part.is_empty()) {
@@ -145,10 +146,12 @@ impl Extraction {
                 into.set_time(read);
             }
             if let Some(error) = into.time_error.take() {
-                return Err(format!("the time at {} cannot be read: {error}", at()));
+                return Err(format!("the time at {} cannot be read: {error}", at()).into());
             }
             if into.time.is_none() && !time.clock.missing_is_read && !self.time_is_optional {
-                return Err(format!("the time is missing: nothing is at {}; `time: {{missing: read}}` takes the time of reading", at()));
+                return Err(
+                    format!("the time is missing: nothing is at {}; `time: {{missing: read}}` takes the time of reading", at()).into()
+                );
             }
         }
         if let Some(StatusAt { pointer, .. }) = &self.status
@@ -156,7 +159,7 @@ impl Extraction {
             && !self.time_is_optional
         {
             into.status = StatusCode::UNCERTAIN;
-            into.note = Some(format!("the status is missing: nothing is at {pointer}"));
+            into.note = Some(format!("the status is missing: nothing is at {pointer}").into());
         }
         into.drop_doubles();
         Ok(())
@@ -276,7 +279,7 @@ impl<'w> Walk<'w> {
                     Next::Text => (scanner.text()?.cow(), false),
                     Next::Null => return scanner.null(),
                     _ => {
-                        self.into.time_error = Some(format!("`{}` is neither a number nor a text", cut(scanner.skip()?)));
+                        self.into.time_error = Some(format!("`{}` is neither a number nor a text", cut(scanner.skip()?)).into());
                         return Ok(());
                     }
                 };

@@ -1,6 +1,6 @@
 //! JSON Pointers (RFC 6901), and the keys of the YAML that hold one or several of them.
 
-use millrace_config::{Kind, Node, Place, Problems, Spanned};
+use millrace_config::{Kind, Node, Place, Problems, Reason, Spanned};
 use millrace_schemas::scan::{DEPTH, Next, ScanError, Scanner};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error as _};
@@ -16,21 +16,22 @@ pub struct Pointer {
 
 impl Pointer {
     /// Reads a pointer. Errors: one line for a person.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, Reason> {
         let mut parts = text.split('/');
         if parts.next() != Some("") {
             let pointer = text.trim_start_matches("$.").trim_start_matches('$').replace(['.', '['], "/").replace(']', "");
-            return Err(format!("`{text}` is not a JSON pointer; write /{pointer}"));
+            return Err(format!("`{text}` is not a JSON pointer; write /{pointer}").into());
         }
         if parts.clone().any(|step| step == "*") {
             return Err(format!(
                 "`{text}` has a `*`, which a JSON pointer does not know; name the list in `each`, and point into its items"
-            ));
+            )
+            .into());
         }
         let steps = parts.map(unescape).collect::<Option<Box<[_]>>>();
         let steps = steps.ok_or_else(|| format!("`~` in `{text}` must be written ~0, and a `/` in a name ~1"))?;
         if steps.len() > DEPTH as usize {
-            return Err(format!("`{text}` has more than {DEPTH} levels"));
+            return Err(format!("`{text}` has more than {DEPTH} levels").into());
         }
         Ok(Self { text: text.into(), steps })
     }

@@ -4,6 +4,7 @@ use super::extracted::{Extracted, State};
 use super::rules::Rules;
 use super::status::StatusNotation;
 use crate::time::{Clock, cut};
+use millrace_config::Reason;
 use millrace_schemas::Batch;
 
 /// What is to be found in each row of one table, by the names of its columns.
@@ -23,14 +24,14 @@ impl RowExtraction {
         samples: impl IntoIterator<Item = (&'a str, Rules)>,
         time: Option<(&[&str], Clock)>,
         status: Option<(&str, StatusNotation)>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Reason> {
         let column = |name: &str| column(header, name);
         let time = time.map(|(names, clock)| {
             let columns = names.iter().map(|name| column(name)).collect::<Result<_, _>>()?;
             Ok::<_, String>((columns, names.join("` and `").into(), clock))
         });
         Ok(Self {
-            samples: samples.into_iter().map(|(name, rules)| Ok((column(name)?, rules))).collect::<Result<_, String>>()?,
+            samples: samples.into_iter().map(|(name, rules)| Ok((column(name)?, rules))).collect::<Result<_, Reason>>()?,
             time: time.transpose()?,
             status: status.map(|(name, notation)| Ok::<_, String>((column(name)?, notation))).transpose()?,
         })
@@ -39,7 +40,7 @@ impl RowExtraction {
     /// Reads one row; a cell that the row lacks is missing, an empty one is null.
     ///
     /// Errors: the row's time is missing or not readable: it is to be rejected, with this reason.
-    pub fn read<'c>(&self, row: impl Fn(usize) -> Option<&'c str>, batch: &mut Batch, into: &mut Extracted) -> Result<(), String> {
+    pub fn read<'c>(&self, row: impl Fn(usize) -> Option<&'c str>, batch: &mut Batch, into: &mut Extracted) -> Result<(), Reason> {
         into.begin(self.samples.len());
         if let Some((columns, name, clock)) = &self.time {
             let cell = |column: &usize| row(*column).map(str::trim).filter(|cell| !cell.is_empty());
@@ -53,7 +54,8 @@ impl RowExtraction {
                 None => {
                     return Err(format!(
                         "the time is missing: column `{name}` is empty; `time: {{missing: read}}` takes the time of reading"
-                    ));
+                    )
+                    .into());
                 }
             }
         }
@@ -70,8 +72,8 @@ impl RowExtraction {
 }
 
 /// Finds a column by its name. Errors: it isn't there; with those that are.
-pub fn column(header: &[&str], name: &str) -> Result<usize, String> {
-    header.iter().position(|column| column.trim() == name).ok_or_else(|| format!("no column `{name}`; there are {}", list(header)))
+pub fn column(header: &[&str], name: &str) -> Result<usize, Reason> {
+    header.iter().position(|column| column.trim() == name).ok_or_else(|| format!("no column `{name}`; there are {}", list(header)).into())
 }
 
 /// The names of columns, for a message.

@@ -17,7 +17,7 @@
 use super::extracted::Own;
 use super::status::meaning;
 use crate::time::cut;
-use millrace_config::{Kind as NodeKind, Node, Problems, Short, Shorthand, Spanned};
+use millrace_config::{Kind as NodeKind, Node, Problems, Reason, Short, Shorthand, Spanned};
 use millrace_contract::{CommandValue, TagOptions, Tagged};
 use millrace_schemas::{Batch, StatusCode, TagId, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -434,18 +434,21 @@ impl Rules {
 ///
 /// Shape: without fraction and exponent an `Int` (above 2^63 - 1 a `UInt`), else a `Double`.
 /// Errors: one line for a person, with the value.
-pub fn number(payload: &[u8], notation: Notation) -> Result<Value, String> {
+pub fn number(payload: &[u8], notation: Notation) -> Result<Value, Reason> {
     let text = std::str::from_utf8(payload).map_err(|_| "the payload is not a number: it is not even text".to_owned())?;
     let text = text.trim_matches(|char: char| char.is_whitespace() || char == '\0' || char == '\u{FEFF}');
-    notation.number(text).ok_or_else(|| match text {
-        "" => "the payload is not a number: it is empty".to_owned(),
-        text if text.contains(',') && notation.decimal != ',' => {
-            format!("the payload `{}` is not a number: a decimal comma or a list; set `decimal: \",\"` for a decimal comma", cut(text))
+    notation.number(text).ok_or_else(|| {
+        match text {
+            "" => "the payload is not a number: it is empty".to_owned(),
+            text if text.contains(',') && notation.decimal != ',' => {
+                format!("the payload `{}` is not a number: a decimal comma or a list; set `decimal: \",\"` for a decimal comma", cut(text))
+            }
+            text if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) => {
+                format!("the payload `{}` is not a number that fits 64 bits or a double", cut(text))
+            }
+            text => format!("the payload `{}` is not a number", cut(text)),
         }
-        text if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) => {
-            format!("the payload `{}` is not a number that fits 64 bits or a double", cut(text))
-        }
-        text => format!("the payload `{}` is not a number", cut(text)),
+        .into()
     })
 }
 
@@ -470,10 +473,10 @@ fn has_leading_zero(text: &str) -> bool {
 }
 
 /// Reads a payload that is one text. Errors: it is not UTF-8.
-pub fn text(payload: &[u8], batch: &mut Batch) -> Result<Value, String> {
+pub fn text(payload: &[u8], batch: &mut Batch) -> Result<Value, Reason> {
     match std::str::from_utf8(payload) {
         Ok(text) => Ok(batch.text(text)),
-        Err(error) => Err(format!("the payload is not UTF-8 text: byte {}; set its `encoding`", error.valid_up_to())),
+        Err(error) => Err(format!("the payload is not UTF-8 text: byte {}; set its `encoding`", error.valid_up_to()).into()),
     }
 }
 
@@ -483,7 +486,7 @@ pub struct FirstTypes(Vec<u8>);
 
 impl FirstTypes {
     /// Settles the type of a tag with its first value. Errors: this value is of another one, with both.
-    pub fn hold(&mut self, tag: TagId, value: Value) -> Result<(), String> {
+    pub fn hold(&mut self, tag: TagId, value: Value) -> Result<(), Reason> {
         const NAMES: [&str; 4] = ["", "a number", "a text", "a boolean"];
         let class = match value {
             Value::Int(_) | Value::UInt(_) | Value::Double(_) => 1,
@@ -501,7 +504,9 @@ impl FirstTypes {
                 Ok(())
             }
             held if held == class => Ok(()),
-            held => Err(format!("{} where the tag began as {}; declare its type with `as`", NAMES[class as usize], NAMES[held as usize])),
+            held => {
+                Err(format!("{} where the tag began as {}; declare its type with `as`", NAMES[class as usize], NAMES[held as usize]).into())
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! A time below 2^28 is relative to now (section 4.5.3). A number keeps its digits unless a base value is added to it.
 
+use millrace_config::Reason;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::fmt::Write;
@@ -33,7 +34,7 @@ struct Record<'a> {
 const RELATIVE: f64 = 268_435_456.0;
 
 /// Resolves a pack. `now`: seconds since 1970. Errors: one line for a person.
-pub fn senml(payload: &[u8], now: f64) -> Result<Vec<u8>, String> {
+pub fn senml(payload: &[u8], now: f64) -> Result<Vec<u8>, Reason> {
     let records: Vec<Record<'_>> =
         serde_json::from_slice(payload).map_err(|error| format!("the payload cannot be read as SenML: {error}"))?;
     let (mut base_name, mut base_time, mut base_value) = (String::new(), None, None);

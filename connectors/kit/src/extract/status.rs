@@ -11,7 +11,7 @@
 //! A small number says nothing by itself: 0 is good in OPC UA and bad in OPC DA. What is unknown is uncertain, with a reason, never good.
 
 use crate::time::cut;
-use millrace_config::{Kind, Node, Shorthand, Spanned};
+use millrace_config::{Kind, Node, Reason, Shorthand, Spanned};
 use millrace_schemas::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -55,11 +55,11 @@ pub enum StatusNotation {
 
 impl StatusNotation {
     /// The status that a text or a number stands for. Errors: one line for a person; the status is then uncertain.
-    pub fn read(&self, text: &str) -> Result<StatusCode, String> {
+    pub fn read(&self, text: &str) -> Result<StatusCode, Reason> {
         let text = text.trim();
         if let Self::Map(words) = self {
             let known = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-            return known.map(|(_, status)| *status).ok_or_else(|| format!("the status `{}` is not in the list of `as`", cut(text)));
+            return known.map(|(_, status)| *status).ok_or_else(|| format!("the status `{}` is not in the list of `as`", cut(text)).into());
         }
         if let Some(status) = word(text) {
             return Ok(status);
@@ -67,16 +67,18 @@ impl StatusNotation {
         let number = number(text);
         match (self, number) {
             (Self::OpcUa, Some(code)) => Ok(StatusCode(code)),
-            (Self::OpcDa, Some(quality)) => opc_da(quality).ok_or_else(|| format!("`{quality}` is not an OPC DA quality")),
-            (Self::Sparkplug, Some(code)) => sparkplug(code).ok_or_else(|| format!("`{code}` is not a Sparkplug quality")),
+            (Self::OpcDa, Some(quality)) => opc_da(quality).ok_or_else(|| format!("`{quality}` is not an OPC DA quality").into()),
+            (Self::Sparkplug, Some(code)) => sparkplug(code).ok_or_else(|| format!("`{code}` is not a Sparkplug quality").into()),
             (Self::Words, Some(code @ 0x1_0000..)) => Ok(StatusCode(code)),
             (Self::Words, Some(code)) => Err(format!(
                 "the status `{code}` is ambiguous: 0 is good in OPC UA and bad in OPC DA; set `as: opcua`, `opcda` or `sparkplug`"
-            )),
+            )
+            .into()),
             _ => Err(format!(
                 "the status `{}` is none of good, uncertain, bad, true, false or a status code; say what it means in `as`",
                 cut(text)
-            )),
+            )
+            .into()),
         }
     }
 }

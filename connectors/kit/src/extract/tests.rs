@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::time::{Clock, TimeConfig};
+use millrace_config::Reason;
 use millrace_config::{Node as Yaml, Problems};
 use millrace_schemas::{Array, Kind, Micros, StatusCode, Value};
 use proptest::prelude::*;
@@ -51,7 +52,7 @@ fn show(batch: &Batch, into: &Extracted) -> Vec<String> {
     into.iter().map(show).collect()
 }
 
-fn read(extraction: &Extraction, payload: &str) -> Result<Vec<String>, String> {
+fn read(extraction: &Extraction, payload: &str) -> Result<Vec<String>, Reason> {
     let (mut batch, mut into) = (Batch::new(), Extracted::default());
     extraction.read(payload.as_bytes(), &mut batch, &mut into)?;
     Ok(show(&batch, &into))
@@ -159,7 +160,7 @@ fn time_and_status_go_with_every_value() {
             .map(|()| (into.time.unwrap().time, into.note.clone(), show(&batch, &into).join(", ")))
     };
     let at = Micros(1_763_726_880_123_000);
-    let note = |text: &str| Some(text.to_owned());
+    let note = |text: &'static str| Some(Reason::from(text));
     assert_eq!(read(r#"{"v":1,"w":2,"ts":1763726880123,"q":"good"}"#), Ok((at, None, "0 Int(1), 1 Int(2)".into())));
     assert_eq!(
         read(r#"{"q":false,"ts":"1763726880123","v":1,"w":2}"#),
@@ -170,7 +171,7 @@ fn time_and_status_go_with_every_value() {
         Ok((at, None, "0 Int(1) uncertain 0x40940000, 1 Null bad 0x803E0000".into()))
     );
     let unknown = note("the status `\"meh\"` is none of good, uncertain, bad, true, false or a status code; say what it means in `as`")
-        .map(|n| n.replace('"', ""));
+        .map(|n| Reason::from(n.replace('"', "")));
     assert_eq!(
         read(r#"{"q":"meh","ts":1763726880123,"v":1,"w":2}"#),
         Ok((at, unknown, "0 Int(1) uncertain 0x40000000, 1 Int(2) uncertain 0x40000000".into()))

@@ -204,7 +204,7 @@ impl<'a, P: Protocol> Compiling<'a, P> {
         }
         let names: Vec<&str> = fields.iter().map(|index| &*tags[*index].name).collect();
         let key = record.as_ref().and_then(|record| record.key.as_ref()).and_then(|key| {
-            let known = |name: &str| if names.contains(&name) { Ok(()) } else { Err(format!("there are {}", names.join(", "))) };
+            let known = |name: &str| if names.contains(&name) { Ok(()) } else { Err(format!("there are {}", names.join(", ")).into()) };
             Template::parse(key, key.place, problems, known)
         });
         let mut position = format!("trigger/{}/{topic}", tags[tag].def.path);

@@ -143,7 +143,7 @@ impl Compile<'_> {
                 }
                 (pointer, _) if pointer.starts_with('/') => Pointer::parse(pointer).map(|pointer| Variable::Name(Name::Pointer(pointer))),
                 _ if self.given.is_empty() => Err("nothing is known by this name; a JSON pointer begins with `/`".into()),
-                _ => Err(format!("nothing is known by this name; there are {}", self.given.join(", "))),
+                _ => Err(format!("nothing is known by this name; there are {}", self.given.join(", ")).into()),
             }
         })
     }

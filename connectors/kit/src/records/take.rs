@@ -4,6 +4,7 @@ use super::{Document, Item, Making, Readings as ReadingList, Samples, Shape, Var
 use crate::extract::{Extracted, FirstTypes, Found, Item as Reading, Missing, Name, Readings, Taken};
 use crate::template::{Template, push_level};
 use crate::topics::check_name;
+use millrace_config::Reason;
 use millrace_contract::{SourceIo, TagDef, name_weight};
 use millrace_schemas::{Batch, Doc, Flags, Micros, Origin, Reject, Row, Span, StatusCode, TagId, TimeSource, Value};
 use std::collections::HashMap;
@@ -70,7 +71,7 @@ impl Records {
         headers: Span,
         batch: &mut Batch,
         io: &SourceIo,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let around = Around { making, given, headers, io };
         let (rows, rejects) = (batch.rows.len(), batch.rejects.len());
         let done = match &making.shape {
@@ -85,7 +86,7 @@ impl Records {
         done
     }
 
-    fn document(&mut self, around: &Around<'_>, document: &Document, payload: &[u8], batch: &mut Batch) -> Result<(), String> {
+    fn document(&mut self, around: &Around<'_>, document: &Document, payload: &[u8], batch: &mut Batch) -> Result<(), Reason> {
         document.extraction.read(payload, batch, &mut self.extracted)?;
         let key = &mut self.path;
         key.clear();
@@ -99,13 +100,13 @@ impl Records {
                 Variable::Name(Name::Key) => Ok(()),
                 Variable::Name(Name::Pointer(pointer)) => match found.next().map(|found| found.value) {
                     Some(value) if push_scalar(value, &batch.heap, out) => Ok(()),
-                    Some(Value::Null) | None => Err(format!("the key's {pointer} is not in the record")),
-                    Some(_) => Err(format!("the key's {pointer} is not one value")),
+                    Some(Value::Null) | None => Err(Reason::new(format!("the key's {pointer} is not in the record"))),
+                    Some(_) => Err(format!("the key's {pointer} is not one value").into()),
                 },
             })?;
         }
         if key.len() > KEY_BYTES {
-            return Err(format!("the key has {} bytes, more than {KEY_BYTES}", key.len()));
+            return Err(format!("the key has {} bytes, more than {KEY_BYTES}", key.len()).into());
         }
         let key = batch.push_bytes(key);
         let topic = match around.making.topic.constant() {
@@ -121,7 +122,7 @@ impl Records {
         Ok(())
     }
 
-    fn samples(&mut self, around: &Around<'_>, samples: &Samples, payload: &[u8], batch: &mut Batch) -> Result<(), String> {
+    fn samples(&mut self, around: &Around<'_>, samples: &Samples, payload: &[u8], batch: &mut Batch) -> Result<(), Reason> {
         let mut extracted = std::mem::take(&mut self.extracted);
         let done = samples.extraction.read(payload, batch, &mut extracted).and_then(|()| {
             fill_path(&samples.at, around, None, &mut self.at);
@@ -140,7 +141,7 @@ impl Records {
         done
     }
 
-    fn readings(&mut self, around: &Around<'_>, list: &ReadingList, payload: &[u8], batch: &mut Batch) -> Result<(), String> {
+    fn readings(&mut self, around: &Around<'_>, list: &ReadingList, payload: &[u8], batch: &mut Batch) -> Result<(), Reason> {
         let mut readings = std::mem::take(&mut self.readings);
         let alone = list.each.is_alone();
         let mut refused = None;
@@ -150,12 +151,12 @@ impl Records {
                     Ok(()) => return,
                     Err(reason) => (payload, reason),
                 },
-                Err((text, reason)) => (text.as_bytes(), format!("a reading cannot be read: {reason}")),
+                Err((text, reason)) => (text.as_bytes(), format!("a reading cannot be read: {reason}").into()),
             };
             if alone {
                 refused = Some(reason);
             } else {
-                reject(around.making, text, around.headers, reason, batch);
+                reject(around.making, text, around.headers, reason.into(), batch);
             }
         };
         let done = list.each.read(payload, batch, &mut readings, &mut take);
@@ -163,7 +164,7 @@ impl Records {
         done.and_then(|()| refused.map_or(Ok(()), Err))
     }
 
-    fn reading(&mut self, around: &Around<'_>, list: &ReadingList, item: &Reading<'_>, batch: &mut Batch) -> Result<(), String> {
+    fn reading(&mut self, around: &Around<'_>, list: &ReadingList, item: &Reading<'_>, batch: &mut Batch) -> Result<(), Reason> {
         fill_path(&list.path, around, Some(item), &mut self.at);
         if let Some(note) = &item.extracted.note {
             self.complain(around.making, note);
@@ -185,7 +186,7 @@ impl Records {
         found: Found<'_>,
         extracted: &Extracted,
         batch: &mut Batch,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         path.extend_from_slice(&self.at);
@@ -196,7 +197,7 @@ impl Records {
             path.extend_from_slice(level.as_bytes());
         }
         let tag = match std::str::from_utf8(&path) {
-            Err(_) => Err("the tag path is not UTF-8".to_owned()),
+            Err(_) => Err("the tag path is not UTF-8".into()),
             Ok(text) => match self.tags.get(text) {
                 Some(tag) => Ok(*tag),
                 None => self.declare(around, text.to_owned(), item),
@@ -225,12 +226,12 @@ impl Records {
         Ok(())
     }
 
-    fn declare(&mut self, around: &Around<'_>, path: String, item: &Item) -> Result<TagId, String> {
+    fn declare(&mut self, around: &Around<'_>, path: String, item: &Item) -> Result<TagId, Reason> {
         if self.declared >= self.max_tags {
-            return Err(format!("{} tags are discovered, and {path} would be another; raise `max_tags`", self.max_tags));
+            return Err(format!("{} tags are discovered, and {path} would be another; raise `max_tags`", self.max_tags).into());
         }
         if path.is_empty() || path.split('/').any(str::is_empty) {
-            return Err(format!("the tag path `{path}` has an empty level; change `at` or `tag` of {}", around.making.what));
+            return Err(format!("the tag path `{path}` has an empty level; change `at` or `tag` of {}", around.making.what).into());
         }
         let topic = kafka_topic(&item.topic, around)?;
         let address = format!("{}#{}", around.making.what, item.place);
@@ -288,7 +289,7 @@ fn fill_path(template: &Template<Variable>, around: &Around<'_>, item: Option<&R
 }
 
 /// The name of the Kafka topic: a `/` in what is filled in becomes `.`.
-fn kafka_topic(template: &Template<Variable>, around: &Around<'_>) -> Result<String, String> {
+fn kafka_topic(template: &Template<Variable>, around: &Around<'_>) -> Result<String, Reason> {
     let mut out = Vec::new();
     let _ = template.fill(&mut out, |variable, out| {
         if let Variable::Given(n) = variable {

@@ -4,6 +4,7 @@
 
 use super::route::Variable;
 use crate::topic::{Template, push_level};
+use millrace_config::Reason;
 
 pub const NAMESPACE: &str = "spBv1.0";
 
@@ -27,11 +28,11 @@ pub struct Address<'a> {
 
 impl<'a> Address<'a> {
     /// Reads a topic. Errors: one line for a person.
-    pub fn parse(topic: &'a str) -> Result<Self, String> {
+    pub fn parse(topic: &'a str) -> Result<Self, Reason> {
         let mut levels = topic.split('/');
         let mut level = || levels.next().filter(|level| !level.is_empty());
         let (Some(NAMESPACE), Some(group), Some(verb), Some(node)) = (level(), level(), level(), level()) else {
-            return Err(format!("topic {topic} is not {NAMESPACE}/GROUP/VERB/NODE[/DEVICE]"));
+            return Err(format!("topic {topic} is not {NAMESPACE}/GROUP/VERB/NODE[/DEVICE]").into());
         };
         let device = level();
         let (of_device, verb) = match verb {
@@ -43,10 +44,10 @@ impl<'a> Address<'a> {
             "DDATA" => (true, Verb::Data),
             "DDEATH" => (true, Verb::Death),
             "DCMD" => (true, Verb::Command),
-            _ => return Err(format!("topic {topic} has the unknown verb {verb}")),
+            _ => return Err(format!("topic {topic} has the unknown verb {verb}").into()),
         };
         if of_device != device.is_some() || levels.next().is_some() {
-            return Err(format!("topic {topic} is not {NAMESPACE}/GROUP/VERB/NODE[/DEVICE]"));
+            return Err(format!("topic {topic} is not {NAMESPACE}/GROUP/VERB/NODE[/DEVICE]").into());
         }
         Ok(Self { group, node, device: device.unwrap_or(""), verb })
     }

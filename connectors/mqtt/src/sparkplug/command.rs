@@ -9,6 +9,7 @@ use super::datatype::DataType;
 use super::wire::write;
 use crate::command::Publishing;
 use crate::packet::Qos;
+use millrace_config::Reason;
 use millrace_contract::{CommandValue, TagOptions};
 use millrace_kit::fit::{Fitted, Machine, fit};
 use millrace_schemas::Micros;
@@ -25,7 +26,7 @@ pub struct Target<'a> {
 }
 
 /// Errors: why the value can't be sent.
-pub fn publishing(target: &Target<'_>, value: &CommandValue, time: Micros) -> Result<Publishing, String> {
+pub fn publishing(target: &Target<'_>, value: &CommandValue, time: Micros) -> Result<Publishing, Reason> {
     let millis = time.as_millis().max(0) as u64;
     let mut metric = Vec::new();
     match target.alias {
@@ -46,7 +47,7 @@ pub fn publishing(target: &Target<'_>, value: &CommandValue, time: Micros) -> Re
 }
 
 /// Appends the value; returns it as the node will report it.
-fn push(out: &mut Vec<u8>, target: &Target<'_>, value: &CommandValue) -> Result<CommandValue, String> {
+fn push(out: &mut Vec<u8>, target: &Target<'_>, value: &CommandValue) -> Result<CommandValue, Reason> {
     use DataType as T;
     let machine = match target.datatype {
         T::Int8 => Machine::I8,
@@ -61,11 +62,11 @@ fn push(out: &mut Vec<u8>, target: &Target<'_>, value: &CommandValue) -> Result<
         T::Double => Machine::F64,
         T::Boolean => Machine::Bool,
         T::String | T::Text | T::UUID => {
-            let CommandValue::Text(text) = value else { return Err(format!("a text is asked for, not {value:?}")) };
+            let CommandValue::Text(text) = value else { return Err(format!("a text is asked for, not {value:?}").into()) };
             write::bytes(out, 15, text.as_bytes());
             return Ok(value.clone());
         }
-        other => return Err(format!("a metric of type {} can't be commanded", other.as_str())),
+        other => return Err(format!("a metric of type {} can't be commanded", other.as_str()).into()),
     };
     let fitted = fit(value, machine, target.options).map_err(|unfit| unfit.to_string())?;
     Ok(match fitted {
@@ -84,7 +85,7 @@ fn push(out: &mut Vec<u8>, target: &Target<'_>, value: &CommandValue) -> Result<
         Fitted::Whole(whole) if target.datatype == T::DateTime => {
             // Samples carry microseconds, Sparkplug milliseconds.
             if whole % 1000 != 0 {
-                return Err(format!("{whole} microseconds are not whole milliseconds, which the metric has"));
+                return Err(format!("{whole} microseconds are not whole milliseconds, which the metric has").into());
             }
             write::number(out, 11, (whole / 1000) as u64);
             CommandValue::Int(whole as i64)

@@ -22,6 +22,7 @@ use super::sequence::{Order, Sequence};
 use super::state::HostState;
 use super::wire::{Member, Metric, Payload};
 use crate::command::{Permission, Publishing};
+use millrace_config::Reason;
 use millrace_contract::{CommandValue, Loss, SourceIo, Status, TagOptions};
 use millrace_schemas::{Batch, Micros, Origin, Reject, Span, TagId};
 use std::collections::HashMap;
@@ -145,7 +146,7 @@ impl Host {
             self.state.seen(message);
         } else if message.topic.strip_prefix(NAMESPACE).is_some_and(|topic| topic.starts_with("/STATE/")) {
             // Of another host.
-        } else if let Ok(Some(reason)) | Err(reason) = self.handle(message, now, batch, io) {
+        } else if let Some(reason) = self.handle(message, now, batch, io).unwrap_or_else(|why| Some(why.into())) {
             self.reject(message, reason, batch);
         }
         self.due(now)
@@ -184,24 +185,24 @@ impl Host {
     }
 
     /// A command to a metric: NCMD or DCMD. `None`: the tag is none of Sparkplug's. Errors: why it can't be sent.
-    pub fn publishing(&self, tag: TagId, value: &CommandValue, time: Micros, _: Permission) -> Option<Result<Publishing, String>> {
+    pub fn publishing(&self, tag: TagId, value: &CommandValue, time: Micros, _: Permission) -> Option<Result<Publishing, Reason>> {
         let (part, metric) = self.parts.iter().find_map(|part| Some((part, part.metric_of(tag)?)))?;
         Some(self.publishing_to(part, &metric, value, time))
     }
 
-    fn publishing_to(&self, part: &Part, metric: &Commanded<'_>, value: &CommandValue, time: Micros) -> Result<Publishing, String> {
+    fn publishing_to(&self, part: &Part, metric: &Commanded<'_>, value: &CommandValue, time: Micros) -> Result<Publishing, Reason> {
         let node = &self.nodes[part.node];
         if self.config.passive {
             return Err("this host is passive (`host: {passive: true}`): it publishes nothing".into());
         }
         if node.life == Life::Dead || !part.online {
-            return Err(format!("{} is offline: its death certificate came, or no birth yet", part.name));
+            return Err(format!("{} is offline: its death certificate came, or no birth yet", part.name).into());
         }
         if !part.trusted {
-            return Err(format!("{} was born again, and its new birth is not known yet; try again", part.name));
+            return Err(format!("{} was born again, and its new birth is not known yet; try again", part.name).into());
         }
         if metric.is_member {
-            return Err(format!("{} is a member of a template, which can't be commanded alone", metric.name));
+            return Err(format!("{} is a member of a template, which can't be commanded alone", metric.name).into());
         }
         let address = Address::of_part(&part.name).ok_or_else(|| format!("{} is no node and no device", part.name))?;
         let (route, options) = &self.routes[part.route];
@@ -230,7 +231,7 @@ impl Host {
     }
 
     /// Decodes a message and takes it in. Returns why its payload is a dead letter, where it is one.
-    fn handle(&mut self, message: Message<'_>, now: Instant, batch: &mut Batch, io: &SourceIo) -> Result<Option<String>, String> {
+    fn handle(&mut self, message: Message<'_>, now: Instant, batch: &mut Batch, io: &SourceIo) -> Result<Option<String>, Reason> {
         let address = Address::parse(message.topic)?;
         if address.verb == Verb::Command {
             return Ok(None);
@@ -287,13 +288,15 @@ impl Host {
     }
 
     /// Makes a node or device known by name. Errors: there are too many, or the name is too long.
-    fn meet(&mut self, address: &Address<'_>, route: usize) -> Result<(usize, usize), String> {
+    fn meet(&mut self, address: &Address<'_>, route: usize) -> Result<(usize, usize), Reason> {
         if self.parts.len() + 2 > MOST_PARTS {
-            return Err(format!("{} nodes and devices are known already, that is the most; subscribe to fewer groups", self.parts.len()));
+            return Err(
+                format!("{} nodes and devices are known already, that is the most; subscribe to fewer groups", self.parts.len()).into()
+            );
         }
         let bytes = address.group.len() + address.node.len() + address.device.len();
         if bytes > LONGEST_PART {
-            return Err(format!("group, node and device have {bytes} bytes, more than {LONGEST_PART}"));
+            return Err(format!("group, node and device have {bytes} bytes, more than {LONGEST_PART}").into());
         }
         address.node_part(&mut self.name);
         let own = match self.index.get(self.name.as_str()) {

@@ -14,6 +14,7 @@ use super::wire::{Malformed, Member, Metric, Template};
 use flate2::Compression;
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::ZlibEncoder;
+use millrace_config::Reason;
 use std::io::{Read, Write};
 
 pub const PREFIX: &str = "sparkplug:";
@@ -123,15 +124,15 @@ pub fn unpack(pieces: &[Vec<u8>]) -> Option<(Vec<u8>, u64)> {
 }
 
 /// Inflates gzip or zlib, whichever it is. Errors: one line for a person.
-pub fn inflate(deflated: &[u8]) -> Result<Vec<u8>, String> {
+pub fn inflate(deflated: &[u8]) -> Result<Vec<u8>, Reason> {
     let mut out = Vec::new();
     let result = match deflated {
         [0x1f, 0x8b, ..] => GzDecoder::new(deflated).take(LARGEST + 1).read_to_end(&mut out),
         _ => ZlibDecoder::new(deflated).take(LARGEST + 1).read_to_end(&mut out),
     };
     match result {
-        Err(error) => Err(format!("the compressed body can't be inflated: {error}")),
-        Ok(_) if out.len() as u64 > LARGEST => Err(format!("the compressed body inflates to more than {LARGEST} bytes")),
+        Err(error) => Err(format!("the compressed body can't be inflated: {error}").into()),
+        Ok(_) if out.len() as u64 > LARGEST => Err(format!("the compressed body inflates to more than {LARGEST} bytes").into()),
         Ok(_) => Ok(out),
     }
 }

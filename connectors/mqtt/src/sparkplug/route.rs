@@ -1,6 +1,7 @@
 //! What a host is asked to read, what comes in, and what goes out.
 
 use crate::topic::{Filter, Template};
+use millrace_config::Reason;
 use millrace_contract::TagOptions;
 use millrace_schemas::RouteId;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub enum Variable {
 
 impl Variable {
     /// Errors: names the unknown variable and those that exist.
-    pub fn parse(name: &str) -> Result<Self, String> {
+    pub fn parse(name: &str) -> Result<Self, Reason> {
         match name {
             "group" => Ok(Self::Group),
             "node" => Ok(Self::Node),

@@ -4,7 +4,7 @@ use super::book::{Event, Message};
 use super::smtp::{self, Mail, Security, Server};
 use jiff::Timestamp;
 use millrace_config::factory::{AlarmLevel, AlarmTarget, Factory, Writes};
-use millrace_config::{Node, Place, Problems, Spanned};
+use millrace_config::{Node, Place, Problems, Reason, Spanned};
 use millrace_contract::{Compiled, Context, Entry, Flush, Partition, Record, Records, TagOptions};
 use millrace_kit::Tls;
 use millrace_kit::http::options::endpoint;
@@ -56,17 +56,17 @@ impl Target {
     }
 
     /// Errors: what failed; it may be tried again.
-    pub async fn send(&self, site: &str, message: &Message) -> Result<(), String> {
+    pub async fn send(&self, site: &str, message: &Message) -> Result<(), Reason> {
         match &self.way {
             Way::Webhook { url, login, tls } => {
                 let client = Client::new(url, login.as_deref(), tls, &Options::default()).map_err(|error| error.to_string())?;
                 let request =
                     Request::new(reqwest::Method::POST, url.clone()).body("application/json", body(site, message)).expect(Expect::Any);
-                client.fetch(&request).await.map(drop).map_err(|error| error.to_string())
+                client.fetch(&request).await.map(drop).map_err(|error| error.to_string().into())
             }
             Way::Mqtt(compiled) => {
                 let sent = tokio::time::timeout(PATIENCE, publish(compiled.as_ref(), site, message)).await;
-                sent.unwrap_or_else(|_| Err(format!("the broker did not acknowledge it in {PATIENCE:?}")))
+                sent.unwrap_or_else(|_| Err(format!("the broker did not acknowledge it in {PATIENCE:?}").into()))
             }
             Way::Mail { server, from, to } => {
                 let (subject, text) = written(site, message);
@@ -188,7 +188,7 @@ fn mqtt(factory: &Factory, name: &str, target: &AlarmTarget, broker: &Spanned<St
     Some(Way::Mqtt(compiled?))
 }
 
-async fn publish(compiled: &dyn Compiled, site: &str, message: &Message) -> Result<(), String> {
+async fn publish(compiled: &dyn Compiled, site: &str, message: &Message) -> Result<(), Reason> {
     let mut sink = compiled.sink().ok_or("it is no sink")?;
     let part = Partition { topic: TOPIC.into(), partition: 0 };
     sink.assign(std::slice::from_ref(&part)).await.map_err(|error| error.to_string())?;
@@ -208,7 +208,7 @@ async fn publish(compiled: &dyn Compiled, site: &str, message: &Message) -> Resu
         let flushed = sink.flush(Flush::Tick).await.map_err(|error| error.to_string())?;
         refused.extend(flushed.refused);
         if let Some(refused) = refused.first() {
-            return Err(refused.reason.clone());
+            return Err(refused.reason.clone().into());
         }
         if flushed.below.iter().any(|(of, offset)| *of == part && *offset > 0) {
             break;

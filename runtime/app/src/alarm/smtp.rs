@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use millrace_config::Reason;
 use millrace_kit::Tls;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -43,14 +44,14 @@ pub struct Mail {
 
 impl Server {
     /// `smtps://host:465`, `smtp://host:587`, `smtp-plain://host:25`; ports may be left out.
-    pub fn parse(url: &str) -> Result<(String, u16, Security), String> {
+    pub fn parse(url: &str) -> Result<(String, u16, Security), Reason> {
         let wrong = || format!("`{url}` is no mail server; write `smtps://host`, `smtp://host` (with STARTTLS) or `smtp-plain://host`");
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (security, port) = match scheme {
             "smtps" => (Security::Tls, 465),
             "smtp" => (Security::StartTls, 587),
             "smtp-plain" => (Security::Never, 25),
-            _ => return Err(wrong()),
+            _ => return Err(wrong().into()),
         };
         let rest = rest.trim_end_matches('/');
         let (host, port) = match rest.rsplit_once(':') {
@@ -58,7 +59,7 @@ impl Server {
             None => (rest, port),
         };
         if host.is_empty() || host.contains(['/', '@', ' ']) {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         Ok((host.to_owned(), port, security))
     }
@@ -68,12 +69,12 @@ impl Server {
     }
 
     /// Errors: which step failed, and what the server said.
-    pub async fn send(&self, mail: &Mail) -> Result<(), String> {
+    pub async fn send(&self, mail: &Mail) -> Result<(), Reason> {
         let connected = tokio::time::timeout(STEP, TcpStream::connect((self.host.as_str(), self.port))).await;
         let stream = match connected {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(format!("cannot connect to mail server {}: {error}", self.name())),
-            Err(_) => return Err(format!("mail server {} does not accept a connection in {STEP:?}", self.name())),
+            Ok(Err(error)) => return Err(format!("cannot connect to mail server {}: {error}", self.name()).into()),
+            Err(_) => return Err(format!("mail server {} does not accept a connection in {STEP:?}", self.name()).into()),
         };
         match self.security {
             Security::Never => self.talk(Line::new(stream), mail, true).await,
@@ -86,7 +87,8 @@ impl Server {
                     return Err(format!(
                         "mail server {} offers no STARTTLS; write `smtp-plain://` if it is to go unencrypted",
                         self.name()
-                    ));
+                    )
+                    .into());
                 }
                 line.say("STARTTLS", 220).await?;
                 let stream = line.into_stream()?;
@@ -95,14 +97,14 @@ impl Server {
         }
     }
 
-    async fn secured(&self, stream: TcpStream) -> Result<impl AsyncRead + AsyncWrite + Unpin, String> {
+    async fn secured(&self, stream: TcpStream) -> Result<impl AsyncRead + AsyncWrite + Unpin, Reason> {
         let connected = tokio::time::timeout(STEP, self.tls.connect(stream, &self.host, &self.name())).await;
         connected
             .map_err(|_| format!("mail server {} does not do the TLS handshake in {STEP:?}", self.name()))?
-            .map_err(|why| why.to_string())
+            .map_err(|why| why.to_string().into())
     }
 
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, mut line: Line<S>, mail: &Mail, greets: bool) -> Result<(), String> {
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, mut line: Line<S>, mail: &Mail, greets: bool) -> Result<(), Reason> {
         if greets {
             line.answer(220, "the greeting").await?;
         }
@@ -196,35 +198,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// The stream itself. Errors: the server sent more than it was asked for; before TLS that is somebody else's text.
-    fn into_stream(self) -> Result<S, String> {
+    fn into_stream(self) -> Result<S, Reason> {
         match self.stream.buffer().is_empty() {
             true => Ok(self.stream.into_inner()),
-            false => Err("the mail server spoke before TLS began; nothing is sent".to_owned()),
+            false => Err("the mail server spoke before TLS began; nothing is sent".into()),
         }
     }
 
-    async fn say(&mut self, text: &str, expected: u16) -> Result<String, String> {
+    async fn say(&mut self, text: &str, expected: u16) -> Result<String, Reason> {
         let what = text.lines().next().unwrap_or_default().split(' ').take(2).collect::<Vec<_>>().join(" ");
         let what = if text.contains("\r\n") { "the text".to_owned() } else { what };
         self.secret(&what, text, expected).await
     }
 
     /// As [`Line::say`], where the text itself must not be told.
-    async fn secret(&mut self, what: &str, text: &str, expected: u16) -> Result<String, String> {
+    async fn secret(&mut self, what: &str, text: &str, expected: u16) -> Result<String, Reason> {
         let write = async {
             self.stream.write_all(format!("{text}\r\n").as_bytes()).await?;
             self.stream.flush().await
         };
         match tokio::time::timeout(STEP, write).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("cannot send {what} to the mail server: {error}")),
-            Err(_) => return Err(format!("the mail server does not take {what} in {STEP:?}")),
+            Ok(Err(error)) => return Err(format!("cannot send {what} to the mail server: {error}").into()),
+            Err(_) => return Err(format!("the mail server does not take {what} in {STEP:?}").into()),
         }
         self.answer(expected, what).await
     }
 
     /// The text of the next answer, all its lines.
-    async fn answer(&mut self, expected: u16, to: &str) -> Result<String, String> {
+    async fn answer(&mut self, expected: u16, to: &str) -> Result<String, Reason> {
         let mut lines = Vec::new();
         let mut left = ANSWER_MAX;
         loop {
@@ -232,16 +234,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             let mut limited = (&mut self.stream).take(left);
             let read = tokio::time::timeout(STEP, limited.read_until(b'\n', &mut line)).await;
             match read {
-                Err(_) => return Err(format!("the mail server does not answer {to} in {STEP:?}")),
-                Ok(Err(error)) => return Err(format!("the mail server does not answer {to}: {error}")),
+                Err(_) => return Err(format!("the mail server does not answer {to} in {STEP:?}").into()),
+                Ok(Err(error)) => return Err(format!("the mail server does not answer {to}: {error}").into()),
                 Ok(Ok(_)) if line.last() != Some(&b'\n') => {
-                    return Err(format!("the mail server ends in the middle of its answer to {to}"));
+                    return Err(format!("the mail server ends in the middle of its answer to {to}").into());
                 }
                 Ok(Ok(read)) => left = left.saturating_sub(read as u64),
             }
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             let (code, rest) = (line.get(..3).and_then(|code| code.parse::<u16>().ok()), line.get(4..).unwrap_or_default());
-            let Some(code) = code else { return Err(format!("the mail server's answer to {to} is not SMTP: {line:?}")) };
+            let Some(code) = code else { return Err(format!("the mail server's answer to {to} is not SMTP: {line:?}").into()) };
             lines.push(rest.to_owned());
             if line.as_bytes().get(3) == Some(&b'-') {
                 continue;
@@ -249,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             // 251: it is forwarded.
             return match code == expected || (expected == 250 && code == 251) {
                 true => Ok(lines.join("\n")),
-                false => Err(format!("the mail server refuses {to}: {code} {}", lines.join(" "))),
+                false => Err(format!("the mail server refuses {to}: {code} {}", lines.join(" ")).into()),
             };
         }
     }

@@ -17,7 +17,7 @@ use crate::{logging, replay};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use millrace_config::factory::Connector;
-use millrace_config::{Factory, Load, Node, Place, Problems, Spanned};
+use millrace_config::{Factory, Load, Node, Place, Problems, Reason, Spanned};
 use millrace_contract::SourceIo;
 use millrace_engine::compile::{CompiledFactory, SourceSpec, compile};
 use millrace_engine::{Engine, EngineReport};
@@ -142,7 +142,7 @@ enum StatusAs {
     Opcda,
 }
 
-fn state(text: &str) -> Result<(String, String), String> {
+fn state(text: &str) -> Result<(String, String), Reason> {
     let (text, meaning) = text.rsplit_once('=').ok_or("write it as TEXT=MEANING, as in 'Intf Down=bad'")?;
     Ok((text.to_owned(), meaning.to_owned()))
 }

@@ -9,6 +9,7 @@
 
 use crate::say::{tell, visible};
 use async_trait::async_trait;
+use millrace_config::Reason;
 use millrace_contract::source::SchemaIn;
 use millrace_contract::{
     AckId, Clash, Command, Compiled, Failure, Guarantee, Late, Loss, Model, Plan, Source, SourceHost, SourceIo, Status, TagDef,
@@ -184,7 +185,7 @@ impl Compiled for Importing {
         self.inner.longest()
     }
 
-    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), String>> {
+    fn decode_again(&self, late: &Late<'_>, io: &SourceIo, batch: &mut Batch) -> Option<Result<(), Reason>> {
         self.inner.decode_again(late, io, batch)
     }
 

@@ -17,7 +17,7 @@ use crate::broker::NODE;
 use crate::call::Call;
 use crate::clock::now;
 use crate::storage::partition::LEADER_EPOCH;
-use crate::storage::topics::Refused;
+use crate::storage::refused::Refused;
 use crate::transaction::state::{Phase, Transaction};
 
 /// The only kind of endpoint that is described here; 2 would be controllers.

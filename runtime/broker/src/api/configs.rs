@@ -15,8 +15,8 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::topics::{DEFAULT_CONFIG, DYNAMIC_TOPIC_CONFIG};
 use crate::broker::{DEFAULT_PARTITIONS, NODE};
 use crate::call::Call;
+use crate::storage::refused::Refused;
 use crate::storage::topic_config::{KEYS, Key, Kind, TopicConfig, key};
-use crate::storage::topics::Refused;
 
 /// Kinds of resources, in the protocol's numbers.
 const TOPIC: i8 = 2;
@@ -219,7 +219,7 @@ async fn give(
         return Err((ResponseError::InvalidRequest, why));
     }
     if validate_only {
-        return TopicConfig::new(given).map(drop).map_err(|why| (ResponseError::InvalidConfig, why));
+        return TopicConfig::new(given).map(drop);
     }
     call.broker.topics.configure(name, given).await
 }

@@ -11,8 +11,8 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::broker::{DEFAULT_PARTITIONS, NODE};
 use crate::call::Call;
+use crate::storage::refused::Refused;
 use crate::storage::topic_config::{KEYS, TopicConfig};
-use crate::storage::topics::Refused;
 
 /// Where a configuration's value comes from, in the protocol's numbers.
 pub const DYNAMIC_TOPIC_CONFIG: i8 = 1;

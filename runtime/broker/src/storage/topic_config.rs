@@ -1,5 +1,7 @@
 //! What a topic can be told: names, defaults and meanings as in Apache Kafka.
 
+use crate::storage::refused::Refused;
+use kafka_protocol::ResponseError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -91,9 +93,9 @@ pub struct TopicConfig {
 
 impl TopicConfig {
     /// Reads what was given. Errors: a sentence for the client, as Kafka's own.
-    pub fn new(given: BTreeMap<String, String>) -> Result<Self, String> {
+    pub fn new(given: BTreeMap<String, String>) -> Result<Self, Refused> {
         for (name, value) in &given {
-            let key = key(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+            let key = key(name).ok_or_else(|| (ResponseError::InvalidConfig, format!("Unknown topic config name: {name}")))?;
             key.check(value)?;
         }
         let text = |name: &str| given.get(name).map_or_else(|| key(name).expect("a known key").default, String::as_str);
@@ -127,7 +129,7 @@ pub fn key(name: &str) -> Option<&'static Key> {
 }
 
 impl Key {
-    fn check(&self, value: &str) -> Result<(), String> {
+    fn check(&self, value: &str) -> Result<(), Refused> {
         let number = match self.kind {
             Kind::Int => value.parse::<i32>().map(i64::from).map_err(drop),
             Kind::Long => value.parse::<i64>().map_err(drop),
@@ -138,18 +140,13 @@ impl Key {
                 if known { Ok(0) } else { Err(()) }
             }
         };
-        match number {
-            Ok(number) if number >= self.least => Ok(()),
-            Ok(_) => Err(format!("Invalid value {value} for configuration {}: Value must be at least {}", self.name, self.least)),
-            Err(()) if !self.words.is_empty() => {
-                Err(format!("Invalid value {value} for configuration {}: it must be one of: {}", self.name, self.words.join(", ")))
-            }
-            Err(()) => Err(format!(
-                "Invalid value {value} for configuration {}: Not a number of type {}",
-                self.name,
-                format!("{:?}", self.kind).to_uppercase()
-            )),
-        }
+        let why = match number {
+            Ok(number) if number >= self.least => return Ok(()),
+            Ok(_) => format!("Value must be at least {}", self.least),
+            Err(()) if !self.words.is_empty() => format!("it must be one of: {}", self.words.join(", ")),
+            Err(()) => format!("Not a number of type {}", format!("{:?}", self.kind).to_uppercase()),
+        };
+        Err((ResponseError::InvalidConfig, format!("Invalid value {value} for configuration {}: {why}", self.name)))
     }
 }
 
@@ -157,7 +154,7 @@ impl Key {
 mod tests {
     use super::*;
 
-    fn with(name: &str, value: &str) -> Result<TopicConfig, String> {
+    fn with(name: &str, value: &str) -> Result<TopicConfig, Refused> {
         TopicConfig::new([(name.to_owned(), value.to_owned())].into())
     }
 
@@ -186,7 +183,7 @@ mod tests {
             ("no.such.key", "1"),
         ] {
             let error = with(name, value).unwrap_err();
-            assert!(error.contains(name), "{error}");
+            assert!(error.1.contains(name), "{error:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::random::random_id;
 use crate::storage::damage::Damage;
 use crate::storage::journal::Journal;
 use crate::storage::partition::{Partition, log_name};
+use crate::storage::refused::Refused;
 use crate::storage::topic_config::TopicConfig;
 use crate::storage::topic_copy::TopicCopy;
 use crate::storage::topics::entry::{Slot, State, encode};
@@ -39,9 +40,6 @@ pub(super) const NOBODY: i64 = i64::MAX;
 
 /// What a topic is told of which nothing is known but its partitions: to keep everything until somebody says otherwise.
 pub(super) const KEEPS_EVERYTHING: [(&str, &str); 2] = [("retention.bytes", "-1"), ("retention.ms", "-1")];
-
-/// A refusal, with a sentence for the client.
-pub type Refused = (ResponseError, String);
 
 /// All topics of the broker.
 pub struct Topics {
@@ -158,7 +156,7 @@ impl Topics {
 
     /// Says whether a topic could be created.
     pub fn may_create(&self, name: &str, partitions: usize, given: BTreeMap<String, String>) -> Result<TopicConfig, Refused> {
-        check_name(name).map_err(|why| (ResponseError::InvalidTopicException, why))?;
+        check_name(name)?;
         let topics = self.by_name.read();
         if topics.contains_key(name) {
             return Err((ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
@@ -178,7 +176,7 @@ impl Topics {
         if all + partitions > MOST_PARTITIONS_OF_ALL {
             return Err((ResponseError::PolicyViolation, too_many_of_all(all)));
         }
-        TopicConfig::new(given).map_err(|why| (ResponseError::InvalidConfig, why))
+        TopicConfig::new(given)
     }
 
     /// Creates a topic; it is on the disk when this returns.
@@ -291,7 +289,7 @@ impl Topics {
 
     /// Replaces what a topic was told.
     pub async fn configure(&self, name: &str, given: BTreeMap<String, String>) -> Result<(), Refused> {
-        let config = TopicConfig::new(given).map_err(|why| (ResponseError::InvalidConfig, why))?;
+        let config = TopicConfig::new(given)?;
         let written = {
             let _changing = self.changing.lock();
             let topic = self.get(name).ok_or_else(unknown)?;
@@ -318,19 +316,20 @@ fn too_many_of_all(there_are: usize) -> String {
 }
 
 /// Says why a name can be no topic's.
-pub fn check_name(name: &str) -> Result<(), String> {
+pub fn check_name(name: &str) -> Result<(), Refused> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() {
-        Err("Topic name is invalid: the empty string is not allowed".to_owned())
+    let why = if name.is_empty() {
+        "the empty string is not allowed".to_owned()
     } else if name == "." || name == ".." {
-        Err("Topic name is invalid: '.' or '..' is not allowed".to_owned())
+        "'.' or '..' is not allowed".to_owned()
     } else if name.len() > 249 {
-        Err(format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length 249"))
+        format!("the length of '{name}' is longer than the max allowed length 249")
     } else if !name.bytes().all(legal) {
-        Err(format!("Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"))
+        format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
     } else {
-        Ok(())
-    }
+        return Ok(());
+    };
+    Err((ResponseError::InvalidTopicException, format!("Topic name is invalid: {why}")))
 }
 
 #[cfg(test)]

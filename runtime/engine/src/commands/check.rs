@@ -2,6 +2,7 @@
 
 use super::request::{Request, value_of};
 use super::{Allowed, CommandRules};
+use millrace_config::Reason;
 use millrace_contract::{CommandValue, Condition, Must};
 use millrace_schemas::{Micros, TagId};
 use std::collections::HashMap;
@@ -28,9 +29,9 @@ pub enum No {
     Expired,
 }
 
-impl From<String> for No {
-    fn from(reason: String) -> Self {
-        Self::Refused(reason)
+impl From<Reason> for No {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason.into())
     }
 }
 
@@ -60,7 +61,7 @@ pub fn check(
     let Some((name, allowed)) = rules.allow.iter().find(|(name, _)| is_meant(name)) else {
         return Err(No::Refused(format!("tag {} is not allowed; `allow` of sink {} names the tags", request.tag, rules.name)));
     };
-    let tag = find(name).ok_or_else(|| format!("source {} has no tag {name}", rules.source))?;
+    let tag = find(name).ok_or_else(|| Reason::from(format!("source {} has no tag {name}", rules.source)))?;
     let expires = request.expires(default_expiry)?;
     if expires <= Micros::now() {
         return Err(No::Expired);
@@ -94,7 +95,7 @@ pub fn check(
     Ok(Order { tag, value, expires, conditions })
 }
 
-fn in_bounds(value: &CommandValue, allowed: &Allowed) -> Result<(), String> {
+fn in_bounds(value: &CommandValue, allowed: &Allowed) -> Result<(), Reason> {
     let (min, max) = (allowed.bounds.min, allowed.bounds.max);
     if let CommandValue::List(list) = value {
         return list.iter().try_for_each(|value| in_bounds(value, allowed));
@@ -104,11 +105,11 @@ fn in_bounds(value: &CommandValue, allowed: &Allowed) -> Result<(), String> {
     }
     let bound = |b: Option<f64>| b.map_or("any".to_owned(), |b| b.to_string());
     let Some(number) = value.as_f64() else {
-        return Err(format!("value {value} is no number, and only {}..{} is allowed", bound(min), bound(max)));
+        return Err(format!("value {value} is no number, and only {}..{} is allowed", bound(min), bound(max)).into());
     };
     // Not a number is not inside.
     let is_inside = min.is_none_or(|min| number >= min) && max.is_none_or(|max| number <= max);
-    if is_inside { Ok(()) } else { Err(format!("value {value} is outside {}..{}", bound(min), bound(max))) }
+    if is_inside { Ok(()) } else { Err(format!("value {value} is outside {}..{}", bound(min), bound(max)).into()) }
 }
 
 /// What must hold right before it is carried out.
@@ -118,7 +119,7 @@ fn conditions(
     value: &CommandValue,
     allowed: &Allowed,
     find: impl Fn(&str) -> Option<TagId>,
-) -> Result<Vec<Condition>, String> {
+) -> Result<Vec<Condition>, Reason> {
     let mut conditions = Vec::new();
     for (other, wanted) in &allowed.only_if {
         let tag = find(other).ok_or_else(|| format!("{other} must be {wanted}, and the source has no such tag"))?;

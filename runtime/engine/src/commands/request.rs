@@ -8,6 +8,7 @@
 //! A topic with `format: avro` has [`COMMAND_SCHEMA`] or [`ANSWER_SCHEMA`] unless it names another; what was written with another is read by that one's
 //! fields.
 
+use millrace_config::Reason;
 use millrace_contract::{CommandValue, Outcome};
 use millrace_schemas::Micros;
 use serde::{Deserialize, Serialize};
@@ -71,21 +72,21 @@ pub(super) struct Request {
 
 impl Request {
     /// When it expires; one that does not say so, so long after Kafka's timestamp. Errors: it is no time.
-    pub(super) fn expires(&self, otherwise: Micros) -> Result<Micros, String> {
+    pub(super) fn expires(&self, otherwise: Micros) -> Result<Micros, Reason> {
         let wrong = |shown: &dyn std::fmt::Display| format!("expires {shown} is neither microseconds since 1970 nor RFC 3339");
         match &self.expires {
             None => Ok(otherwise),
-            Some(serde_json::Value::Number(n)) => n.as_i64().map(Micros).ok_or_else(|| wrong(n)),
+            Some(serde_json::Value::Number(n)) => n.as_i64().map(Micros).ok_or_else(|| wrong(n).into()),
             Some(serde_json::Value::String(text)) => {
-                text.parse::<jiff::Timestamp>().map(|t| Micros(t.as_microsecond())).map_err(|_| wrong(&format!("{text:?}")))
+                text.parse::<jiff::Timestamp>().map(|t| Micros(t.as_microsecond())).map_err(|_| wrong(&format!("{text:?}")).into())
             }
-            Some(other) => Err(wrong(other)),
+            Some(other) => Err(wrong(other).into()),
         }
     }
 }
 
 /// A value of JSON as commands have values. Errors: null or an object, or one within a list.
-pub(super) fn value_of(value: &serde_json::Value) -> Result<CommandValue, String> {
+pub(super) fn value_of(value: &serde_json::Value) -> Result<CommandValue, Reason> {
     Ok(match value {
         serde_json::Value::Bool(v) => CommandValue::Bool(*v),
         serde_json::Value::String(v) => CommandValue::Text(v.clone()),
@@ -96,7 +97,7 @@ pub(super) fn value_of(value: &serde_json::Value) -> Result<CommandValue, String
             .or_else(|| n.as_f64().map(CommandValue::Double))
             .ok_or_else(|| format!("value {n} is not a number that fits"))?,
         serde_json::Value::Array(list) => CommandValue::List(list.iter().map(value_of).collect::<Result<_, _>>()?),
-        other => return Err(format!("value {other} is neither a number, a boolean, a text nor a list of them")),
+        other => return Err(format!("value {other} is neither a number, a boolean, a text nor a list of them").into()),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::sample_key::{KeyChoice, Of};
 use crate::tags::Rules;
 use crate::topics::{Topic, Topics};
 use async_trait::async_trait;
+use millrace_config::Reason;
 use millrace_contract::{AckId, Clash, Command, Late, Loss, SourceHost, SourceIo, Status, TagDef};
 use millrace_schemas::{Batch, Micros, Origin, RouteId, SampleMeta, TagId};
 use parking_lot::Mutex;
@@ -52,7 +53,7 @@ impl Sources {
     }
 
     /// Decodes a letter's payload. `None`: it came in no way that a source can go once more. Errors: why it still can't be decoded.
-    pub fn decode(&self, letter: &DeadLetter, topics: &Topics) -> Option<Result<Decoded, String>> {
+    pub fn decode(&self, letter: &DeadLetter, topics: &Topics) -> Option<Result<Decoded, Reason>> {
         let payload = letter.value.as_deref()?;
         let name = letter.header("millrace.source")?;
         let source = self.sources.iter().find(|source| name == format!("{}/{}", self.site, source.name))?;
@@ -68,7 +69,7 @@ impl Sources {
                 return Err("some of its values went their way and would come twice: send the others again from the device".into());
             }
             if let Some(reject) = batch.rejects.first() {
-                return Err(format!("still can't be decoded: {}", reject.reason));
+                return Err(format!("still can't be decoded: {}", reject.reason).into());
             }
             match &batch.docs[..] {
                 [] => self.samples(letter, &name, &declared.tags.lock(), &batch, topics).map(Decoded::Samples),
@@ -88,7 +89,7 @@ impl Sources {
         tags: &[TagDef],
         batch: &Batch,
         topics: &Topics,
-    ) -> Result<Vec<(Arc<Topic>, DeadLetter)>, String> {
+    ) -> Result<Vec<(Arc<Topic>, DeadLetter)>, Reason> {
         let source = format!("{source}/{}", letter.topic);
         let mut samples = Vec::new();
         for row in &batch.rows {
@@ -96,7 +97,7 @@ impl Sources {
             let path: Arc<str> = format!("{}/{}", self.site, def.path).into();
             let rules = Rules::new(def.options.clone(), false);
             if rules.bits {
-                return Err(format!("tag {path} has named bits, which are not replayed"));
+                return Err(format!("tag {path} has named bits, which are not replayed").into());
             }
             let mut row = *row;
             row.flags.origin = Origin::Backfill;
@@ -105,7 +106,7 @@ impl Sources {
             row.flags.origin = Origin::Replay;
             let topic = topics.get(def.options.topic.as_deref().unwrap_or(&def.topic));
             if topic.shape.is_some() {
-                return Err(format!("topic {} holds wide records, into which a sample of the past does not go", topic.name));
+                return Err(format!("topic {} holds wide records, into which a sample of the past does not go", topic.name).into());
             }
             let seq = identity(letter, samples.len())?;
             let def = catalog::def_of(&path, def, topics.levels());
@@ -126,10 +127,10 @@ impl Sources {
 }
 
 /// The number of a sample among all that this dead-letter topic ever gave.
-fn identity(letter: &DeadLetter, number: usize) -> Result<i64, String> {
+fn identity(letter: &DeadLetter, number: usize) -> Result<i64, Reason> {
     let (partition, offset) = (i64::from(letter.partition), letter.offset);
     if partition >> 8 != 0 || offset >> OFFSET != 0 || number >> NUMBER != 0 {
-        return Err(format!("has more than {} samples, or lies beyond partition 255 or offset {}", 1 << NUMBER, 1_i64 << OFFSET));
+        return Err(format!("has more than {} samples, or lies beyond partition 255 or offset {}", 1 << NUMBER, 1_i64 << OFFSET).into());
     }
     Ok(partition << (OFFSET + NUMBER) | offset << NUMBER | number as i64)
 }

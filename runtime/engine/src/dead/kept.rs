@@ -8,6 +8,7 @@
 //! Written and synced before its letter is sent. Nothing here deletes a file but a replay that has sent it; beyond [`ROOM`] nothing more is kept,
 //! and the source waits, as it does where its log is full.
 
+use millrace_config::Reason;
 use millrace_schemas::headers;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ impl KeptRecords {
     /// Writes a record and waits until it is on the disk. Once more with the same `seq` is the same file.
     ///
     /// Errors: there is no room, or the disk fails; for a person.
-    pub fn keep(&self, source: &str, seq: u64, record: &Whole<'_>) -> Result<Kept, String> {
+    pub fn keep(&self, source: &str, seq: u64, record: &Whole<'_>) -> Result<Kept, Reason> {
         let dir = self.dir.join(source.replace('/', "%2F"));
         let path = dir.join(format!("{seq}.{EXTENSION}"));
         let bytes = encode(record);
@@ -65,7 +66,8 @@ impl KeptRecords {
                 "{} holds {used} bytes of records that Kafka refused, of {} at most: replay them, or move them away",
                 self.dir.display(),
                 self.room
-            ));
+            )
+            .into());
         }
         let write = || {
             std::fs::create_dir_all(&dir)?;
@@ -86,14 +88,14 @@ impl KeptRecords {
 /// Whoever can write letters names the file: it is read only if it can be one of ours.
 ///
 /// Errors: the file is not here, or not what was written; for a person.
-pub fn read(path: &str, sha256: &str) -> Result<Vec<u8>, String> {
+pub fn read(path: &str, sha256: &str) -> Result<Vec<u8>, Reason> {
     let found = std::fs::symlink_metadata(path).map_err(|error| format!("is kept in {path}, which can't be read here: {error}"))?;
     if !found.is_file() || found.len() > LARGEST || Path::new(path).extension().is_none_or(|extension| extension != EXTENSION) {
-        return Err(format!("is kept in {path}, which is no file of kept records"));
+        return Err(format!("is kept in {path}, which is no file of kept records").into());
     }
     let bytes = std::fs::read(path).map_err(|error| format!("is kept in {path}, which can't be read here: {error}"))?;
     if digest(&bytes) != sha256 {
-        return Err(format!("is kept in {path}, which is not what was written there"));
+        return Err(format!("is kept in {path}, which is not what was written there").into());
     }
     Ok(bytes)
 }

@@ -10,6 +10,7 @@ use crate::frame::RESERVED;
 use crate::intake::encode;
 use crate::registrar::register;
 use crate::topics::{Format, SCHEMA_HEADER, Topic, Topics};
+use millrace_config::Reason;
 use millrace_registry::{Client, SchemaId};
 use millrace_schemas::contract::Work;
 use millrace_schemas::{Batch, Micros, SampleMeta, json};
@@ -45,7 +46,7 @@ impl Prepare {
     /// Makes of a letter what its topic holds: records with the topics where they go. Blocks while the registry is asked.
     ///
     /// Errors: why it can't be sent.
-    pub fn prepare(&mut self, name: &str, mut letter: DeadLetter) -> Result<Vec<(String, DeadLetter)>, String> {
+    pub fn prepare(&mut self, name: &str, mut letter: DeadLetter) -> Result<Vec<(String, DeadLetter)>, Reason> {
         if letter.value.is_none() || letter.is_encoded() {
             return Ok(vec![(name.to_owned(), letter)]);
         }
@@ -71,7 +72,7 @@ impl Prepare {
         Ok(vec![(name.to_owned(), letter)])
     }
 
-    fn judge(&mut self, topic: &str, letter: &mut DeadLetter) -> Result<(), String> {
+    fn judge(&mut self, topic: &str, letter: &mut DeadLetter) -> Result<(), Reason> {
         let topic = self.topics.get(topic);
         let payload = letter.value.take().unwrap_or_default();
         if topic.mark == 0 {
@@ -84,7 +85,7 @@ impl Prepare {
         }
         let mut work = std::mem::take(&mut self.work);
         let done = self.finish(&topic, letter, |out| match &topic.contract {
-            Some(contract) => contract.fit(&payload, out, &mut work).map_err(|misfit| format!("still does not fit: {misfit}")),
+            Some(contract) => contract.fit(&payload, out, &mut work).map_err(|misfit| format!("still does not fit: {misfit}").into()),
             None => sample(topic.format, &payload, out),
         });
         self.work = work;
@@ -96,8 +97,8 @@ impl Prepare {
         &mut self,
         topic: &Topic,
         letter: &mut DeadLetter,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
-    ) -> Result<(), String> {
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
         let is_registered = topic.schema.is_some() && self.registry.is_some();
         // Room for the id, which is asked for only once the payload fits.
         let mut out = vec![0; if is_registered { RESERVED } else { 0 }];
@@ -116,11 +117,11 @@ impl Prepare {
         Ok(())
     }
 
-    fn id(&mut self, topic: &Topic) -> Result<SchemaId, String> {
+    fn id(&mut self, topic: &Topic) -> Result<SchemaId, Reason> {
         if let Some(id) = self.ids.get(&topic.name) {
             return Ok(*id);
         }
-        let (Some(client), Some(schema)) = (&self.registry, &topic.schema) else { return Err("the topic has no schema".to_owned()) };
+        let (Some(client), Some(schema)) = (&self.registry, &topic.schema) else { return Err("the topic has no schema".into()) };
         let subject = topic.subject.of(&topic.name, &schema.name);
         let id = self.tokio.block_on(register(client, &subject, schema)).map_err(|e| e.to_string())?;
         self.ids.insert(topic.name.clone(), id);
@@ -129,11 +130,11 @@ impl Prepare {
 }
 
 /// A sample died as JSON, whatever its topic's form.
-fn sample(format: Format, payload: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+fn sample(format: Format, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     let mut batch = Batch::new();
     const NONE: &str = "the topic holds samples, and this is what a device sent: correct the route, and let the device send it again";
     json::decode(payload, &mut batch).map_err(|error| format!("{NONE} ({error})"))?;
-    let Some(columns) = &batch.decoded else { return Err(NONE.to_owned()) };
+    let Some(columns) = &batch.decoded else { return Err(NONE.to_owned().into()) };
     let meta = SampleMeta {
         tag: batch.text_of(columns.tag_path[0]),
         def: columns.def[0],

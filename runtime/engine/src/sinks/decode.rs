@@ -3,6 +3,7 @@
 use crate::sinks::options::SinkOptions;
 use crate::topics::{Format, Topic};
 use crate::writer_schemas::WriterSchemas;
+use millrace_config::Reason;
 use millrace_contract::{Failure, Partition, Record, Records};
 use millrace_kafka::Message;
 use millrace_registry::SchemaId;
@@ -60,7 +61,7 @@ pub(super) fn as_json(
     record: &Record,
     heap: &mut Vec<u8>,
     writers: Option<&mut WriterSchemas>,
-) -> Result<Result<Option<Span>, String>, Failure> {
+) -> Result<Result<Option<Span>, Reason>, Failure> {
     let Some(value) = record.value else { return Ok(Ok(None)) };
     if topic.format != Format::Avro {
         return Ok(Ok(Some(value)));
@@ -75,9 +76,9 @@ pub(super) fn as_json(
                 heap.extend_from_slice(json.as_bytes());
                 Ok(())
             }
-            None => Err(format!("it is not what the schema {} of topic {} says", contract.schema().name, topic.name)),
+            None => Err(format!("it is not what the schema {} of topic {} says", contract.schema().name, topic.name).into()),
         },
-        _ => Err(format!("it is in Avro, and nothing says by which schema; give topic {} one", topic.name)),
+        _ => Err(format!("it is in Avro, and nothing says by which schema; give topic {} one", topic.name).into()),
     };
     Ok(read.map(|()| Some(Span { start, len: heap.len() as u32 - start })))
 }
@@ -92,18 +93,18 @@ pub(crate) fn decode_sample(
     prefix: u8,
     writers: Option<&mut WriterSchemas>,
     batch: &mut Batch,
-) -> Result<Result<(), String>, Failure> {
+) -> Result<Result<(), Reason>, Failure> {
     let rows = batch.rows.len();
     let value = &whole[usize::from(prefix)..];
     let outcome = match (format, writers.zip(SchemaId::split(whole))) {
         (Format::Protobuf, _) => protobuf::decode(value, batch).map_err(|error| error.to_string()),
         _ if value.first() == Some(&b'{') => json::decode(value, batch).map_err(|error| error.to_string()),
-        (_, Some((writers, (id, value)))) => writers.decode(id, value, batch)?,
+        (_, Some((writers, (id, value)))) => writers.decode(id, value, batch)?.map_err(String::from),
         (_, None) => avro::decode(value, batch).map_err(|error| error.to_string()),
     };
     Ok(outcome.map_err(|error| {
         batch.rows.truncate(rows);
-        format!("is no sample: {error}")
+        format!("is no sample: {error}").into()
     }))
 }
 

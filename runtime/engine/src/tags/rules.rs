@@ -1,6 +1,6 @@
 //! What a tag's options do with a value: scale, range, deadband.
 
-use millrace_config::{Deadband, Period};
+use millrace_config::{Deadband, Period, Reason};
 use millrace_contract::{OutOfRange, Report, Structure, TagOptions};
 use millrace_schemas::{Row, StatusCode, Value};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Rules {
     }
 
     /// Applies scale and range to a reading. `Err`: out of range, and declared to be a dead letter then.
-    pub fn apply(&self, row: &mut Row) -> Result<(), String> {
+    pub fn apply(&self, row: &mut Row) -> Result<(), Reason> {
         let number = |value| match value {
             Value::Int(v) => Some(v as f64),
             Value::UInt(v) => Some(v as f64),
@@ -84,7 +84,7 @@ impl Rules {
             let status = match self.out_of_range {
                 OutOfRange::Uncertain => StatusCode::UNCERTAIN_ENGINEERING_UNITS_EXCEEDED,
                 OutOfRange::Bad => StatusCode::BAD_OUT_OF_RANGE,
-                OutOfRange::Dead => return Err(format!("value {v} is outside {min}..{max}, and out_of_range is dead")),
+                OutOfRange::Dead => return Err(format!("value {v} is outside {min}..{max}, and out_of_range is dead").into()),
             };
             if (row.status.quality() as u8) < status.quality() as u8 {
                 row.status = status;

@@ -2,7 +2,7 @@
 
 use crate::error::KafkaError;
 use crate::logging::LogBridge;
-use crate::oauth::Token;
+use crate::oauth::{Token, TokenError};
 use crate::raw::list::List;
 use crate::raw::pin::{self, Opaque, Pin};
 use crate::raw::text::{NO_ERROR, c_string, check, millis, owned};
@@ -28,7 +28,7 @@ impl Conf {
     }
 
     /// Believes a broker that shows this certificate, and no other. Errors: it can't be read, or this librdkafka has no TLS.
-    pub fn pin(&mut self, pin: Arc<Pin>) -> Result<(), String> {
+    pub fn pin(&mut self, pin: Arc<Pin>) -> Result<(), KafkaError> {
         // SAFETY: the conf is ours, and `Native::new` sets the opaque.
         unsafe { pin::set(self.0.as_ptr(), &pin)? };
         self.1 = Some(pin);
@@ -36,15 +36,16 @@ impl Conf {
     }
 
     /// Sets one property; the error says what librdkafka dislikes about its name or value.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { return Err("holds a NUL character".into()) };
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), KafkaError> {
+        let refused = |why: &str| KafkaError::new(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG as i32, why);
+        let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { return Err(refused("holds a NUL character")) };
         let mut error = [0 as c_char; 512];
         // SAFETY: all pointers live through the call.
         let outcome = unsafe { rd_kafka_conf_set(self.0.as_ptr(), name.as_ptr(), value.as_ptr(), error.as_mut_ptr(), error.len()) };
         match outcome {
             rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
             // SAFETY: librdkafka terminates what it writes.
-            _ => Err(unsafe { owned(error.as_ptr()) }),
+            _ => Err(refused(&unsafe { owned(error.as_ptr()) })),
         }
     }
 }
@@ -165,7 +166,7 @@ impl Native {
         unsafe { transaction(rd_kafka_abort_transaction(self.ptr(), millis(timeout))) }
     }
 
-    pub fn set_token(&self, token: Result<Token, String>) -> Result<(), String> {
+    pub fn set_token(&self, token: Result<Token, TokenError>) -> Result<(), TokenError> {
         // SAFETY: the client lives.
         unsafe { set_token(self.ptr(), token) }
     }
@@ -300,11 +301,11 @@ pub(super) unsafe fn fallible(error: *mut rd_kafka_error_t) -> Result<(), KafkaE
 /// Gives a client its token, or tells it that there is none.
 ///
 /// SAFETY: `rk` is a live client.
-unsafe fn set_token(rk: *mut rd_kafka_t, token: Result<Token, String>) -> Result<(), String> {
+unsafe fn set_token(rk: *mut rd_kafka_t, token: Result<Token, TokenError>) -> Result<(), TokenError> {
     let mut error = [0 as c_char; 512];
     let outcome = token.and_then(|token| {
         let (Ok(value), Ok(principal)) = (CString::new(token.value), CString::new(token.principal)) else {
-            return Err("the token holds a NUL character".to_owned());
+            return Err(TokenError::new("the token holds a NUL character"));
         };
         // SAFETY: all pointers live through the call, and librdkafka terminates what it writes.
         unsafe {
@@ -319,11 +320,11 @@ unsafe fn set_token(rk: *mut rd_kafka_t, token: Result<Token, String>) -> Result
                 error.as_mut_ptr(),
                 error.len(),
             );
-            if code as i32 == NO_ERROR { Ok(()) } else { Err(owned(error.as_ptr())) }
+            if code as i32 == NO_ERROR { Ok(()) } else { Err(TokenError::new(owned(error.as_ptr()))) }
         }
     });
     if let Err(why) = &outcome {
-        let why = CString::new(why.replace('\0', " ")).unwrap_or_default();
+        let why = CString::new(why.to_string().replace('\0', " ")).unwrap_or_default();
         // SAFETY: as above.
         unsafe { rd_kafka_oauthbearer_set_token_failure(rk, why.as_ptr()) };
     }

@@ -1,5 +1,6 @@
 //! A broker that is known by its certificate itself: no authority need vouch for it, and no name need fit.
 
+use crate::error::KafkaError;
 use crate::logging::LogBridge;
 use parking_lot::Mutex;
 use rdkafka::bindings::*;
@@ -24,14 +25,18 @@ impl Pin {
     }
 
     /// Reads the file, unless it was read before. Errors: it can't be, or holds no certificate.
-    fn read(&self) -> Result<(), String> {
+    fn read(&self) -> Result<(), KafkaError> {
         if self.certificate.get().is_none() {
             let read = CertificateDer::from_pem_file(&self.file);
-            let read = read.map_err(|error| format!("cannot read the broker's certificate {}: {error}", self.file.display()))?;
+            let read = read.map_err(|error| no_tls(format!("cannot read the broker's certificate {}: {error}", self.file.display())))?;
             self.certificate.get_or_init(|| read.to_vec());
         }
         Ok(())
     }
+}
+
+fn no_tls(why: impl Into<String>) -> KafkaError {
+    KafkaError::new(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__SSL as i32, why)
 }
 
 /// What librdkafka hands back to callbacks.
@@ -45,11 +50,11 @@ pub(super) struct Opaque {
 /// Lets a client believe this certificate and no other.
 ///
 /// SAFETY: the conf is live; the opaque that the callback reads is set with every client.
-pub(super) unsafe fn set(conf: *mut rd_kafka_conf_t, pin: &Pin) -> Result<(), String> {
+pub(super) unsafe fn set(conf: *mut rd_kafka_conf_t, pin: &Pin) -> Result<(), KafkaError> {
     pin.read()?;
     match unsafe { rd_kafka_conf_set_ssl_cert_verify_cb(conf, Some(verify)) } {
         rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
-        _ => Err("this librdkafka has no TLS".to_owned()),
+        _ => Err(no_tls("this librdkafka has no TLS")),
     }
 }
 

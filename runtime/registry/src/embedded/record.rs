@@ -12,6 +12,7 @@
 //! can't take it along. Keys of other types are left alone.
 
 use crate::schema::{Reference, SchemaId};
+use millrace_config::Reason;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -130,9 +131,9 @@ struct NoopValue {
 
 impl Record {
     /// Reads a record of the topic.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Self, String> {
-        fn read<'a, T: Deserialize<'a>>(value: Option<&'a [u8]>) -> Result<Option<T>, String> {
-            value.map(serde_json::from_slice).transpose().map_err(|error| format!("value: {error}"))
+    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Self, Reason> {
+        fn read<'a, T: Deserialize<'a>>(value: Option<&'a [u8]>) -> Result<Option<T>, Reason> {
+            value.map(serde_json::from_slice).transpose().map_err(|error| format!("value: {error}").into())
         }
         let Key { keytype, subject, version, .. } = serde_json::from_slice(key).map_err(|error| format!("key: {error}"))?;
         // Older writers put an empty or null subject where it is global.

@@ -6,6 +6,7 @@ use super::state::State;
 use super::topic::{TOPIC, Topic};
 use crate::parsed::Parsed;
 use crate::schema::SchemaId;
+use millrace_config::Reason;
 use millrace_kafka::Settings;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -87,7 +88,7 @@ impl Registry {
     }
 
     /// Whether the topic was read to its end; else why not.
-    pub fn ready(&self) -> Result<(), String> {
+    pub fn ready(&self) -> Result<(), Reason> {
         match &self.journal {
             Journal::Kafka(topic) => topic.ready(),
             Journal::Memory => Ok(()),
@@ -102,7 +103,7 @@ impl Registry {
     }
 
     /// Writes one record; it is applied when this returns.
-    pub(super) async fn write(&self, record: Record) -> Result<(), String> {
+    pub(super) async fn write(&self, record: Record) -> Result<(), Reason> {
         match &self.journal {
             Journal::Kafka(topic) => {
                 let (key, value) = record.encode();
@@ -116,7 +117,7 @@ impl Registry {
     }
 
     /// A registered schema, parsed once.
-    pub(super) fn parsed(&self, id: SchemaId) -> Result<Arc<Parsed>, String> {
+    pub(super) fn parsed(&self, id: SchemaId) -> Result<Arc<Parsed>, Reason> {
         if let Some(known) = self.parsed.lock().get(&id) {
             return Ok(known.clone());
         }

@@ -3,6 +3,7 @@
 use super::level::Level;
 use super::record::{ConfigValue, Mode, Record, SchemaValue};
 use crate::schema::{Kind, Reference, Schema, SchemaId};
+use millrace_config::Reason;
 use std::collections::{BTreeMap, HashSet};
 
 /// Schemas one may refer to, over all steps.
@@ -114,7 +115,7 @@ impl State {
     /// What references stand for, over all steps; what others need first.
     ///
     /// Errors: one that is not there, or too many.
-    pub fn references(&self, references: &[Reference]) -> Result<Vec<(String, Schema)>, String> {
+    pub fn references(&self, references: &[Reference]) -> Result<Vec<(String, Schema)>, Reason> {
         enum Step<'a> {
             Open(&'a Reference),
             Close(&'a Reference, &'a SchemaValue),
@@ -130,7 +131,7 @@ impl State {
                         continue;
                     }
                     if seen.len() > REFERENCES {
-                        return Err(format!("more than {REFERENCES} references"));
+                        return Err(format!("more than {REFERENCES} references").into());
                     }
                     let Reference { name, subject, version } = reference;
                     let value = self.version(subject, Some(*version).filter(|version| *version > 0)).ok_or_else(|| {

@@ -3,6 +3,7 @@
 //! One thread reads. A write is done when the broker has it and the reader has passed its offset, so whoever asks after an acknowledged
 //! write finds it.
 
+use millrace_config::Reason;
 use millrace_kafka::{
     Admin, Consumer, Deliveries, KafkaError, Outgoing, Polled, Producer, Report, SendError, Settings, TopicPartition, TopicSpec,
 };
@@ -40,8 +41,8 @@ struct Shared {
     /// The offset that was applied last, -1 before any.
     applied: watch::Sender<i64>,
     /// Why the topic is not read yet; `None`: it is.
-    trouble: Mutex<Option<String>>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<i64, String>>>>,
+    trouble: Mutex<Option<Reason>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<i64, Reason>>>>,
     /// The registry's word to stop; closed when the registry is gone.
     stopping: watch::Receiver<bool>,
 }
@@ -82,12 +83,12 @@ impl Topic {
         }
     }
 
-    pub fn ready(&self) -> Result<(), String> {
+    pub fn ready(&self) -> Result<(), Reason> {
         self.shared.trouble.lock().clone().map_or(Ok(()), Err)
     }
 
     /// Writes a record and waits until it is applied.
-    pub async fn write(&self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), String> {
+    pub async fn write(&self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), Reason> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
         self.shared.waiting.lock().insert(number, tell);
@@ -96,7 +97,7 @@ impl Topic {
             Ok(()) => match tokio::time::timeout(PATIENCE, told).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) => Err("the producer ended".into()),
-                Err(_) => Err(format!("Kafka does not take a record of {TOPIC} in time")),
+                Err(_) => Err(format!("Kafka does not take a record of {TOPIC} in time").into()),
             },
             Err(why) => Err(why),
         };
@@ -106,11 +107,11 @@ impl Topic {
         let passed = tokio::time::timeout(PATIENCE, applied.wait_for(|applied| *applied >= offset)).await;
         match passed {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(format!("what was written to {TOPIC} can't be read back in time")),
+            _ => Err(format!("what was written to {TOPIC} can't be read back in time").into()),
         }
     }
 
-    fn send(&self, number: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+    fn send(&self, number: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Reason> {
         let producer = {
             let mut kept = self.producer.lock();
             if self.shared.is_stopping() {
@@ -124,9 +125,12 @@ impl Topic {
         };
         let topic = producer.topic(TOPIC).map_err(|error| error.to_string())?;
         let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: number };
-        producer.send(&topic, &message, std::iter::empty()).map_err(|error| match error {
-            SendError::QueueFull => "too many schemas wait for Kafka".to_owned(),
-            SendError::Refused(error) | SendError::Doomed(error) => error.to_string(),
+        producer.send(&topic, &message, std::iter::empty()).map_err(|error| {
+            match error {
+                SendError::QueueFull => "too many schemas wait for Kafka".to_owned(),
+                SendError::Refused(error) | SendError::Doomed(error) => error.to_string(),
+            }
+            .into()
         })
     }
 }
@@ -139,7 +143,7 @@ impl Deliveries for Shared {
                 // Who asked may have lost patience.
                 let _ = tell.send(match &report.error {
                     None => Ok(report.offset),
-                    Some(error) => Err(error.to_string()),
+                    Some(error) => Err(error.to_string().into()),
                 });
             }
         }
@@ -161,7 +165,7 @@ impl Shared {
                     tracing::warn!("the schema registry waits for Kafka: {why}");
                 }
                 if let Some(trouble) = self.trouble.lock().as_mut() {
-                    *trouble = why;
+                    *trouble = why.into();
                 }
                 std::thread::sleep(PAUSE);
             } else {

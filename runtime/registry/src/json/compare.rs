@@ -6,6 +6,7 @@
 use super::document::Json;
 use super::shape::{Criterion, Facet, Part, Shape};
 use crate::difference::{Difference, Differences, Pairs, append};
+use millrace_config::Reason;
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -16,24 +17,24 @@ type Object = Map<String, Value>;
 type Side<'a> = (Part<'a>, &'a Object);
 
 /// What keeps `reader` from taking what `writer` took; empty: nothing. Errors: the schemas are too large to compare.
-pub(crate) fn incompatibilities(reader: &Json, writer: &Json) -> Result<Differences, String> {
+pub(crate) fn incompatibilities(reader: &Json, writer: &Json) -> Result<Differences, Reason> {
     let found = Pairs::settle(|known| Ok(pair(known, Part::root(writer), Part::root(reader))?.to_vec()))?;
     let placed = |one: Difference| Difference { path: if one.path.is_empty() { "#/".into() } else { format!("#{}", one.path) }, ..one };
     Ok(found.into_iter().map(placed).collect())
 }
 
-fn pair(known: &mut Known, old: Part<'_>, new: Part<'_>) -> Result<Rc<Differences>, String> {
+fn pair(known: &mut Known, old: Part<'_>, new: Part<'_>) -> Result<Rc<Differences>, Reason> {
     known.pair((old.key(), new.key()), |known| differences(known, old, new))
 }
 
 /// Appends what is wrong with two schemas that stand at `path`; says whether anything is.
-fn compare(known: &mut Known, old: Part<'_>, new: Part<'_>, path: &str, found: &mut Differences) -> Result<bool, String> {
+fn compare(known: &mut Known, old: Part<'_>, new: Part<'_>, path: &str, found: &mut Differences) -> Result<bool, Reason> {
     let wrong = pair(known, old, new)?;
     append(found, &wrong, path);
     Ok(!wrong.is_empty())
 }
 
-fn differences(known: &mut Known, old: Part<'_>, new: Part<'_>) -> Result<Differences, String> {
+fn differences(known: &mut Known, old: Part<'_>, new: Part<'_>) -> Result<Differences, Reason> {
     let (was, is) = (old.shape(), new.shape());
     match (&was, &is) {
         (Shape::Combined(..), Shape::Combined(..)) => {}
@@ -129,7 +130,7 @@ fn combined(
     (was, old): (Criterion, Vec<Part<'_>>),
     (is, new): (Criterion, Vec<Part<'_>>),
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let lone = |parts: &[Part<'_>]| parts.len() == 1;
     let extended =
         was == is || is == Criterion::Any || (lone(&old) && (lone(&new) || is == Criterion::One)) || (lone(&new) && was == Criterion::All);
@@ -228,7 +229,7 @@ fn is_required(map: &Object, property: &str) -> bool {
     map.get("required").and_then(Value::as_array).is_some_and(|list| list.iter().any(|one| one == property))
 }
 
-fn object<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), String> {
+fn object<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), Reason> {
     let names = |map: &'a Object| map.get("properties").and_then(Value::as_object);
     let (had, has) = (names(was), names(is));
     for (name, schema) in has.into_iter().flatten() {
@@ -299,7 +300,7 @@ fn gone<'a>(
     [not_covered, closed]: [&'static str; 2],
     path: &str,
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     match content {
         Content::Open => {}
         Content::Partly(schema) => {
@@ -315,7 +316,7 @@ fn gone<'a>(
 }
 
 /// `dependencies`, and the two keywords into which newer drafts split it.
-fn dependencies<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), String> {
+fn dependencies<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), Reason> {
     for keyword in ["dependencies", "dependentRequired", "dependentSchemas"] {
         for (name, demand) in is.get(keyword).and_then(Value::as_object).into_iter().flatten() {
             let path = format!("/dependencies/{name}");
@@ -345,7 +346,7 @@ fn beyond<'a>(
     keyword: &str,
     [removed, narrowed]: [&'static str; 2],
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     // `true` and `{}` say what is so without them.
     let said = |map: &'a Object| map.get(keyword).filter(|schema| !is_empty(schema));
     let path = format!("/{keyword}");
@@ -360,7 +361,7 @@ fn beyond<'a>(
     Ok(())
 }
 
-fn array<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), String> {
+fn array<'a>(known: &mut Known, (old, was): Side<'a>, (new, is): Side<'a>, found: &mut Differences) -> Result<(), Reason> {
     at_most(was, is, "maxItems", ["MAX_ITEMS_ADDED", "MAX_ITEMS_DECREASED"], found);
     at_least(was, is, "minItems", ["MIN_ITEMS_ADDED", "MIN_ITEMS_INCREASED"], found);
     at_most(was, is, "maxContains", ["MAX_CONTAINS_ADDED", "MAX_CONTAINS_DECREASED"], found);

@@ -1,5 +1,6 @@
 //! The documents of a schema, and where each `$ref` leads.
 
+use millrace_config::Reason;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
@@ -25,7 +26,7 @@ impl Json {
     /// Parses a schema and the documents it may refer to.
     ///
     /// Errors: one line that says what is wrong and where.
-    pub fn parse(text: &str, references: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn parse(text: &str, references: &[(&str, &str)]) -> Result<Self, Reason> {
         let mut documents = vec![document(String::new(), text)?];
         for (name, text) in references {
             documents.push(document((*name).to_owned(), text).map_err(|why| format!("in the reference {name}: {why}"))?);
@@ -44,7 +45,7 @@ impl Json {
     }
 
     /// Every `$ref` leads somewhere.
-    fn check_refs(&self, index: usize) -> Result<(), String> {
+    fn check_refs(&self, index: usize) -> Result<(), Reason> {
         let mut open = vec![(&self.documents[index].value, String::from("#"))];
         while let Some((value, path)) = open.pop() {
             match value {
@@ -64,7 +65,7 @@ impl Json {
     }
 
     /// The schema a `$ref` of a document means, through further ones; `None`: a meta-schema, which takes any schema.
-    pub(super) fn follow(&self, document: usize, to: &str) -> Result<Option<(usize, &Value)>, String> {
+    pub(super) fn follow(&self, document: usize, to: &str) -> Result<Option<(usize, &Value)>, Reason> {
         let (mut document, mut to) = (document, to);
         for _ in 0..HOPS {
             let Some((found, value)) = self.resolve(document, to)? else { return Ok(None) };
@@ -73,10 +74,10 @@ impl Json {
                 _ => return Ok(Some((found, value))),
             }
         }
-        Err(format!("$ref {to} leads in a circle"))
+        Err(format!("$ref {to} leads in a circle").into())
     }
 
-    fn resolve(&self, document: usize, to: &str) -> Result<Option<(usize, &Value)>, String> {
+    fn resolve(&self, document: usize, to: &str) -> Result<Option<(usize, &Value)>, Reason> {
         let (base, fragment) = to.split_once('#').unwrap_or((to, ""));
         if base.starts_with("http://json-schema.org/") || base.starts_with("https://json-schema.org/") {
             return Ok(None);
@@ -94,7 +95,7 @@ impl Json {
             Some(_) => root.pointer(&unescape(fragment)),
             None => self.documents[found].ids.get(&format!("#{fragment}")).and_then(|pointer| self.documents[found].value.pointer(pointer)),
         };
-        target.map(|value| Some((found, value))).ok_or_else(|| format!("$ref {to} leads nowhere"))
+        target.map(|value| Some((found, value))).ok_or_else(|| format!("$ref {to} leads nowhere").into())
     }
 
     /// A document by the name of its reference, or any schema by its `$id`, as it stands or relative to the document's own.
@@ -116,7 +117,7 @@ impl Json {
     }
 }
 
-fn document(name: String, text: &str) -> Result<Document, String> {
+fn document(name: String, text: &str) -> Result<Document, Reason> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     if !matches!(value, Value::Object(_) | Value::Bool(_)) {
         return Err("a JSON Schema is an object, or true or false".into());

@@ -5,6 +5,7 @@
 
 use super::Protobuf;
 use crate::difference::{Difference, Differences, Pairs, append};
+use millrace_config::Reason;
 use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
@@ -30,7 +31,7 @@ impl Side<'_> {
 }
 
 /// What keeps `reader` from reading what `writer` wrote; empty: nothing. Errors: the schemas are too large to compare.
-pub(crate) fn incompatibilities(reader: &Protobuf, writer: &Protobuf) -> Result<Differences, String> {
+pub(crate) fn incompatibilities(reader: &Protobuf, writer: &Protobuf) -> Result<Differences, Reason> {
     let (was, is) = (&writer.file, &reader.file);
     let old = Side { pool: &writer.pool, package: was.package() };
     let new = Side { pool: &reader.pool, package: is.package() };
@@ -52,7 +53,7 @@ fn messages(
     (new, is): (&Side<'_>, &[DescriptorProto]),
     within: &str,
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     for message in was.iter().filter(|message| !is_map(message)) {
         let path = format!("{within}/{}", message.name());
         match is.iter().find(|one| one.name() == message.name()) {
@@ -98,7 +99,7 @@ fn fields(
     (old, was): (&Side<'_>, &DescriptorProto),
     (new, is): (&Side<'_>, &DescriptorProto),
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let (had, has) = (by_number(was), by_number(is));
     exclusive(&had, &has, found);
     for (number, (field, oneof)) in &had {
@@ -160,7 +161,7 @@ fn exclusive(had: &Fields<'_>, has: &Fields<'_>, found: &mut Differences) {
 /// A field and its schema.
 type Of<'a> = (&'a Side<'a>, &'a FieldDescriptorProto);
 
-fn compare(known: &mut Known, (old, was): Of<'_>, (new, is): Of<'_>, path: &str, found: &mut Differences) -> Result<(), String> {
+fn compare(known: &mut Known, (old, was): Of<'_>, (new, is): Of<'_>, path: &str, found: &mut Differences) -> Result<(), Reason> {
     match (map_of(old, was), map_of(new, is)) {
         (Some(was), Some(is)) => {
             for (was_part, is_part) in was.field.iter().zip(&is.field) {
@@ -201,7 +202,7 @@ fn named(
     (new, is): (&Side<'_>, &FieldDescriptorProto),
     path: &str,
     found: &mut Differences,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     const WORDS: &str = "The type of a MESSAGE field at path '%p' in the %r schema does not match its type in the %w schema";
     let (Some(before), Some(after)) = (old.message(was.type_name()), new.message(is.type_name())) else { return Ok(()) };
     // Each file has its package: names are compared without them.

@@ -19,9 +19,9 @@ pub(in crate::contract) fn compile(text: &str, files: &mut Files<'_>) -> Result<
     let parsed = Avsc::parse(text, &[], Some(files))?;
     let mut types = Vec::with_capacity(parsed.nodes().len());
     for (id, node) in parsed.nodes().iter().enumerate() {
-        types.push(type_of(node).map_err(|what| match parsed.place_of(id) {
-            Some(place) => SchemaError::whole(format!("{place}: {what}")),
-            None => SchemaError::whole(what),
+        types.push(type_of(node).map_err(|error| match parsed.place_of(id) {
+            Some(place) => SchemaError::whole(format!("{place}: {error}")),
+            None => error,
         })?);
     }
     for (id, node) in parsed.nodes().iter().enumerate() {
@@ -48,12 +48,12 @@ fn schema(text: &str, parsed: &Avsc) -> Schema {
 }
 
 /// A type of its own; a record without its fields, which need the others.
-fn type_of(node: &Node) -> Result<Type, String> {
+fn type_of(node: &Node) -> Result<Type, SchemaError> {
     Ok(match &node.kind {
         Of::Primitive(primitive) => with_logical(*primitive, &node.properties)?,
         Of::Array(items) => Type::Array(*items),
         Of::Map(values) => Type::Map(*values),
-        Of::Union(branches) if branches.is_empty() => return Err("a union without branches".into()),
+        Of::Union(branches) if branches.is_empty() => return Err(SchemaError::whole("a union without branches")),
         Of::Union(branches) => Type::Union(branches.clone()),
         Of::Record { named, .. } => Type::Record(Record { name: named.name.full().into(), ..Record::default() }),
         Of::Enum { named, symbols, default } => {
@@ -64,7 +64,7 @@ fn type_of(node: &Node) -> Result<Type, String> {
         Of::Fixed { named, size } => {
             let name = named.name.full();
             if *size > FIXED_MAX {
-                return Err(format!("fixed {name} needs a size up to {FIXED_MAX}"));
+                return Err(SchemaError::whole(format!("fixed {name} needs a size up to {FIXED_MAX}")));
             }
             let size = *size as usize;
             let logical = match logical(&node.properties) {
@@ -81,7 +81,7 @@ fn record(name: &str, list: &[avsc::Field], types: &[Type]) -> Result<Record, Sc
     let mut fields = Vec::with_capacity(list.len());
     for field in list {
         let default = field.default.as_ref().map(|default| default_of(default, field.node, types)).transpose();
-        let default = default.map_err(|what| SchemaError::whole(format!("record {name}, field {}: {what}", field.name)))?;
+        let default = default.map_err(|error| SchemaError::whole(format!("record {name}, field {}: {error}", field.name)))?;
         fields.push(Field { name: field.name.as_str().into(), id: field.node, default, null: null_of(types, field.node) });
     }
     let by_name = fields.iter().enumerate().map(|(at, field): (usize, &Field)| (field.name.clone(), at)).collect();
@@ -89,7 +89,7 @@ fn record(name: &str, list: &[avsc::Field], types: &[Type]) -> Result<Record, Sc
 }
 
 /// A default as a document would have it: Avro writes bytes as characters up to U+00FF, documents as base64.
-fn default_of(default: &Value, of: Id, types: &[Type]) -> Result<Box<str>, String> {
+fn default_of(default: &Value, of: Id, types: &[Type]) -> Result<Box<str>, SchemaError> {
     let is_bytes = |id: Id| matches!(types[id], Type::Bytes | Type::Fixed { .. });
     let takes_bytes = match &types[of] {
         Type::Union(branches) => {
@@ -101,7 +101,7 @@ fn default_of(default: &Value, of: Id, types: &[Type]) -> Result<Box<str>, Strin
         Value::String(text) if takes_bytes => {
             use base64::Engine;
             let bytes: Result<Vec<u8>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
-            let bytes = bytes.map_err(|_| "the default of bytes has a character above U+00FF")?;
+            let bytes = bytes.map_err(|_| SchemaError::whole("the default of bytes has a character above U+00FF"))?;
             Ok(format!("\"{}\"", base64::engine::general_purpose::STANDARD.encode(bytes)).into())
         }
         other => Ok(other.to_string().into()),
@@ -121,7 +121,7 @@ fn logical(properties: &Map<String, Value>) -> &str {
     properties.get("logicalType").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn with_logical(of: Primitive, properties: &Map<String, Value>) -> Result<Type, String> {
+fn with_logical(of: Primitive, properties: &Map<String, Value>) -> Result<Type, SchemaError> {
     Ok(match (of, logical(properties)) {
         (Primitive::Int, "date") => Type::Date,
         (Primitive::Int, "time-millis") => Type::Time(Unit::Millis),
@@ -134,7 +134,7 @@ fn with_logical(of: Primitive, properties: &Map<String, Value>) -> Result<Type, 
         (Primitive::Long, "local-timestamp-nanos") => Type::Timestamp { unit: Unit::Nanos, local: true },
         (Primitive::String, "uuid") => Type::Uuid { is_fixed: false },
         (Primitive::Bytes, "decimal") => decimal_of(properties, None)?.unwrap_or(Type::Bytes),
-        (Primitive::Bytes, "big-decimal") => return Err("the logical type big-decimal is not converted: use decimal".into()),
+        (Primitive::Bytes, "big-decimal") => return Err(SchemaError::whole("the logical type big-decimal is not converted: use decimal")),
         (Primitive::Null, _) => Type::Null,
         (Primitive::Boolean, _) => Type::Boolean,
         (Primitive::Int, _) => Type::Int,
@@ -147,11 +147,11 @@ fn with_logical(of: Primitive, properties: &Map<String, Value>) -> Result<Type, 
 }
 
 /// `None`: its precision or scale is no such thing, and the logical type is ignored.
-fn decimal_of(properties: &Map<String, Value>, size: Option<usize>) -> Result<Option<Type>, String> {
+fn decimal_of(properties: &Map<String, Value>, size: Option<usize>) -> Result<Option<Type>, SchemaError> {
     let number = |key: &str| properties.get(key).map(Value::as_u64);
     let (Some(Some(precision)), Some(scale)) = (number("precision"), number("scale").unwrap_or(Some(0))) else { return Ok(None) };
     if precision > u64::from(DIGITS_MAX) {
-        return Err(format!("a decimal of {precision} digits; {DIGITS_MAX} are the most"));
+        return Err(SchemaError::whole(format!("a decimal of {precision} digits; {DIGITS_MAX} are the most")));
     }
     if precision == 0 || scale > precision {
         return Ok(None);

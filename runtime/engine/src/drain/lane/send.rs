@@ -293,7 +293,7 @@ impl Lane {
         }
         if is_kept {
             let whole = dead::kept::Whole { key, headers: own, value };
-            let file = options.kept.keep(name, going.offset, &whole).map_err(Stop::Kept)?;
+            let file = options.kept.keep(name, going.offset, &whole).map_err(|why| Stop::Kept(why.into()))?;
             push_header(out, dead::CUT, Some(b"true"));
             push_header(out, dead::kept::FILE, Some(file.path.as_bytes()));
             push_header(out, dead::kept::DIGEST, Some(file.sha256.as_bytes()));

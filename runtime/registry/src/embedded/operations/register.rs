@@ -111,7 +111,7 @@ impl Registry {
                 };
                 match reading.cannot_read(writing) {
                     Ok(differences) => messages.extend(differences.iter().map(|one| one.render(reader))),
-                    Err(why) => messages.push(why),
+                    Err(why) => messages.push(why.into()),
                 }
             }
             if !messages.is_empty() {
