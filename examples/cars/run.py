@@ -2,7 +2,7 @@
 """The whole example: MQTT broker, Millrace with its Kafka, a fleet; Millrace is killed in the middle, and every car is counted at the end.
 
     run.py [--vehicles 2000] [--connections 8] [--messages 5] [--no-kill] [--picture cars.svg]
-    run.py --vehicles 100000 --connections 64            the large one
+    run.py --vehicles 100000 --connections 16            the large one
 """
 
 import json
