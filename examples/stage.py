@@ -59,6 +59,11 @@ def wait(what, ready, patience=PATIENCE):
         time.sleep(0.05)
 
 
+def environment():
+    """That of every program here: an example also runs on a disk that is nearly full, where a plant keeps a tenth of it free."""
+    return {"MILLRACE_LOG_KEEP_FREE": "256MiB", **os.environ}
+
+
 def _die_with_us():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -71,6 +76,8 @@ class Stage:
         self.folder = pathlib.Path(folder or self._own).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._processes = []
+        # Asked to end, it ends what it started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def __enter__(self):
         return self
@@ -92,10 +99,8 @@ class Stage:
     def start(self, name, *command):
         """Starts a program; what it prints is in FOLDER/NAME.log."""
         with open(self.folder / f"{name}.log", "ab") as log:
-            # An example also runs on a disk that is nearly full; a plant keeps a tenth of it free.
-            environment = {"MILLRACE_LOG_KEEP_FREE": "256MiB", **os.environ}
             words = [str(word) for word in command]
-            process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder, env=environment, preexec_fn=_die_with_us)
+            process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder, env=environment(), preexec_fn=_die_with_us)
         self._processes.append((name, process))
         return process
 
@@ -105,7 +110,9 @@ class Stage:
         mosquitto = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
         if mosquitto:
             file = self.folder / "mosquitto.conf"
-            file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type error\n")
+            # Another user's process would outlive this one, where this one is killed.
+            user = "user root\n" if os.geteuid() == 0 else ""
+            file.write_text(f"{user}listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type error\n")
             broker = self.start("mosquitto", mosquitto, "-c", file)
         else:
             broker = self.start("broker", program(), "simulate", "mqtt", "--listen", f"127.0.0.1:{port}", "--cells", 0, "--packers", 0)
@@ -114,7 +121,7 @@ class Stage:
 
     def beside(self, millrace):
         """The environment of another command of the program, which takes the running service's Kafka instead of one of its own."""
-        return {**os.environ, "MILLRACE_KAFKA_BROKERS": millrace.kafka}
+        return {**environment(), "MILLRACE_KAFKA_BROKERS": millrace.kafka}
 
     def millrace(self, factory, moved=()):
         """Millrace on a copy of this file, in which every address is a free one; `moved` are other texts to exchange."""
@@ -139,13 +146,12 @@ class Millrace:
 
     def __init__(self, stage, file, http, kafka):
         self.stage, self.file, self.http, self.kafka = stage, file, http, kafka
-        self.process = None
         self.launch()
+        wait("Millrace answers", self._is_ready)
 
     def launch(self):
-        """Starts it, also once more after a kill, and waits until everything in it runs."""
+        """Starts it, also once more after a kill, and does not wait."""
         self.process = self.stage.start("millrace", program(), "run", "-c", self.file)
-        wait("Millrace answers", self._is_ready)
 
     def kill9(self):
         """As a power switch would."""

@@ -13,12 +13,12 @@ def draw(file, drawn, killed, options):
     records.plot(seconds, acknowledged, color="#999999", label="cars: acknowledged by the MQTT broker")
     records.plot(seconds, received, color="#0072b2", label="Millrace: received")
     records.plot(seconds, produced, color="#009e73", linestyle="--", label="Kafka: acknowledged")
-    records.set(ylabel="records of Kafka", title=f"{options.vehicles:,} cars, {options.messages} messages each")
+    records.set(ylabel=f"records of Kafka\n{options.vehicles:,} cars, {options.messages} messages each")
     mib.plot(seconds, memory, color="#0072b2")
     mib.set(ylabel="memory, MiB", xlabel="seconds", ylim=(0, None))
     if killed is not None:
         for axis in (records, mib):
             axis.axvline(killed, color="#d55e00")
         records.annotate("kill -9", (killed, 0), xytext=(4, 2), textcoords="offset points", color="#d55e00")
-    records.legend(frameon=False)
+    records.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     figure.savefig(file, metadata={"Date": None} if str(file).endswith(".svg") else None)

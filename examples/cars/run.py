@@ -17,6 +17,16 @@ import fleet
 import stage
 
 
+def heard(millrace):
+    """The ledger of the cars, or None while Millrace starts once more."""
+    if millrace.process.poll() is not None:
+        raise SystemExit(f"Millrace ended with {millrace.process.returncode}")
+    try:
+        return millrace.ledger("cloud")
+    except OSError:
+        return None
+
+
 def main(options):
     with stage.Stage(options.folder) as place:
         broker = place.mqtt()
@@ -24,12 +34,15 @@ def main(options):
         cars = fleet.Fleet(broker, options.vehicles, options.connections, options.messages)
         began, drawn, killed, peak = time.monotonic(), [], None, 0
         cars.start()
-        received, moved = 0, began
+        ledger, received, moved = millrace.ledger("cloud"), 0, began
         while True:
-            ledger = millrace.ledger("cloud")
-            peak = max(peak, millrace.resident_mib())
             now = time.monotonic()
-            drawn.append((now - began, cars.records, ledger["received"], ledger["produced"], millrace.resident_mib()))
+            ledger = heard(millrace) or ledger
+            memory = millrace.resident_mib()
+            peak = max(peak, memory)
+            # What Kafka has, it keeps: the count is 0 until Millrace, started once more, has asked it.
+            produced = max(ledger["produced"], drawn[-1][3] if drawn else 0)
+            drawn.append((now - began, cars.records, ledger["received"], produced, memory))
             # Of a message of telemetry three samples, of a trip one document; what comes again after the kill is more.
             whole = options.vehicles * (3 * options.messages + 1)
             if ledger["received"] >= whole and ledger["waiting"] == 0 and not cars.is_driving():
