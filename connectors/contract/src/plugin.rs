@@ -171,6 +171,16 @@ pub trait Compiled: Send + Sync {
     fn reads_conditions(&self) -> bool {
         false
     }
+    /// The keys, tag options and `at` aside, that a running source takes over where nothing else changes, with its connection kept. Empty: whatever
+    /// changes, it starts anew.
+    fn in_place(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// Gives this configuration to a source that ran another, which differs in what [`in_place`](Self::in_place) names, between two of its sessions.
+    /// `false`: it can't take it; a new source is made, with a connection of its own.
+    fn hand_to(&self, _running: &mut dyn Source) -> bool {
+        false
+    }
     /// What will be done, for a person.
     fn plan(&self) -> Plan;
 }

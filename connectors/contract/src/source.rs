@@ -12,6 +12,13 @@
 //! ```
 //!
 //! A session is cancelled by dropping its future only after `stopping()` resolved and the stop's bound passed.
+//!
+//! A changed configuration that a source takes over ([`Compiled::hand_to`](crate::Compiled::hand_to)) comes between two sessions, and the connection
+//! stays in the source:
+//!
+//! ```text
+//! stopping(), hands_over() ─> what is under way is finished ─> session() returns ─> hand_to(source) ─> session() on the same connection
+//! ```
 //! Batches of one source are appended in the order of `send`.
 
 use crate::command::Command;
@@ -20,12 +27,13 @@ use crate::tag::TagDef;
 use async_trait::async_trait;
 use millrace_schemas::contract::{Kind, SchemaError};
 use millrace_schemas::{Batch, RouteId, TagId};
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::RwLock;
 
 #[async_trait]
-pub trait Source: Send {
+pub trait Source: Any + Send {
     /// Talks to the device until it fails or the engine stops. Connects itself; leaves nothing open behind it.
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure>;
 
@@ -103,6 +111,12 @@ pub trait SourceHost: Send + Sync {
     fn measure(&self, _what: &'static str, _took: Duration) {}
     async fn stopping(&self);
     fn is_stopping(&self) -> bool;
+    async fn closing(&self) {
+        self.stopping().await;
+    }
+    fn hands_over(&self) -> bool {
+        false
+    }
 }
 
 impl SourceIo {
@@ -225,5 +239,16 @@ impl SourceIo {
 
     pub fn is_stopping(&self) -> bool {
         self.0.host.is_stopping()
+    }
+
+    /// As [`stopping`](Self::stopping), but not where the session [hands over](Self::hands_over): the connection is to be closed.
+    pub async fn closing(&self) {
+        self.0.host.closing().await
+    }
+
+    /// The session is to end because this source takes over a changed configuration: the next one follows at once, and goes on with the connection
+    /// that this one leaves in the source. Of a source that keeps none it is a stop like any other.
+    pub fn hands_over(&self) -> bool {
+        self.0.host.hands_over()
     }
 }

@@ -53,6 +53,13 @@ impl<C> Default for Connections<C> {
 /// How long the others may say their last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+impl<C> Connections<C> {
+    /// Those that are between two sessions.
+    pub fn resting(&mut self) -> impl Iterator<Item = &mut C> {
+        self.0.iter_mut().flatten()
+    }
+}
+
 impl<C: Connection> Connections<C> {
     /// Runs `count` connections until the first ends and the others have followed. `make` makes one by its number.
     pub async fn run(&mut self, count: usize, io: &SourceIo, make: impl Fn(usize) -> C) -> Result<(), Failure> {

@@ -122,23 +122,25 @@ impl<'a> Bus<'a> {
         }
     }
 
-    /// Runs until the line fails. Dropped when the engine stops.
-    pub async fn run(&mut self) -> Failure {
-        match self.talk().await {
-            Ok(never) => match never {},
-            Err(failure) => {
-                self.give_up().await;
-                failure
-            }
+    /// Runs until the line fails, or is to be handed over and nothing is under way on it. Dropped when the engine stops.
+    pub async fn run(&mut self) -> Result<(), Failure> {
+        let ended = self.talk().await;
+        if ended.is_err() {
+            self.line = None;
+            self.give_up().await;
         }
+        ended
     }
 
-    async fn talk(&mut self) -> Result<std::convert::Infallible, Failure> {
-        self.open().await?;
+    async fn talk(&mut self) -> Result<(), Failure> {
+        if self.line.is_none() {
+            self.open().await?;
+        }
         let scheduled: Vec<usize> = (0..self.source.jobs.len()).filter(|job| !self.source.jobs[*job].is_triggered).collect();
         let mut cycles = Cycles::new(scheduled.iter().map(|job| (self.source.jobs[*job].every, self.source.jobs[*job].align)));
         let io = self.io;
         let mut command = Box::pin(io.command());
+        let mut is_ending = false;
         loop {
             self.send_what_may_go().await?;
             while let Some((unit, work)) = self.closed.pop() {
@@ -148,16 +150,20 @@ impl<'a> Bus<'a> {
                 self.flush().await;
                 continue;
             }
+            if is_ending && self.is_idle() && self.urgent.is_empty() && !self.events.are_open() {
+                return Ok(());
+            }
             let wake = self.wake();
-            let takes_commands = self.permission.is_some() && self.urgent.is_empty();
+            let takes_commands = self.permission.is_some() && self.urgent.is_empty() && !is_ending;
             tokio::select! {
+                () = io.stopping(), if !is_ending => is_ending = true,
                 event = next(&mut self.line) => self.on_event(event).await?,
                 command_in = &mut command, if takes_commands => {
                     command = Box::pin(io.command());
                     self.commanded(command_in);
                 }
                 write = self.events.next_write(io), if takes_commands => self.acknowledge(write),
-                due = cycles.due() => self.on_due(&scheduled, &due).await,
+                due = cycles.due(), if !is_ending => self.on_due(&scheduled, &due).await,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }

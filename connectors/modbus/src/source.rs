@@ -5,6 +5,7 @@ use crate::compiled::{self, CompiledSource};
 use crate::config::SourceConfig;
 use crate::decode::Counters;
 use crate::events::Events;
+use crate::line::Line;
 use crate::plan;
 use async_trait::async_trait;
 use millrace_config::Problems;
@@ -12,6 +13,7 @@ use millrace_contract::plugin::{BrowseFn, Plan};
 use millrace_contract::{Compiled, Context, Failure, Guarantee, Model, Plugin, Role, Source, SourceIo};
 use millrace_kit::Triggers;
 use millrace_kit::trigger::Before;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +48,7 @@ impl Compiled for Ready {
     }
 
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(Session { source: self.source.clone(), events: None, counters: None }))
+        Some(Box::new(Session { source: self.source.clone(), events: None, counters: None, line: None }))
     }
 
     fn describes(&self) -> bool {
@@ -66,6 +68,16 @@ impl Compiled for Ready {
         true
     }
 
+    fn in_place(&self) -> &'static [&'static str] {
+        &["groups", "devices"]
+    }
+
+    fn hand_to(&self, running: &mut dyn Source) -> bool {
+        let Some(running) = (running as &mut dyn Any).downcast_mut::<Session>() else { return false };
+        (running.source, running.events, running.counters) = (self.source.clone(), None, None);
+        true
+    }
+
     fn plan(&self) -> Plan {
         self.plan.clone()
     }
@@ -77,6 +89,8 @@ struct Session {
     events: Option<Events>,
     /// So do counters: one that went back while nobody was connected went back all the same.
     counters: Option<Counters>,
+    /// What a session handed over.
+    line: Option<Line>,
 }
 
 /// How long the last rows may take into the log when the engine stops.
@@ -94,10 +108,14 @@ impl Source for Session {
         events.triggers.connected(Before::Unknown);
         let counters = self.counters.get_or_insert_with(|| Counters::of(source.declare_went_back(&io)));
         let mut bus = Bus::new(source, &io, ids, events, counters);
+        bus.line = self.line.take();
         tokio::select! {
             biased;
-            () = io.stopping() => {}
-            failure = bus.run() => return Err(failure),
+            () = io.closing() => {}
+            ended = bus.run() => {
+                self.line = bus.line.take();
+                return ended;
+            }
         }
         let _ = tokio::time::timeout(LAST_ROWS, bus.close()).await;
         Ok(())

@@ -4,7 +4,7 @@ use crate::compile::Compiled;
 use crate::intake::Intake;
 use crate::kept::{Filters, Unreleased};
 use crate::packet::{Qos, Will};
-use crate::session::Opening;
+use crate::session::{Opening, Session};
 use crate::sparkplug::{Host, Outgoing};
 use millrace_contract::Failure;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,13 +30,22 @@ pub struct Connection {
     pub closed_young: u32,
     /// How many connections of the source have all their filters.
     pub up: Arc<AtomicUsize>,
+    /// What a session handed over: the open connection, and the packet identifier used last.
+    pub handed: Option<(Session, u16)>,
 }
 
 impl Connection {
     pub fn new(compiled: Arc<Compiled>, index: usize, up: Arc<AtomicUsize>) -> Self {
         let host = compiled.host.as_ref().map(|config| Host::new(config.clone(), compiled.sparkplug_routes.clone()));
         let intake = Intake::new(compiled.routes.clone(), compiled.max_tags, host);
-        Self { compiled, index, intake, unreleased: None, filters: None, refused: BTreeSet::new(), closed_young: 0, up }
+        Self { compiled, index, intake, unreleased: None, filters: None, refused: BTreeSet::new(), closed_young: 0, up, handed: None }
+    }
+
+    /// Takes over what a changed configuration subscribes to; between two sessions.
+    pub fn change(&mut self, compiled: Arc<Compiled>) {
+        self.intake = Intake::new(compiled.routes.clone(), compiled.max_tags, None);
+        self.refused.clear();
+        self.compiled = compiled;
     }
 
     /// The filters to hold, as the broker sees them.

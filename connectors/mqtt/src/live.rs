@@ -30,6 +30,8 @@ use tokio::time::Instant;
 
 /// How long the last acknowledgements may take when the engine stops.
 const LAST_ACKS_WITHIN: Duration = Duration::from_millis(1500);
+/// As that, where the connection is handed over: what is not acknowledged then would never be on it.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(8);
 /// A refused filter is asked for again this often.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// A filter that matched nothing for so long may be mistyped.
@@ -47,27 +49,41 @@ const DENSE: u32 = 4;
 impl connections::Connection for Connection {
     async fn run(&mut self, io: &SourceIo, others: Others) -> Failure {
         self.intake.begin(io);
-        let will = self.intake.host.as_mut().and_then(Host::will);
-        let opening = self.opening(will);
-        let opened = tokio::select! {
-            biased;
-            () = ending(io, others.clone()) => return Failure::Stopped,
-            opened = Session::open(&opening) => opened,
-        };
-        let session = match opened {
-            Ok(session) => session,
-            Err(failure) => return failure,
+        let handed = self.handed.take();
+        let is_handed = handed.is_some();
+        let (session, next_id) = match handed {
+            Some(handed) => handed,
+            None => {
+                let will = self.intake.host.as_mut().and_then(Host::will);
+                let opening = self.opening(will);
+                let opened = tokio::select! {
+                    biased;
+                    () = ending(io, others.clone()) => return Failure::Stopped,
+                    opened = Session::open(&opening) => opened,
+                };
+                match opened {
+                    Ok(session) => (session, 0),
+                    Err(failure) => return failure,
+                }
+            }
         };
         let begun = Instant::now();
         let mut live = Live::new(self, session, io);
+        (live.next_id, live.is_handed) = (next_id, is_handed);
         let ended = live.run(others).await;
         live.roll_back();
         live.commands.close();
-        let session = live.session;
+        let Live { mut session, next_id, is_clean, .. } = live;
         if let Some(host) = &mut self.intake.host {
             host.on_disconnect();
         }
         match ended {
+            Ok(()) if is_clean && io.hands_over() => {
+                // It is the broker's session of before to whoever goes on with it.
+                session.connack.session_present = true;
+                self.handed = Some((session, next_id));
+                Failure::Stopped
+            }
             Ok(()) => {
                 session.close(0, None).await;
                 Failure::Stopped
@@ -107,6 +123,10 @@ struct Live<'a> {
     look_for_unmatched: Option<Instant>,
     is_subscribed: bool,
     next_id: u16,
+    /// The session before handed the connection over: what it subscribed to is held.
+    is_handed: bool,
+    /// All that came is recorded and acknowledged.
+    is_clean: bool,
     /// The socket is not read before.
     paced: Option<Instant>,
 }
@@ -141,6 +161,8 @@ impl<'a> Live<'a> {
             look_for_unmatched: Some(Instant::now() + UNMATCHED),
             is_subscribed: false,
             next_id: 0,
+            is_handed: false,
+            is_clean: false,
             paced: None,
         }
     }
@@ -236,7 +258,8 @@ impl<'a> Live<'a> {
         }
         for (filter, (qos, subscription_id)) in &wanted {
             // With 5 asking again is harmless, and mends what somebody removed; with 3.1.1 every retained message would come again.
-            if self.session.version == Version::V5 || held.get(filter) != Some(&Some(*qos)) {
+            let asks_anyhow = self.session.version == Version::V5 && !self.is_handed;
+            if asks_anyhow || held.get(filter) != Some(&Some(*qos)) {
                 self.ask(filter, *qos, *subscription_id);
             }
         }
@@ -538,7 +561,7 @@ impl<'a> Live<'a> {
     /// Waits, within its bound, until what was sent is durable, and acknowledges it.
     async fn end(&mut self) -> Result<(), Failure> {
         let io = self.io;
-        let until = Instant::now() + LAST_ACKS_WITHIN;
+        let until = Instant::now() + if io.hands_over() { HANDED_OVER_WITHIN } else { LAST_ACKS_WITHIN };
         self.commands.close();
         while let Some(after) = self.acks.waits_after() {
             let durable = tokio::time::timeout_at(until, io.durable(after));
@@ -551,6 +574,7 @@ impl<'a> Live<'a> {
             self.connection.intake.outgoing.extend(host.farewell());
             self.publish();
         }
+        self.is_clean = self.acks.is_empty() && self.asked.is_empty();
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Late, Model, Plan, Plugin, Role, Source, SourceIo};
 use millrace_kit::connections::Connections;
 use millrace_schemas::Batch;
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -69,6 +70,21 @@ impl plugin::Compiled for CompiledSource {
         let publish = Publish::plain(late.header("mqtt.topic")?, late.payload, false);
         let mut intake = Intake::new(self.0.routes.clone(), self.0.max_tags, None);
         Some(intake.take_again(late.route, &publish, batch, io).map_err(Reason::from))
+    }
+
+    fn in_place(&self) -> &'static [&'static str] {
+        // A Sparkplug host keeps births and sequences by what it subscribes to.
+        if self.0.host.is_some() { &[] } else { &["subscribe"] }
+    }
+
+    fn hand_to(&self, running: &mut dyn Source) -> bool {
+        let Some(running) = (running as &mut dyn Any).downcast_mut::<Mqtt>() else { return false };
+        if running.compiled.host.is_some() || self.0.host.is_some() {
+            return false;
+        }
+        running.compiled = self.0.clone();
+        running.connections.resting().for_each(|connection| connection.change(self.0.clone()));
+        true
     }
 
     fn longest(&self) -> Option<u64> {

@@ -68,9 +68,7 @@ impl Layout {
     pub fn add(&mut self, job: &CompiledSource, group: usize, handles: Vec<usize>) {
         let key = format!("s{}/{}", self.index, group + 1);
         let known = &job.polled.groups[group];
-        let mut subscription = Subscription::new(known.part.clone(), key, Some(group), known.every);
-        subscription.handles = handles;
-        self.subscriptions.push(subscription);
+        self.subscriptions.push(Subscription::new(known.part.clone(), key, Some(group), known.every).with(handles));
     }
 
     /// A subscription for the events.
@@ -93,6 +91,9 @@ impl Layout {
             subscription.handles.retain(|handle| !gone.contains(handle));
         }
         if let Some(last) = with_group.last_mut() {
+            if last.handles.is_empty() && last.id == 0 {
+                last.base = new.first().copied().unwrap_or_default();
+            }
             last.handles.extend(new);
         }
         for polling in self.polls.iter_mut().filter(|polling| polling.group == group) {
@@ -391,8 +392,8 @@ impl Layout {
                     subscription.parts.push(job.polled.groups[group].part.clone());
                 }
             }
-            (subscription.handles, subscription.has_events) = (handles, events);
-            read.push(subscription);
+            subscription.has_events = events;
+            read.push(subscription.with(handles));
         }
         let all = |subscriptions: &[Subscription]| {
             let mut handles: Vec<usize> = subscriptions.iter().flat_map(|subscription| subscription.handles.iter().copied()).collect();

@@ -352,7 +352,8 @@ impl<'a> Publishing<'a> {
         let first = batch.rows.len();
         loop {
             let types = self.shared.types();
-            let read = self.shared.readings.lock().data_change(body, &types, batch, &self.shared.io);
+            let base = self.subscriptions[index].base;
+            let read = self.shared.readings.lock().data_change(body, base, &types, batch, &self.shared.io);
             match read {
                 Ok(tally) if !tally.unknown.is_empty() => self.shared.learn(self.session, &tally.unknown).await?,
                 Ok(tally) => {

@@ -1,4 +1,4 @@
-//! From notifications and read values to rows: a client handle is an index into the items, each item knows its tag.
+//! From notifications and read values to rows: a client handle is an index into the items, from its subscription's first on; each item knows its tag.
 //!
 //! Invariants: no look-up and no allocation per scalar; a value whose structure nobody knows yet is not guessed at: the message waits until the
 //! server was asked.
@@ -16,6 +16,16 @@ use std::time::Duration;
 
 /// Client handles of events begin here; those below are items.
 pub const FIRST_EVENT: u32 = 0x8000_0000;
+
+/// What a server calls an item of a subscription whose first is `base`.
+pub fn client_handle(handle: usize, base: usize) -> u32 {
+    (handle as u32).wrapping_sub(base as u32) & (FIRST_EVENT - 1)
+}
+
+/// The item that a server calls so.
+pub fn handle_of(client_handle: u32, base: usize) -> usize {
+    (client_handle.wrapping_add(base as u32) & (FIRST_EVENT - 1)) as usize
+}
 
 /// One value that is read: a tag of the YAML, or found by browsing.
 #[derive(Debug)]
@@ -164,18 +174,19 @@ impl Readings {
         self.items[handle].def = def;
     }
 
-    /// Reads a DataChangeNotification. With unknown encodings in the tally, the batch is as before: ask the server, then read again.
-    pub fn data_change(&mut self, body: &[u8], types: &Types, batch: &mut Batch, io: &SourceIo) -> Result<Tally, Undecodable> {
+    /// Reads a DataChangeNotification of a subscription whose handles count from `base`. With unknown encodings in the tally, the batch is as before: ask the server, then read again.
+    pub fn data_change(&mut self, body: &[u8], base: usize, types: &Types, batch: &mut Batch, io: &SourceIo) -> Result<Tally, Undecodable> {
         let (rows, heap) = (batch.rows.len(), batch.heap.len());
         let mut tally = Tally::default();
         let mut reader = Reader::new(body);
         let read = (|| {
             for _ in 0..reader.length(5)?.unwrap_or(0) {
-                let handle = reader.u32()? as usize;
+                let client_handle = reader.u32()?;
+                let handle = handle_of(client_handle, base);
                 let stamped = reader.data_value(batch, body)?;
-                if handle >= self.tags.len() {
+                if client_handle >= FIRST_EVENT || handle >= self.tags.len() {
                     // Some servers send the attribute that events are asked of as a value.
-                    tally.strangers += u64::from(handle < FIRST_EVENT as usize);
+                    tally.strangers += u64::from(client_handle < FIRST_EVENT);
                     continue;
                 }
                 self.take(handle, stamped, body, Origin::Change, types, batch, io, &mut tally);

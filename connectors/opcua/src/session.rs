@@ -15,7 +15,7 @@ use opcua::types::{
     ReferenceTypeId, RequestHeader, StatusCode, TimestampsToReturn, VariableId, Variant, WriteRequest, WriteValue,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Proof that this factory's file may write to devices; none is made without `floor: {writes: allowed}`. Every Write and Call asks for it.
@@ -150,7 +150,7 @@ impl Kept {
 pub struct Session {
     channel: Channel,
     kept: Kept,
-    is_resumed: bool,
+    is_resumed: AtomicBool,
     pub limits: Limits,
     space: parking_lot::RwLock<Arc<Space>>,
     within: Duration,
@@ -158,7 +158,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(channel: Channel, kept: Kept, is_resumed: bool, within: Duration) -> Self {
-        Self { channel, kept, is_resumed, limits: Limits::default(), space: Default::default(), within }
+        Self { channel, kept, is_resumed: is_resumed.into(), limits: Limits::default(), space: Default::default(), within }
     }
 
     pub fn kept(&self) -> &Kept {
@@ -167,7 +167,12 @@ impl Session {
 
     /// Whether this is the session of an earlier connection, with its subscriptions.
     pub fn is_resumed(&self) -> bool {
-        self.is_resumed
+        self.is_resumed.load(Relaxed)
+    }
+
+    /// Another configuration goes on with it, on the same connection.
+    pub fn is_handed_over(&self) {
+        self.is_resumed.store(true, Relaxed);
     }
 
     pub fn channel(&self) -> &Channel {

@@ -33,6 +33,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A session and what it waits for. Nobody shares it; a lock is all that its futures need for that.
+type Handed = parking_lot::Mutex<Option<(Arc<Session>, Outstanding)>>;
+
 /// How long a session may take to be closed at a stop.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -54,15 +57,25 @@ pub struct Shard {
     watermarks: Watermarks,
     /// What was found by browsing, by group: handles, in the order they were found first.
     found: HashMap<usize, Vec<usize>>,
+    /// Everything is subscribed, and nothing is being changed.
+    is_live: bool,
+    /// What a session handed over: it goes on with the subscriptions whose items are as they were.
+    handed: Handed,
 }
 
 impl Connection for Shard {
     async fn run(&mut self, io: &SourceIo, mut others: Others) -> Failure {
         // The first that fails ends the others: they connect again with it, and find their places by their positions.
+        let others = async {
+            others.ended().await;
+            if io.hands_over() {
+                io.closing().await;
+            }
+        };
         tokio::select! {
             biased;
             failure = self.run_alone(io) => failure,
-            () = others.ended() => Failure::Reconnect("another session of this source ended".into()),
+            () = others => Failure::Reconnect("another session of this source ended".into()),
         }
     }
 }
@@ -83,30 +96,47 @@ impl Shard {
             gaps: Gaps::default(),
             watermarks: Watermarks::default(),
             found: HashMap::new(),
+            is_live: false,
+            handed: Handed::default(),
         }
+    }
+
+    /// Takes over a changed configuration, between two sessions: as a new process would, but on the connection that is there.
+    pub fn take_over(&mut self, job: Arc<CompiledSource>) {
+        let (handed, kept) = (std::mem::take(&mut self.handed), self.kept.take());
+        *self = Self { handed, kept, target: self.target, ..Self::new(job, self.index) };
     }
 
     /// Runs one connection to its end.
     async fn run_alone(&mut self, io: &SourceIo) -> Failure {
-        let session = tokio::select! {
-            biased;
-            () = io.stopping() => return Failure::Stopped,
-            connected = self.connect(io) => match connected {
-                Ok(session) => session,
-                Err(failure) => return failure,
-            }
+        let handed = self.handed.get_mut().take().filter(|(session, _)| session.channel().closed().is_none());
+        let (session, mut outstanding) = match handed {
+            Some(handed) => handed,
+            None => tokio::select! {
+                biased;
+                () = io.stopping() => return Failure::Stopped,
+                connected = self.connect(io) => match connected {
+                    Ok(session) => (Arc::new(session), Outstanding::default()),
+                    Err(failure) => return failure,
+                }
+            },
         };
-        let session = Arc::new(session);
         self.kept = Some(session.kept().clone());
-        let failure = self.run_on(io, &session).await;
+        let failure = self.run_on(io, &session, &mut outstanding).await;
         if failure == Failure::Stopped {
-            self.stop(io, &session).await;
+            if self.is_live && io.hands_over() {
+                session.is_handed_over();
+                self.handed = Some((session, outstanding)).into();
+            } else {
+                self.stop(io, &session).await;
+            }
         }
         failure
     }
 
     /// Runs an activated session to its end.
-    async fn run_on(&mut self, io: &SourceIo, session: &Arc<Session>) -> Failure {
+    async fn run_on(&mut self, io: &SourceIo, session: &Arc<Session>, outstanding: &mut Outstanding) -> Failure {
+        self.is_live = false;
         let prepared = tokio::select! {
             biased;
             () = io.stopping() => return Failure::Stopped,
@@ -115,7 +145,6 @@ impl Shard {
         if let Err(refused) = prepared {
             return self.refused(session, &refused);
         }
-        let mut outstanding = Outstanding::default();
         loop {
             if let Err(refused) = tokio::select! {
                 biased;
@@ -124,7 +153,13 @@ impl Shard {
             } {
                 return self.refused(session, &refused);
             }
-            match self.live(session, &mut outstanding).await {
+            self.is_live = true;
+            let ended = self.live(session, outstanding).await;
+            if let Ok(failure) = ended {
+                return failure;
+            }
+            self.is_live = false;
+            match ended {
                 Ok(failure) => return failure,
                 Err(Lost::Subscription(index)) => {
                     if let (Some(subscription), Some(shared)) = (self.layout.subscriptions.get_mut(index), &self.shared) {
@@ -484,7 +519,10 @@ impl Shard {
         };
         let result = match end {
             Ok(End::Stopping) => {
-                publishing.finish().await;
+                // What is handed over is acknowledged by who goes on.
+                if !shared.io.hands_over() {
+                    publishing.finish().await;
+                }
                 Ok(Failure::Stopped)
             }
             Ok(End::Failed(failure)) => Ok(failure),

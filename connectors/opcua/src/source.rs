@@ -11,6 +11,7 @@ use millrace_config::Problems;
 use millrace_contract::plugin::{self, BrowseFn};
 use millrace_contract::{Context, Failure, Guarantee, Model, Plan, Plugin, Role, Source, SourceIo};
 use millrace_kit::Connections;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,17 @@ impl plugin::Compiled for Compiled {
     }
 
     fn keeps_positions(&self) -> bool {
+        true
+    }
+
+    fn in_place(&self) -> &'static [&'static str] {
+        &["groups"]
+    }
+
+    fn hand_to(&self, running: &mut dyn Source) -> bool {
+        let Some(running) = (running as &mut dyn Any).downcast_mut::<OpcUa>() else { return false };
+        running.job = self.0.clone();
+        running.shards.resting().for_each(|shard| shard.take_over(self.0.clone()));
         true
     }
 

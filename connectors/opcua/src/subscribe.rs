@@ -15,7 +15,7 @@ use crate::channel::unexpected;
 use crate::compiled::{CompiledSource, Tag, queue_of, queue_of_found, raw_deadband, wants_all};
 use crate::config::DeadbandAt;
 use crate::hash::Fnv;
-use crate::readings::Readings;
+use crate::readings::{Readings, client_handle, handle_of};
 use crate::session::{Refused, Session, in_pieces, value_of};
 use millrace_kit::{Backoff, Retries};
 use millrace_schemas::{Micros, StatusCode};
@@ -84,6 +84,9 @@ pub struct Subscription {
     /// Without a word for so long, it is dead.
     pub quiet_after: Duration,
     pub handles: Vec<usize>,
+    /// The handle that the server knows as 0; the others count from it. So an item that comes before this subscription's in the file does not
+    /// change what it is about.
+    pub base: usize,
     /// The server has no place for its items: they are polled on this connection.
     pub is_polled: bool,
     failed: Retries<usize, StatusCode>,
@@ -107,6 +110,13 @@ pub fn ahead(next: u32, number: u32) -> Option<u32> {
 }
 
 impl Subscription {
+    /// With these items.
+    pub fn with(mut self, handles: Vec<usize>) -> Self {
+        self.base = handles.first().copied().unwrap_or_default();
+        self.handles = handles;
+        self
+    }
+
     /// For a group, or with none for the events.
     pub fn new(part: Arc<str>, key: String, group: Option<usize>, every: Duration) -> Self {
         Self {
@@ -124,6 +134,7 @@ impl Subscription {
             heard: Instant::now(),
             quiet_after: Duration::MAX,
             handles: Vec::new(),
+            base: 0,
             is_polled: false,
             failed: Retries::new(RETRY),
             deaf: Retries::new(RETRY),
@@ -155,7 +166,7 @@ impl Subscription {
 
     /// The items and the notifiers that wait to be tried again, for a process that goes on with it: `3 17 e0`.
     pub fn failures(&self) -> String {
-        let items = self.failed.iter().map(|(handle, _)| handle.to_string());
+        let items = self.failed.iter().map(|(handle, _)| client_handle(*handle, self.base).to_string());
         let notifiers = self.deaf.iter().map(|(notifier, ())| format!("e{notifier}"));
         items.chain(notifiers).collect::<Vec<_>>().join(" ")
     }
@@ -172,7 +183,12 @@ impl Subscription {
             match number.parse::<usize>() {
                 Ok(notifier) if is_notifier && notifier < job.events.len() => self.deaf.handed_down(notifier, ()),
                 // They are tried before anybody hears why they failed.
-                Ok(handle) if !is_notifier && handles.contains(&handle) => self.failed.handed_down(handle, StatusCode::BAD_NODE_ID_UNKNOWN),
+                Ok(number) if !is_notifier => {
+                    let handle = u32::try_from(number).map_or(usize::MAX, |number| handle_of(number, self.base));
+                    if handles.contains(&handle) {
+                        self.failed.handed_down(handle, StatusCode::BAD_NODE_ID_UNKNOWN);
+                    }
+                }
                 _ => {}
             }
         }
@@ -192,7 +208,7 @@ impl Subscription {
         hash.add(&self.every.as_nanos().to_le_bytes());
         for handle in &self.handles {
             let item = readings.item(*handle);
-            hash.add(&handle.to_le_bytes());
+            hash.add(&client_handle(*handle, self.base).to_le_bytes());
             hash.add(item.def.path.as_bytes());
             hash.add(item.def.address.as_bytes());
             if let Some(tag) = item.index.map(|index| &job.polled.tags[index]) {
@@ -255,7 +271,7 @@ impl Subscription {
         let mut wanted = Vec::new();
         for item in items {
             match &item.node {
-                Ok(node) => wanted.push((item, request_of(item, node.clone(), job, self.every, true))),
+                Ok(node) => wanted.push((item, request_of(item, self.base, node.clone(), job, self.every, true))),
                 Err(status) => outcome.failed.push((item.handle, *status)),
             }
         }
@@ -275,7 +291,7 @@ impl Subscription {
                     if !request.requested_parameters.filter.is_null() =>
                 {
                     let node = request.item_to_monitor.node_id.clone();
-                    unfiltered.push((item.handle, request_of(item, node, job, self.every, false)));
+                    unfiltered.push((item.handle, request_of(item, self.base, node, job, self.every, false)));
                 }
                 status => self.take(item.handle, status, result.monitored_item_id, &mut outcome),
             }
@@ -484,7 +500,14 @@ pub async fn transfer(session: &Session, ids: &[u32]) -> Result<Vec<UaStatus>, R
 }
 
 /// What is asked of the server for an item, on a subscription that publishes `every` so often.
-fn request_of(item: &Wanted, node: NodeId, job: &CompiledSource, every: Duration, filtered: bool) -> MonitoredItemCreateRequest {
+fn request_of(
+    item: &Wanted,
+    base: usize,
+    node: NodeId,
+    job: &CompiledSource,
+    every: Duration,
+    filtered: bool,
+) -> MonitoredItemCreateRequest {
     let tag: Option<&Tag> = item.index.map(|index| &job.polled.tags[index]);
     let group = &job.polled.groups[item.group];
     let sampling = tag.map_or(group.own.sampling, |tag| tag.address.sampling);
@@ -496,7 +519,7 @@ fn request_of(item: &Wanted, node: NodeId, job: &CompiledSource, every: Duration
         item_to_monitor: ReadValueId { index_range: tag.map_or(NumericRange::None, |tag| tag.address.range.clone()), ..value_of(node) },
         monitoring_mode: MonitoringMode::Reporting,
         requested_parameters: MonitoringParameters {
-            client_handle: item.handle as u32,
+            client_handle: client_handle(item.handle, base),
             sampling_interval: sampling.as_secs_f64() * 1000.0,
             filter: filter.map_or_else(ExtensionObject::null, ExtensionObject::from_message),
             queue_size: queue,

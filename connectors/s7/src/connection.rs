@@ -203,8 +203,8 @@ impl Dial {
 }
 
 impl Driver {
-    /// Carries requests and answers until the connection ends; says why it did.
-    pub async fn run(mut self) -> ConnectionError {
+    /// Carries requests and answers until the connection ends; says why it did. While nothing is asked it may be dropped, and run again.
+    pub async fn run(&mut self) -> ConnectionError {
         match self.carry().await {
             Ok(never) => match never {},
             Err(error) => error,

@@ -39,7 +39,7 @@ async fn connect(url: &str) -> Result<(u8, Wire, crate::connection::Driver), Con
 
 /// Looks with `look`, beside the driver of the connection.
 async fn with<T>(url: &str, look: impl AsyncFnOnce(u8, &Wire) -> Result<T, ConnectionError>) -> Result<T, Reason> {
-    let (slot, wire, driver) = connect(url).await.map_err(|error| error.to_string())?;
+    let (slot, wire, mut driver) = connect(url).await.map_err(|error| error.to_string())?;
     tokio::select! {
         looked = look(slot, &wire) => looked.map_err(|error| error.to_string().into()),
         error = driver.run() => Err(error.to_string().into()),

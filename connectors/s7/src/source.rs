@@ -13,7 +13,7 @@
 use crate::commands::{self, No};
 use crate::compiled::{self, CPU_PART, CompiledSource};
 use crate::config::{InStop, SourceConfig};
-use crate::connection::{ConnectionError, Wire};
+use crate::connection::{ConnectionError, Driver, Wire};
 use crate::cpu::{self, Identity, State};
 use crate::frame::{self, Answer, Item};
 use crate::reading::{Code, Reader, Refusal, put_get, read_bytes};
@@ -25,6 +25,7 @@ use millrace_kit::polled::push_bad;
 use millrace_kit::trigger::{self, Before, Fired, Settled};
 use millrace_kit::{Cycles, Triggers};
 use millrace_schemas::{Batch, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
+use std::any::Any;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -67,6 +68,16 @@ impl Compiled for Ready {
         self.0.polled.describes()
     }
 
+    fn in_place(&self) -> &'static [&'static str] {
+        &["groups"]
+    }
+
+    fn hand_to(&self, running: &mut dyn Source) -> bool {
+        let Some(source) = (running as &mut dyn Any).downcast_mut::<S7Source>() else { return false };
+        (source.compiled, source.known) = (self.0.clone(), None);
+        true
+    }
+
     fn guarantee(&self) -> Guarantee {
         let groups = &self.0.polled.groups;
         let acknowledged = |trigger: &millrace_kit::polled::Trigger| trigger.ack.is_some();
@@ -96,6 +107,8 @@ pub struct S7Source {
     /// Connections that were refused in a row.
     refusals: u32,
     known: Option<Known>,
+    /// The connection that a session handed over, with who answers there.
+    handed: Option<(Wire, Driver, Identity)>,
 }
 
 /// What outlives a session.
@@ -109,7 +122,7 @@ struct Known {
 
 impl S7Source {
     pub fn new(compiled: Arc<CompiledSource>) -> Self {
-        Self { compiled, next: 0, refusals: 0, known: None }
+        Self { compiled, next: 0, refusals: 0, known: None, handed: None }
     }
 }
 
@@ -118,37 +131,48 @@ impl Source for S7Source {
     async fn session(&mut self, io: SourceIo) -> Result<(), Failure> {
         let compiled = self.compiled.clone();
         let known = self.known.get_or_insert_with(|| Known::declare(&compiled, &io));
-        let dial = &compiled.dials[self.next % compiled.dials.len()];
-        let dialled = tokio::select! {
-            dialled = dial.connect() => dialled,
-            () = io.stopping() => return Ok(()),
-        };
-        let (wire, driver) = match dialled {
-            Ok(connected) => connected,
-            Err(error) => {
-                self.next += 1;
-                let is_refused = matches!(error, ConnectionError::Refused { .. });
-                self.refusals = if is_refused { self.refusals + 1 } else { 0 };
-                known.say_unread(&io).await;
-                // A wrong slot is refused forever: nothing to be gained by knocking fast.
-                return Err(if self.refusals > 1 { Failure::Blocked(error.to_string()) } else { Failure::Reconnect(error.to_string()) });
+        let is_handed = self.handed.is_some();
+        let (wire, mut driver) = if let Some((wire, driver, identity)) = self.handed.take() {
+            known.identity = identity;
+            (wire, driver)
+        } else {
+            let dial = &compiled.dials[self.next % compiled.dials.len()];
+            let dialled = tokio::select! {
+                dialled = dial.connect() => dialled,
+                () = io.stopping() => return Ok(()),
+            };
+            match dialled {
+                Ok(connected) => connected,
+                Err(error) => {
+                    self.next += 1;
+                    let is_refused = matches!(error, ConnectionError::Refused { .. });
+                    self.refusals = if is_refused { self.refusals + 1 } else { 0 };
+                    known.say_unread(&io).await;
+                    // A wrong slot is refused forever: nothing to be gained by knocking fast.
+                    return Err(if self.refusals > 1 {
+                        Failure::Blocked(error.to_string())
+                    } else {
+                        Failure::Reconnect(error.to_string())
+                    });
+                }
             }
         };
         self.refusals = 0;
         let ended = {
-            let session = Session { compiled: &compiled, io: &io, wire: &wire, ids: known.ids.clone() };
-            let mut reading = std::pin::pin!(session.read(known));
+            let session = Session { compiled: &compiled, io: &io, wire: &wire, ids: known.ids.clone(), is_handed };
             tokio::select! {
                 error = driver.run() => Failure::Reconnect(error.to_string()),
-                failure = &mut reading => failure,
-                never = session.obey() => match never {},
-                () = io.stopping() => Failure::Stopped,
+                failure = session.talk(known) => failure,
+                () = io.closing() => Failure::Stopped,
             }
         };
         if ended != Failure::Stopped {
             self.next += 1;
             known.say_unread(&io).await;
             return Err(ended);
+        }
+        if io.hands_over() {
+            self.handed = Some((wire, driver, known.identity.clone()));
         }
         Ok(())
     }
@@ -179,6 +203,8 @@ struct Session<'a> {
     io: &'a SourceIo,
     wire: &'a Wire,
     ids: Arc<[TagId]>,
+    /// The session before handed the connection over: who answers is known.
+    is_handed: bool,
 }
 
 /// What a session learns as it goes.
@@ -189,11 +215,28 @@ struct Progress {
 }
 
 impl Session<'_> {
-    /// Carries out commands, forever.
-    async fn obey(&self) -> std::convert::Infallible {
+    /// Until it fails, or both what is read and what is commanded is done and the connection can be handed over.
+    async fn talk(&self, known: &mut Known) -> Failure {
+        let (mut reading, mut obeying) = (std::pin::pin!(self.read(known)), std::pin::pin!(self.obey()));
+        tokio::select! {
+            failure = &mut reading => {
+                if failure == Failure::Stopped {
+                    obeying.await;
+                }
+                failure
+            }
+            () = &mut obeying => reading.await,
+        }
+    }
+
+    /// Carries out commands, until the session is to end.
+    async fn obey(&self) {
         loop {
-            let command = self.io.command().await;
-            commands::carry_out(self.compiled, &self.ids, self.wire, command).await;
+            tokio::select! {
+                biased;
+                () = self.io.stopping() => return,
+                command = self.io.command() => commands::carry_out(self.compiled, &self.ids, self.wire, command).await,
+            }
         }
     }
 
@@ -206,26 +249,12 @@ impl Session<'_> {
 
     async fn carry_on(&self, known: &mut Known) -> Result<std::convert::Infallible, Failure> {
         let (io, wire, polled) = (self.io, self.wire, &self.compiled.polled);
-        self.may_read().await?;
         known.reader.connected(wire.pdu);
         known.triggers.connected(Before::Unknown);
-        let identity = cpu::identity(wire).await.map_err(broke)?;
-        if !known.identity.order_number.is_empty() && known.identity.order_number != identity.order_number {
-            tracing::warn!(
-                before = known.identity.order_number,
-                now = identity.order_number,
-                "another CPU answers: check that the addresses are still right"
-            );
+        if !self.is_handed {
+            self.may_read().await?;
+            self.identify(known).await?;
         }
-        tracing::info!(
-            endpoint = wire.endpoint(),
-            pdu = wire.pdu,
-            jobs = wire.jobs,
-            order_number = identity.order_number,
-            firmware = identity.firmware,
-            "connected"
-        );
-        known.identity = identity;
         let mut progress = Progress { state: cpu::state(wire).await.map_err(broke)?, told: None };
         self.say_cpu(known, &progress).await;
         self.say_status(known, &mut progress);
@@ -237,6 +266,7 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 biased;
+                () = io.stopping() => return Err(Failure::Stopped),
                 write = known.triggers.next_write(io) => self.acknowledge(known, &write).await?,
                 () = tokio::time::sleep_until(alive_at) => {
                     let before = progress.state;
@@ -266,6 +296,29 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    /// Asks who answers.
+    async fn identify(&self, known: &mut Known) -> Result<(), Failure> {
+        let wire = self.wire;
+        let identity = cpu::identity(wire).await.map_err(broke)?;
+        if !known.identity.order_number.is_empty() && known.identity.order_number != identity.order_number {
+            tracing::warn!(
+                before = known.identity.order_number,
+                now = identity.order_number,
+                "another CPU answers: check that the addresses are still right"
+            );
+        }
+        tracing::info!(
+            endpoint = wire.endpoint(),
+            pdu = wire.pdu,
+            jobs = wire.jobs,
+            order_number = identity.order_number,
+            firmware = identity.firmware,
+            "connected"
+        );
+        known.identity = identity;
+        Ok(())
     }
 
     /// One byte of M tells whether the CPU lets us read at all.

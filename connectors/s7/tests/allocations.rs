@@ -61,7 +61,7 @@ async fn counted(endpoint: SocketAddr, tags: &[String]) -> (u64, usize) {
     let named = "rack 0, slot 1".to_owned();
     let dial =
         Dial { endpoint: endpoint.to_string(), own_tsap: 0x0100, remote_tsap: 0x0201, named, pdu: 960, jobs: 1, timeout: 10 * second };
-    let (wire, driver) = dial.connect().await.unwrap();
+    let (wire, mut driver) = dial.connect().await.unwrap();
     let mut reader = Reader::new(addresses.clone(), std::iter::once(0..addresses.len()), 16);
     reader.connected(wire.pdu);
     let codec = Codec::default();

@@ -31,6 +31,7 @@ mod files;
 mod history;
 mod import;
 mod kept;
+mod in_place;
 mod lake;
 mod logging;
 mod logs;

@@ -3,7 +3,8 @@
 //! ```text
 //! asked ─▶ the files are read and compiled ─┬─ a mistake: it is told, nothing changes
 //!                                           ├─ nothing is different: nothing happens
-//!                                           ├─ sources, sinks, new topics: only what changed is stopped and started (`millrace_engine::change`)
+//!                                           ├─ sources, sinks, new topics: only what changed is stopped and started (`millrace_engine::change`);
+//!                                           │  a source whose groups alone change goes on, on its connection (`in_place`)
 //!                                           └─ what everything stands on (Kafka, the site, ..): everything starts anew in this very process
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 use crate::ask::Service;
 use crate::files::Files;
+use crate::in_place::{self, How};
 use crate::kept::{self, ReadFiles};
 use crate::say::{self, say, tell, tell_part, visible};
 use crate::{alarm, check};
@@ -73,6 +75,8 @@ struct Judged {
     /// For a person: `source press changes`.
     changes: Vec<String>,
     touched: Touched,
+    /// What becomes of each source that changes.
+    how: BTreeMap<String, How>,
     /// Why everything starts anew; empty: only what changed.
     restarts: Vec<String>,
 }
@@ -106,13 +110,15 @@ impl Reloader {
             return Err(Refusal::conflict("everything starts anew already, with the files as they are then"));
         }
         let judged = tokio::task::block_in_place(|| judge(&self.paths, &running.factory, &self.engine))?;
-        let Judged { factory, works, files, changes, touched, restarts } = judged;
+        let Judged { factory, works, files, changes, touched, how, restarts } = judged;
         let taken = match (changes.is_empty(), restarts.is_empty()) {
             (true, _) => "nothing",
             (false, true) => "live",
             (false, false) => "restart",
         };
-        let answer = json!({ "changes": changes, "restarts_everything_because": restarts, "dry_run": dry_run, "taken": taken });
+        let how: BTreeMap<&String, String> = how.iter().map(|(name, how)| (name, how.to_string())).collect();
+        let answer =
+            json!({ "changes": changes, "sources": how, "restarts_everything_because": restarts, "dry_run": dry_run, "taken": taken });
         if dry_run || taken == "nothing" {
             return Ok(answer);
         }
@@ -233,6 +239,19 @@ fn judge(paths: &[PathBuf], running: &Factory, engine: &Engine) -> Result<Judged
             changes.push(why.clone());
         }
     }
+    let mut how = BTreeMap::new();
+    for new in factory.sources.iter().filter(|new| touched.sources.contains(&new.name)) {
+        let Some(old) = running.sources.iter().find(|old| old.name == new.name) else { continue };
+        let taken = works.sources.iter().find(|spec| spec.name == new.name).map_or(&[][..], |spec| spec.compiled.in_place());
+        let becomes = match in_place::judge(old, new, taken) {
+            How::InPlace(_) if !engine.takes_changes(&new.name) => How::Restart("it does not run".to_owned()),
+            becomes => becomes,
+        };
+        if matches!(becomes, How::InPlace(_)) {
+            touched.in_place.insert(new.name.clone());
+        }
+        how.insert(new.name.clone(), becomes);
+    }
     let obstacles = engine.obstacles(&works, &touched);
     // A schema's file is none of the factory's own: its change is seen in what was compiled.
     let schemas = obstacles.iter().filter(|why| matches!(why, Obstacle::AnotherSchema(_))).map(Obstacle::to_string);
@@ -247,7 +266,7 @@ fn judge(paths: &[PathBuf], running: &Factory, engine: &Engine) -> Result<Judged
             touched.sinks.extend(readers.map(|sink| sink.name.clone()));
         }
     }
-    Ok(Judged { factory, works, files, changes, touched, restarts })
+    Ok(Judged { factory, works, files, changes, touched, how, restarts })
 }
 
 fn fits(pattern: &str, topic: &str) -> bool {
@@ -331,9 +350,12 @@ pub fn tell_service(service: &Service, data_dir: &Path, dry_run: bool, json: boo
     if !json {
         let list = |key: &str| answer[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(visible).collect::<Vec<_>>();
         list("changes").iter().for_each(|change| say!("{change}"));
+        for (name, how) in answer["sources"].as_object().into_iter().flatten() {
+            say!("source {}: {}", visible(name), visible(how.as_str().unwrap_or_default()));
+        }
         match (answer["taken"].as_str(), dry_run) {
-            (Some("live"), true) => say!("only these would be stopped and started; everything else would go on"),
-            (Some("live"), false) => say!("taken: only these were stopped and started"),
+            (Some("live"), true) => say!("only these would change; everything else would go on"),
+            (Some("live"), false) => say!("taken: only these changed"),
             (Some("restart"), true) => say!("everything would start anew: {}", list("restarts_everything_because").join("; ")),
             (Some("restart"), false) => say!("taken: everything starts anew: {}", list("restarts_everything_because").join("; ")),
             _ => say!("nothing is different"),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub trait Control: Send + Sync {
     /// Takes the factory's files as they are now; only says what would change with `dry_run`.
     ///
-    /// The answer: `{"changes": [..], "restarts_everything_because": [..], "taken": "live" | "restart" | "nothing", "dry_run": ..}`.
+    /// The answer: `{"changes": [..], "sources": {"press": "in place: group 2"}, "restarts_everything_because": [..], "taken": "live" | "restart" | "nothing", "dry_run": ..}`.
     fn reload(&self, dry_run: bool) -> BoxFuture<'_, Result<Value, Refusal>>;
 
     /// Dead letters: `{"kinds": [{topic, belongs_to, reason, example, count}], "letters": [{id, belongs_to, reason, time, value, ..}]}`.

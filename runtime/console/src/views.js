@@ -133,10 +133,11 @@ async function changes(dry) {
   $("take").hidden = true;
   try {
     const answer = await (await ask("reload?dry_run=" + dry, "POST")).json();
-    $("changes").replaceChildren(...answer.changes.map((change) => element("li", change)));
+    const sources = Object.entries(answer.sources).map(([name, how]) => `source ${name}: ${how}`);
+    $("changes").replaceChildren(...answer.changes.concat(sources).map((change) => element("li", change)));
     const restart = answer.restarts_everything_because.join("; ");
     $("config-note").textContent = answer.taken === "nothing" ? "The files say what runs."
-      : answer.taken === "live" ? (dry ? "Only these are stopped and started; everything else goes on." : "Taken: only these were stopped and started.")
+      : answer.taken === "live" ? (dry ? "Only these change; everything else goes on." : "Taken: only these changed.")
       : (dry ? "Everything starts anew: " : "Taken, everything starts anew: ") + restart;
     $("take").hidden = !dry || answer.taken === "nothing";
   } catch (error) {

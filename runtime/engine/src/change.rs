@@ -1,6 +1,7 @@
 //! Takes a changed factory while it runs: only what changed is stopped and started, everything else goes on as if nothing were.
 //!
 //! ```text
+//! changed in place: its session hands its connection over to the next ─ the tags that stay keep what is known of them
 //! changed, gone: stop ─ sync ─┐                    ┌─ gone: its tags retire; its log is sent to its end by the drain, which goes on
 //!                             ├─ paths given back ─┤
 //! new topics ─────────────────┘                    └─ changed, new: started; a new log joins the drain between two transactions
@@ -28,6 +29,8 @@ const SINK_BOUND: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Touched {
     pub sources: BTreeSet<String>,
+    /// Those of `sources` that can take the change over with their connections: only what [`Compiled::in_place`] names is another.
+    pub in_place: BTreeSet<String>,
     pub sinks: BTreeSet<String>,
 }
 
@@ -87,6 +90,11 @@ impl Engine {
         why
     }
 
+    /// Whether a source is in a state in which it can take a change over: it runs, or tries to.
+    pub fn takes_changes(&self, name: &str) -> bool {
+        self.sources.read().iter().any(|source| source.name == name && source.takes_changes())
+    }
+
     /// Takes a changed factory that has no [`Engine::obstacles`].
     ///
     /// Errors: what could not be started (a log that can't be opened); everything else runs.
@@ -110,6 +118,7 @@ impl Engine {
             let stays = |source: &RunningSource| {
                 let is_leaving = source.is_leaving.load(Relaxed);
                 match wanted.contains(source.name.as_str()) {
+                    true if touched.in_place.contains(&source.name) => source.takes_changes(),
                     true => !is_leaving && !touched.sources.contains(&source.name),
                     // The engine's own is no source of the file; one that left before stays as it is.
                     false => is_leaving || source.name == OWN,
@@ -122,11 +131,16 @@ impl Engine {
         futures_util::future::join_all(stopped.iter().map(|source| source.stop())).await;
         stopped.iter().for_each(|source| ground.paths.release_all(&source.host.intake.source));
 
+        let (staying, starting): (Vec<_>, Vec<_>) =
+            works.sources.into_iter().partition(|spec| kept.iter().any(|source| source.name == spec.name));
+        let changing = staying.into_iter().filter(|spec| touched.in_place.contains(&spec.name)).filter_map(|spec| {
+            let source = kept.iter().find(|source| source.name == spec.name)?.clone();
+            Some(async move { source.change(spec.compiled.into()).await })
+        });
+        futures_util::future::join_all(changing).await;
+
         let mut fresh = Vec::new();
-        for spec in works.sources {
-            if kept.iter().any(|source| source.name == spec.name) {
-                continue;
-            }
+        for spec in starting {
             let limits = (spec.log_size, spec.full);
             let before = stopped.iter().position(|source| source.name == spec.name).map(|at| stopped.swap_remove(at));
             let intake = match before {
@@ -198,7 +212,9 @@ impl Engine {
         let running: Vec<(&str, &str)> = sinks.iter().filter_map(|sink| Some((sink.name.as_str(), sink.target.as_deref()?))).collect();
         let wanted: Vec<(&str, &str)> = commands.iter().map(|rules| (rules.name.as_str(), rules.source.as_str())).collect();
         let is_other = running.len() != wanted.len() || wanted.iter().any(|one| !running.contains(one));
-        let is_hit = |(name, source): &(&str, &str)| touched.sinks.contains(*name) || stopped.iter().any(|stopped| stopped.name == *source);
+        let is_hit = |(name, source): &(&str, &str)| {
+            touched.sinks.contains(*name) || touched.in_place.contains(*source) || stopped.iter().any(|stopped| stopped.name == *source)
+        };
         is_other || wanted.iter().any(is_hit)
     }
 

@@ -24,7 +24,7 @@ use crate::status::{Board, Report};
 use crate::tags::Look;
 use crate::taps::Taps;
 use crate::topics::Topics;
-use millrace_contract::{AckId, Compiled, Guarantee, Model, Role, Status};
+use millrace_contract::{AckId, Compiled, Model, Role, Status};
 use millrace_kafka::{Admin, Settings};
 use millrace_log::{Full, KeepFree, Log, Store, StoreOptions};
 use millrace_registry::Client;
@@ -44,6 +44,8 @@ use tracing::Instrument;
 pub(crate) const OWN: &str = "millrace";
 pub(crate) const OWN_LIMITS: (u64, Full) = (256 << 20, Full::Block);
 
+/// How long a reload waits for a session to hand its connection over.
+const CHANGED_WITHIN: Duration = Duration::from_secs(15);
 /// How long Kafka may take to say which cluster it is.
 const CLUSTER_ID_WITHIN: Duration = Duration::from_secs(5);
 
@@ -128,10 +130,9 @@ pub(crate) struct RunningSource {
     pub remote: Remote,
     pub limits: (u64, Full),
     /// `None`: the engine's own.
-    compiled: Option<Arc<dyn Compiled>>,
+    compiled: Option<Arc<RwLock<Arc<dyn Compiled>>>>,
     order: watch::Sender<Order>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-    guarantee: Option<Guarantee>,
     /// It is not in the configuration any more: what its log holds still goes to Kafka.
     pub is_leaving: AtomicBool,
 }
@@ -141,12 +142,13 @@ impl RunningSource {
     pub fn start(spec: SourceSpec, intake: Arc<Intake>, wanted: Wanted) -> Option<Arc<Self>> {
         let order = watch::Sender::new(Order::new(wanted));
         let (host, remote) = Host::new(intake, Arc::new(Board::default()), order.subscribe());
-        let (guarantee, resumes) = (spec.compiled.guarantee(), spec.compiled.keeps_positions());
+        let resumes = spec.compiled.keeps_positions();
         let compiled: Arc<dyn Compiled> = spec.compiled.into();
         compiled.source()?;
+        let compiled = Arc::new(RwLock::new(compiled));
         let make = {
             let compiled = compiled.clone();
-            move || compiled.source().expect("compiled as a source")
+            move || compiled.read().source().expect("compiled as a source")
         };
         let task = supervise(make, host.clone(), resumes).instrument(span(&spec.name, &spec.type_name));
         Some(Arc::new(Self {
@@ -158,7 +160,6 @@ impl RunningSource {
             compiled: Some(compiled),
             order,
             task: tokio::sync::Mutex::new(Some(tokio::spawn(task))),
-            guarantee: Some(guarantee),
             is_leaving: AtomicBool::new(false),
         }))
     }
@@ -178,7 +179,6 @@ impl RunningSource {
             compiled: None,
             order,
             task: tokio::sync::Mutex::new(Some(task)),
-            guarantee: None,
             is_leaving: AtomicBool::new(false),
         })
     }
@@ -189,6 +189,26 @@ impl RunningSource {
         if let Some(task) = self.task.lock().await.take() {
             let _ = task.await;
         }
+    }
+
+    /// Whether a session runs, or is tried for, that can take over a change.
+    pub fn takes_changes(&self) -> bool {
+        self.order.borrow().wanted == Wanted::Running && !self.is_leaving.load(Relaxed)
+    }
+
+    /// Takes over a changed configuration with its connection, its tags and what is known of them. Resolves when it has.
+    pub async fn change(&self, after: Arc<dyn Compiled>) {
+        let Some(compiled) = &self.compiled else { return };
+        let before = std::mem::replace(&mut *compiled.write(), after.clone());
+        self.host.is_to_change(before, after);
+        self.tell(|order| order.changes += 1);
+        // One that waits for Kafka before its first session takes it when that begins.
+        let _ = tokio::time::timeout(CHANGED_WITHIN, self.host.changed()).await;
+    }
+
+    /// What it is compiled to now; `None`: the engine's own.
+    pub fn compiled(&self) -> Option<Arc<dyn Compiled>> {
+        self.compiled.as_ref().map(|compiled| compiled.read().clone())
     }
 
     /// Changes what it is to do.
@@ -213,7 +233,7 @@ impl RunningSource {
         SourceReport {
             r#type: self.type_name.clone(),
             state,
-            guarantee: self.guarantee.as_ref().map(Guarantee::words),
+            guarantee: self.compiled().map(|compiled| compiled.guarantee().words()),
             pace: PaceReport::of(&intake.source_logs.pace),
             measured: self.host.measures.report(),
             adds_up: ledger.adds_up(),
@@ -439,7 +459,7 @@ impl Engine {
     pub fn topics_of(&self, role: Role, name: &str) -> Vec<String> {
         match role {
             Role::Source => {
-                let compiled = self.source(name).and_then(|source| source.compiled.clone());
+                let compiled = self.source(name).and_then(|source| source.compiled());
                 compiled.map_or_else(Vec::new, |compiled| topics_of(compiled.model()).into_iter().collect())
             }
             Role::Sink => self.sinks.read().iter().find(|sink| sink.name == name).map_or_else(Vec::new, |sink| sink.topics.clone()),

@@ -31,11 +31,18 @@ pub struct Order {
     pub ends: bool,
     /// How often a restart was asked for.
     pub restarts: u64,
+    /// How many changed configurations it was to take over.
+    pub changes: u64,
 }
 
 impl Order {
     pub fn new(wanted: Wanted) -> Self {
         Self { wanted, ..Self::default() }
+    }
+
+    /// Whether what began with the other order only has a change to take over.
+    pub fn keeps_connection(self, began: Self) -> bool {
+        Self { changes: began.changes, ..self } == began
     }
 }
 

@@ -40,11 +40,11 @@ use crate::source_logs::{Positions, SourceLogs};
 use crate::taps::Taps;
 use crate::topics::Topic;
 use millrace_contract::source::SchemaIn;
-use millrace_contract::{AckId, Clash, Route, TagDef};
+use millrace_contract::{AckId, Clash, Model, Route, TagDef};
 use millrace_log::{Budget, Full};
 use millrace_schemas::contract::SchemaError;
 use millrace_schemas::{Batch, Micros, RouteId, TagId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -65,7 +65,7 @@ pub struct Intake {
     /// The data directory is lost and the clock is not believed: only Kafka, or a clock that was set, can say which identities were used.
     pub is_unnumbered: bool,
     site: Box<str>,
-    routes: Vec<Route>,
+    routes: RwLock<Arc<[Route]>>,
     clock: ClockWindow,
     compress: bool,
     budget: Arc<Budget>,
@@ -129,10 +129,18 @@ impl Intake {
 
     /// The source says what the documents of a route are.
     pub fn describe(&self, route: RouteId, schema: &SchemaIn<'_>) -> Result<(), SchemaError> {
-        match self.routes.get(route.0 as usize) {
+        let routes = self.routes.read().clone();
+        match routes.get(route.0 as usize) {
             Some(route) => self.core.lock().describe(&route.topic, schema),
             None => Ok(()),
         }
+    }
+
+    /// The source takes over another model between two sessions. A tag that stays as it was keeps its last value and all that is known of it.
+    pub fn change(&self, before: &Model, model: &Model) {
+        *self.routes.write() = model.routes.as_slice().into();
+        self.core.lock().change(&self.site, before, model, Micros::now());
+        self.events.work.notify_one();
     }
 
     pub fn retire(&self, tag: TagId) {

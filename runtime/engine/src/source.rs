@@ -8,14 +8,14 @@ use crate::status::Board;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use millrace_contract::source::SchemaIn;
-use millrace_contract::{AckId, Clash, Command, Failure, Loss, Outcome, Source, SourceHost, SourceIo, Status, TagDef};
+use millrace_contract::{AckId, Clash, Command, Compiled, Failure, Loss, Outcome, Source, SourceHost, SourceIo, Status, TagDef};
 use millrace_schemas::contract::SchemaError;
 use millrace_schemas::{Batch, Micros, RouteId, TagId};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 /// Back-off between sessions: doubles from the first to the last, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -37,6 +37,9 @@ pub struct Host {
     pub measures: Measures,
     commands: Mutex<mpsc::Receiver<Waiting>>,
     order: watch::Receiver<Order>,
+    /// A changed configuration that the source is to take over before its next session.
+    changed: parking_lot::Mutex<Option<Change>>,
+    changes_taken: Notify,
     /// What the session began with: it ends when that is no longer what is wanted.
     began_with: parking_lot::Mutex<Order>,
     /// The session said that it runs: the next back-off starts from the beginning.
@@ -44,6 +47,12 @@ pub struct Host {
     /// Since when it does not run, where that was told.
     away_since: parking_lot::Mutex<Option<Instant>>,
     parts_told: parking_lot::Mutex<Repeats>,
+}
+
+/// A configuration in place of another.
+struct Change {
+    before: Arc<dyn Compiled>,
+    after: Arc<dyn Compiled>,
 }
 
 /// Reaches a running source.
@@ -90,6 +99,8 @@ impl Host {
             measures: Measures::default(),
             commands: Mutex::new(rx),
             order,
+            changed: Default::default(),
+            changes_taken: Notify::new(),
             began_with,
             ran: AtomicBool::new(false),
             away_since: Default::default(),
@@ -118,6 +129,35 @@ impl Host {
 
     fn is_session_wanted(&self) -> bool {
         *self.order.borrow() == *self.began_with.lock()
+    }
+
+    /// The source is to do `after` instead of `before`; its session must be told.
+    pub fn is_to_change(&self, before: Arc<dyn Compiled>, after: Arc<dyn Compiled>) {
+        let mut changed = self.changed.lock();
+        // One that nobody took yet leads from where it began.
+        let before = changed.take().map_or(before, |waiting| waiting.before);
+        *changed = Some(Change { before, after });
+    }
+
+    /// Resolves when the source has taken its change, or had none.
+    pub async fn changed(&self) {
+        loop {
+            let taken = self.changes_taken.notified();
+            if self.changed.lock().is_none() {
+                return;
+            }
+            taken.await;
+        }
+    }
+
+    /// Takes the change that waits. Returns whether the source that ran goes on, on its connection.
+    fn change(&self, source: &mut Box<dyn Source>) -> bool {
+        let Some(Change { before, after }) = self.changed.lock().take() else { return false };
+        self.board.forget_parts();
+        self.intake.change(before.model(), after.model());
+        let goes_on = after.hand_to(&mut **source);
+        self.changes_taken.notify_waiters();
+        goes_on
     }
 
     /// Waits while it is paused or stopped.
@@ -238,6 +278,17 @@ impl SourceHost for Host {
     fn is_stopping(&self) -> bool {
         !self.is_session_wanted()
     }
+
+    async fn closing(&self) {
+        let began_with = *self.began_with.lock();
+        let mut order = self.order.clone();
+        let _ = order.wait_for(|order| !order.keeps_connection(began_with)).await;
+    }
+
+    fn hands_over(&self) -> bool {
+        let (order, began_with) = (*self.order.borrow(), *self.began_with.lock());
+        order != began_with && order.keeps_connection(began_with)
+    }
 }
 
 /// Runs a source until the engine stops; `make` makes a new one for each restart that a person asks for. `resumes`: it keeps positions, and must not
@@ -261,11 +312,15 @@ pub async fn supervise(make: impl Fn() -> Box<dyn Source> + Send, host: Arc<Host
         if order.ends {
             break;
         }
-        if std::mem::replace(&mut *host.began_with.lock(), order) != order {
+        let before = std::mem::replace(&mut *host.began_with.lock(), order);
+        let goes_on = host.change(&mut source) && order.keeps_connection(before);
+        if before != order && !goes_on {
             (source, backoff) = (make(), BACKOFF_FIRST);
         }
-        host.board.set(Status::Starting, Micros::now());
-        host.ran.store(false, Relaxed);
+        if !goes_on || !host.ran.load(Relaxed) {
+            host.board.set(Status::Starting, Micros::now());
+            host.ran.store(false, Relaxed);
+        }
         let began = Instant::now();
         let failure = session(&mut source, &host).await;
         if !host.is_session_wanted() {
@@ -317,6 +372,8 @@ pub async fn supervise(make: impl Fn() -> Box<dyn Source> + Send, host: Arc<Host
         }
     }
     ticker.abort();
+    host.changed.lock().take();
+    host.changes_taken.notify_waiters();
     host.board.set(Status::Stopping, Micros::now());
     host.intake.close().await;
     host.board.set(Status::Stopped, Micros::now());

@@ -74,6 +74,11 @@ impl Board {
         self.0.lock().parts.contains_key(part)
     }
 
+    /// What the connector tells apart is not as it was: each part says how it is when it is there.
+    pub fn forget_parts(&self) {
+        self.0.lock().parts.clear();
+    }
+
     /// Every part with its status, by name.
     pub fn parts(&self) -> Vec<(String, Status)> {
         self.0.lock().parts.iter().map(|(name, status)| (name.clone(), status.clone())).collect()

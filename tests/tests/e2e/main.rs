@@ -51,6 +51,7 @@ mod registry;
 mod reload;
 mod replication;
 mod secured;
+mod reload_in_place;
 mod simulate;
 mod sparkplug;
 mod sql_sink;

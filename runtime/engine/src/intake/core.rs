@@ -92,6 +92,36 @@ impl Core {
         self.catalog.retire_missing(Micros::now());
     }
 
+    /// Takes over another model: what is not in it goes, and what has another address begins anew.
+    pub fn change(&mut self, site: &str, before: &Model, model: &Model, now: Micros) {
+        // A topic may be declared now that was not before.
+        self.topic_cache.clear();
+        let wanted: HashMap<&str, &TagDef> = model.tags.iter().map(|tag| (tag.path.as_str(), tag)).collect();
+        for old in &before.tags {
+            let new = wanted.get(old.path.as_str());
+            if new.is_none_or(|new| new.address != old.address || new.options.bits != old.options.bits) {
+                let bits = old.options.bits.iter().flatten().map(|(_, name)| format!("{}/{name}", old.path));
+                for path in bits.chain([old.path.clone()]) {
+                    self.forget(&format!("{site}/{path}"), !wanted.contains_key(path.as_str()), now);
+                }
+            }
+        }
+        for tag in &model.tags {
+            let _ = self.declare(site, tag.clone(), true, now);
+        }
+    }
+
+    /// A path is no tag any more; where it comes again at once, with another address, the catalog has no end of it.
+    fn forget(&mut self, path: &str, is_gone: bool, now: Micros) {
+        let Some((path, id)) = self.by_path.remove_entry(path) else { return };
+        self.tags.retire(id);
+        self.bits.remove(&id);
+        self.paths.release(&path, &self.source);
+        if is_gone {
+            self.catalog.retire(&path, now);
+        }
+    }
+
     pub fn declare(&mut self, site: &str, tag: TagDef, is_static: bool, now: Micros) -> Result<TagId, Clash> {
         let path: Arc<str> = format!("{site}/{}", tag.path).into();
         let known = self.by_path.get(&path).copied();

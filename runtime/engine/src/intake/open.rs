@@ -15,7 +15,7 @@ use crate::topics::LATEST;
 use millrace_log::{Budget, Log, LogOptions, Store};
 use millrace_schemas::Micros;
 use millrace_schemas::contract::Work;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -130,7 +130,7 @@ impl Intake {
             is_new,
             is_unnumbered: is_lost && !is_believed(now),
             site: options.site.into(),
-            routes: options.model.routes.clone(),
+            routes: RwLock::new(options.model.routes.as_slice().into()),
             clock: options.clock,
             compress: options.compress,
             budget,
@@ -173,7 +173,7 @@ impl Intake {
             is_new: false,
             is_unnumbered: self.is_unnumbered,
             site: self.site.clone(),
-            routes: options.model.routes.clone(),
+            routes: RwLock::new(options.model.routes.as_slice().into()),
             clock: options.clock,
             compress: options.compress,
             budget: self.budget.clone(),

@@ -236,7 +236,8 @@ impl Intake {
     }
 
     pub(super) fn document(&self, pipe: &mut Pipe, delta: &mut LedgerDelta, doc: &Doc, batch: &Batch) {
-        let route = self.routes.get(doc.route.0 as usize);
+        let routes = self.routes.read().clone();
+        let route = routes.get(doc.route.0 as usize);
         let topic = {
             let name = if doc.topic == Span::EMPTY { route.map_or("millrace.unrouted", |r| &r.topic) } else { batch.text_of(doc.topic) };
             self.core.lock().topic(name)
@@ -280,7 +281,8 @@ impl Intake {
     }
 
     pub(super) fn reject(&self, pipe: &mut Pipe, delta: &mut LedgerDelta, reject: &Reject, batch: &Batch) {
-        let route = self.routes.get(reject.route.0 as usize);
+        let routes = self.routes.read().clone();
+        let route = routes.get(reject.route.0 as usize);
         let topic = self.core.lock().topic(route.map_or("millrace.unrouted", |r| &r.topic));
         let key = if reject.key.len == 0 { Key::None } else { Key::Bytes(batch.bytes_of(reject.key)) };
         let (payload, carried) = (batch.bytes_of(reject.payload), batch.bytes_of(reject.headers));
