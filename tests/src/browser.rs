@@ -59,6 +59,13 @@ impl Browser {
         self.call("POST", "/url", &json!({ "url": url }));
     }
 
+    /// Opens a page in one more window, which is asked from then on; those before stay as they are.
+    pub fn another_window(&self, url: &str) {
+        let window = self.call("POST", "/window/new", &json!({ "type": "window" }));
+        self.call("POST", "/window", &json!({ "handle": window["handle"] }));
+        self.open(url);
+    }
+
     pub fn size(&self, width: u32, height: u32) {
         self.call("POST", "/window/rect", &json!({ "width": width, "height": height }));
     }

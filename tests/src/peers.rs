@@ -202,6 +202,12 @@ pub fn streams() -> &'static Path {
     PYTHON.get_or_init(|| pypi("streams-1", &STREAMS))
 }
 
+/// PyPI's `opentelemetry-proto`, what OTLP's messages are: a Python as [`pysparkplug`]'s.
+pub fn opentelemetry() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("opentelemetry-proto-1.45.2", &["opentelemetry-proto==1.45.2"]))
+}
+
 /// PyPI's `websockets`, a client of WebSockets: a Python as [`pysparkplug`]'s.
 pub fn websockets() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();

@@ -81,6 +81,8 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
         http: section(&settled, "http", problems),
         messages: section(&settled, "messages", problems),
         alarms: section(&settled, "alarms", problems),
+        otlp: section(&settled, "otlp", problems),
+        opcua_server: section(&settled, "opcua_server", problems),
         log: section(&settled, "log", problems),
         clock: section(&settled, "clock", problems),
         floor: section(&settled, "floor", problems),
@@ -258,6 +260,9 @@ fn listeners(factory: &Factory, problems: &mut Problems) {
     if factory.kafka.brokers.value == "embedded" {
         listeners.push(("kafka.embedded.listen", factory.kafka.embedded.listen, place(&["kafka", "embedded", "listen"])));
     }
+    if let Some(listen) = factory.opcua_server.listen {
+        listeners.push(("opcua_server.listen", listen, place(&["opcua_server", "listen"])));
+    }
     for (index, (name, listen, at)) in listeners.iter().enumerate() {
         for (other_name, other, other_at) in &listeners[..index] {
             let (a, b) = (listen.0.ip(), other.0.ip());
@@ -293,6 +298,19 @@ fn addresses(factory: &Factory, problems: &mut Problems) {
         problems
             .error(brokers.place, format!("the embedded broker would be open to everyone who reaches {}", embedded.listen.0))
             .help("give it `tls: {certificate: .., key: ..}` and `users: {name: ${file:..}}` under `kafka.embedded`, or let it listen on 127.0.0.1");
+    }
+    let server = &factory.opcua_server;
+    if let Some(listen) = server.listen
+        && !listen.0.ip().is_loopback()
+        && server.users.is_empty()
+    {
+        let place = factory.head.get("opcua_server").map_or(Place::NONE, |node| node.place);
+        problems
+            .error(place, format!("the OPC UA server would be open to everyone who reaches {}", listen.0))
+            .help("give it `users: {scada: ${file:..}}`, or let it listen on 127.0.0.1");
+    }
+    if !(1..=100).contains(&server.sessions.value) {
+        problems.error(server.sessions.place, "`sessions` is from 1 to 100");
     }
     registry(&factory.schemas, problems);
     http(factory, problems);

@@ -7,6 +7,8 @@ use crate::factory::files;
 use crate::factory::http::{Http, Messages};
 use crate::factory::intake::{Clock, Floor, Log};
 use crate::factory::kafka::Kafka;
+use crate::factory::opcua_server::OpcUaServer;
+use crate::factory::otlp::Otlp;
 use crate::factory::registry::Schemas;
 use crate::factory::topic::Topic;
 use crate::tree::node::{Node, Spanned};
@@ -35,6 +37,8 @@ pub struct Factory {
     pub http: Http,
     pub messages: Messages,
     pub alarms: Alarms,
+    pub otlp: Otlp,
+    pub opcua_server: OpcUaServer,
     pub log: Log,
     pub clock: Clock,
     pub floor: Floor,
@@ -101,6 +105,12 @@ pub(crate) struct File {
     /// Whom Millrace tells, without Kafka, that something is wrong.
     #[schemars(default)]
     alarms: Alarms,
+    /// Metrics and messages to an OpenTelemetry collector.
+    #[schemars(default)]
+    otlp: Otlp,
+    /// Millrace's own state as an OPC UA server.
+    #[schemars(default)]
+    opcua_server: OpcUaServer,
     /// The durable log between intake and Kafka.
     #[schemars(default)]
     log: Log,
@@ -135,7 +145,7 @@ fn data_dir() -> String {
 }
 
 impl File {
-    pub const KEYS: [&'static str; 18] = [
+    pub const KEYS: [&'static str; 20] = [
         "site",
         "levels",
         "include",
@@ -145,6 +155,8 @@ impl File {
         "http",
         "messages",
         "alarms",
+        "otlp",
+        "opcua_server",
         "log",
         "clock",
         "floor",

@@ -204,6 +204,13 @@ impl Watch {
         change(self.sent.lock().unwrap_or_else(PoisonError::into_inner).entry(target.to_owned()).or_default());
     }
 
+    /// The texts of those that stand.
+    #[cfg_attr(not(feature = "opcua-server"), allow(dead_code, reason = "the OPC UA server shows them"))]
+    pub fn standing(&self) -> Vec<String> {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.0.values().filter(|one| one.gone.is_none()).map(|one| one.text.clone()).collect()
+    }
+
     /// What stands, for REST.
     pub fn report(&self) -> Value {
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);

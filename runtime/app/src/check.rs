@@ -14,6 +14,8 @@ pub fn load(paths: &[PathBuf], how: &Load, problems: &mut Problems) -> (Option<F
     let Some(factory) = millrace_config::load(paths, how, problems) else { return (None, None) };
     let works = compile(&factory, ENTRIES, problems);
     let _ = crate::alarm::Compiled::compile(&factory, problems);
+    crate::face::check(&factory, problems);
+    let _ = millrace_otlp::Collector::compile(&factory.otlp, problems);
     let works = (!problems.has_errors()).then_some(works);
     (Some(factory), works)
 }

@@ -45,7 +45,7 @@ fn filter(messages: &Messages) -> EnvFilter {
     // The OPC UA library calls errors what it then returns, and what an unsecured connection never had: its own certificate. Delta's kernel does so, too.
     let silence = match messages.level {
         Level::Debug | Level::Trace => "",
-        _ => ",opcua_core=off,opcua_crypto=off,delta_kernel=off,delta_kernel_default_engine=off",
+        _ => ",opcua_core=off,opcua_crypto=off,opcua_server=off,delta_kernel=off,delta_kernel_default_engine=off",
     };
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level}{silence}")))
 }

@@ -27,11 +27,12 @@ mod dead;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod face;
 mod files;
 mod history;
 mod import;
-mod kept;
 mod in_place;
+mod kept;
 mod lake;
 mod logging;
 mod logs;

@@ -1,5 +1,6 @@
 //! The last warnings and errors, kept in memory for the console and `bundle`: what a person would look for in the messages.
 
+use millrace_otlp::Said;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
@@ -21,7 +22,13 @@ struct Message {
     text: String,
 }
 
-static LAST: Mutex<VecDeque<Message>> = Mutex::new(VecDeque::new());
+struct Last {
+    kept: VecDeque<Message>,
+    /// The number of the next.
+    next: u64,
+}
+
+static LAST: Mutex<Last> = Mutex::new(Last { kept: VecDeque::new(), next: 0 });
 
 /// Keeps warnings and errors beside wherever else they go.
 pub struct Keep;
@@ -41,10 +48,11 @@ impl<S: Subscriber> Layer<S> for Keep {
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.len() == KEPT {
-            last.pop_front();
+        if last.kept.len() == KEPT {
+            last.kept.pop_front();
         }
-        last.push_back(Message { time, level, text });
+        last.kept.push_back(Message { time, level, text });
+        last.next += 1;
     }
 }
 
@@ -66,7 +74,19 @@ impl Visit for Words {
 /// The newest first: `[{time, level, message}]`.
 pub fn last() -> Value {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    last.iter().rev().map(|message| json!({ "time": message.time, "level": message.level, "message": message.text })).collect()
+    last.kept.iter().rev().map(|message| json!({ "time": message.time, "level": message.level, "message": message.text })).collect()
+}
+
+/// From a number on, so many at most, the oldest first.
+pub fn since(number: u64, most: usize) -> Said {
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = last.next - last.kept.len() as u64;
+    let from = number.clamp(first, last.next);
+    let found = last.kept.iter().skip(usize::try_from(from - first).unwrap_or(usize::MAX)).take(most);
+    let message =
+        |message: &Message| millrace_otlp::Message { time: message.time, is_error: message.level == "error", text: message.text.clone() };
+    let messages: Vec<_> = found.map(message).collect();
+    Said { next: from + messages.len() as u64, missed: from - number.min(from), messages }
 }
 
 #[cfg(test)]
@@ -84,6 +104,11 @@ mod tests {
             tracing::info!("all is well");
             tracing::error!("{}", "x".repeat(10_000));
         });
+        let (said, total) = (since(5, 3), KEPT as u64 + 11);
+        assert_eq!((said.missed, said.next, said.messages.len()), (total - KEPT as u64 - 5, total - KEPT as u64 + 3, 3));
+        let said = since(total - 1, 10);
+        assert_eq!((said.missed, said.next, said.messages.len(), said.messages[0].is_error), (0, total, 1, true));
+        assert_eq!(since(total, 10), Said { next: total, ..Said::default() });
         let last = last();
         let last = last.as_array().unwrap();
         assert_eq!(last.len(), KEPT);

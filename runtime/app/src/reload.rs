@@ -281,6 +281,8 @@ fn foundations(old: &Factory, new: &Factory) -> Vec<String> {
         ("kafka", old.kafka != new.kafka),
         ("schemas", old.schemas != new.schemas),
         ("http", old.http != new.http),
+        ("otlp", old.otlp != new.otlp),
+        ("opcua_server", old.opcua_server != new.opcua_server),
         ("messages", old.messages != new.messages),
         ("log", old.log != new.log),
         ("clock", old.clock != new.clock),

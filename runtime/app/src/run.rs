@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use millrace_config::Problems;
 use millrace_config::factory::Factory;
 use millrace_engine::compile::CompiledFactory;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ pub fn run(paths: &[PathBuf], watches: bool) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     logging::start(&factory.messages);
+    allow_many_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millrace").build().context("cannot start threads")?;
     // Looked up now: an upgrade may put another program there.
@@ -34,6 +36,15 @@ pub fn run(paths: &[PathBuf], watches: bool) -> Result<ExitCode> {
             let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
             Err(error).context("cannot begin again with the changed files; start it by hand")
         }
+    }
+}
+
+/// Every client and every segment of a log is an open file, and most systems let a program have 1,024 until it asks for all it may have.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::debug!(%error, ?limit, "the limit of open files stays as it is");
     }
 }
 

@@ -3,19 +3,22 @@
 use crate::alarm;
 use crate::catalog::{CertificateInfo, Pki, TrustList};
 use crate::control::Controls;
+use crate::face::{self, Face};
 use crate::kept::ReadFiles;
 use crate::registry::{self, Embedded};
 use crate::reload::Reloader;
 use anyhow::{Context, Result};
 use millrace_broker::{Broker, Security};
+use millrace_config::Problems;
 use millrace_config::factory::{Delivery, Factory, LogCompression, Token, TokenRole, User};
 use millrace_console::control::Control;
-use millrace_console::{Certificate, Certificates, Damage, Damaged, access, logins};
+use millrace_console::{Certificate, Certificates, Damage, Damaged, More, access, logins};
 use millrace_engine::cluster::EMBEDDED;
 use millrace_engine::cluster::settings;
 use millrace_engine::compile::CompiledFactory;
 use millrace_engine::{Engine, EngineOptions};
 use millrace_kafka::Settings;
+use millrace_otlp::{About, Collector, Counts, Exporter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -32,6 +35,8 @@ pub struct Service {
     #[cfg(feature = "demo")]
     factory: Factory,
     ground: Ground,
+    exporter: Option<Exporter>,
+    _face: Option<Face>,
     /// Where the console listens.
     pub http: SocketAddr,
     /// How Kafka is reached, also by whoever wants to look at the data.
@@ -67,7 +72,7 @@ fn damage(broker: Option<&Arc<Broker>>) -> Damage {
 }
 
 /// How the console is served, and to whom.
-fn console(factory: &Factory, damage: Damage, control: Option<Arc<dyn Control>>) -> millrace_console::Options {
+fn console(factory: &Factory, damage: Damage, control: Option<Arc<dyn Control>>, more: Vec<More>) -> millrace_console::Options {
     let http = &factory.http;
     let role = |role| match role {
         TokenRole::Viewer => access::Role::Viewer,
@@ -92,7 +97,14 @@ fn console(factory: &Factory, damage: Damage, control: Option<Arc<dyn Control>>)
         certificates: certificates(factory),
         damage,
         control,
+        more,
     }
+}
+
+/// What is sent to a collector names this machine.
+fn about(factory: &Factory) -> About {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    About { site: factory.site.value.clone(), host, version: crate::release::VERSION.to_owned() }
 }
 
 /// What stays free on the disk, for the logs and for the embedded broker.
@@ -160,6 +172,15 @@ impl Ground {
     }
 }
 
+/// What was started on the ground.
+struct Running {
+    engine: Arc<Engine>,
+    reloader: Option<Arc<Reloader>>,
+    http: SocketAddr,
+    exporter: Option<Exporter>,
+    face: Option<Face>,
+}
+
 impl Service {
     /// Starts the embedded broker and schema registry where there are such, the engine, then the console.
     ///
@@ -169,9 +190,11 @@ impl Service {
     pub async fn start(factory: &Factory, works: CompiledFactory, files: Option<(&[PathBuf], ReadFiles)>) -> Result<Self> {
         let mut ground = Ground::default();
         match Self::start_on(&mut ground, factory, works, files).await {
-            Ok((engine, reloader, http)) => Ok(Self {
+            Ok(Running { engine, reloader, http, exporter, face }) => Ok(Self {
                 engine,
                 reloader,
+                exporter,
+                _face: face,
                 #[cfg(feature = "demo")]
                 factory: factory.clone(),
                 ground,
@@ -191,7 +214,7 @@ impl Service {
         factory: &Factory,
         works: CompiledFactory,
         files: Option<(&[PathBuf], ReadFiles)>,
-    ) -> Result<(Arc<Engine>, Option<Arc<Reloader>>, SocketAddr)> {
+    ) -> Result<Running> {
         let broker = start_broker(factory).await?;
         let damage = damage(broker.as_ref());
         ground.broker = broker.into();
@@ -200,12 +223,30 @@ impl Service {
         let id = (factory.kafka.delivery == Delivery::ExactlyOnce).then(|| works.transactional_id());
         let engine = Engine::start(works, engine_options(factory, id, registry)?)?;
         let reloader = files.map(|(paths, files)| Reloader::new(paths.to_vec(), engine.clone(), factory.clone(), files));
-        let control = reloader.clone().map(|reloader| -> Arc<dyn Control> {
-            let alarms = alarm::Watch::start(reloader.alarms(), &engine, certificates(factory), damage.clone(), &factory.data_dir);
-            Arc::new(Controls::new(reloader, alarms, factory.data_dir.clone()))
-        });
-        match millrace_console::serve(console(factory, damage, control), engine.clone()).await {
-            Ok(http) => Ok((engine, reloader, http)),
+        let alarms = reloader
+            .as_ref()
+            .map(|reloader| alarm::Watch::start(reloader.alarms(), &engine, certificates(factory), damage.clone(), &factory.data_dir));
+        let control = reloader
+            .clone()
+            .zip(alarms.clone())
+            .map(|(reloader, alarms)| -> Arc<dyn Control> { Arc::new(Controls::new(reloader, alarms, factory.data_dir.clone())) });
+        let face = match face::start(factory, &engine, damage.clone(), alarms).await {
+            Ok(face) => face,
+            Err(error) => {
+                engine.stop(Duration::ZERO).await;
+                return Err(error);
+            }
+        };
+        // What is wrong in it was told before.
+        let collector = Collector::compile(&factory.otlp, &mut Problems::new());
+        let counts = Arc::new(Counts::default());
+        let counted = counts.clone();
+        let more = collector.as_ref().map(|_| -> More { Box::new(move || counted.families()) });
+        match millrace_console::serve(console(factory, damage, control, more.into_iter().collect()), engine.clone()).await {
+            Ok(served) => {
+                let start = |collector| Exporter::start(collector, about(factory), served.metrics, crate::messages::since, counts);
+                Ok(Running { engine, reloader, http: served.address, exporter: collector.map(start), face })
+            }
             Err(error) => {
                 engine.stop(Duration::ZERO).await;
                 Err(error.into())
@@ -236,6 +277,9 @@ impl Service {
     /// Stops in the opposite order; what the log still holds goes to Kafka for `bound` at most.
     pub async fn stop(&self, bound: Duration) {
         self.engine.stop(bound).await;
+        if let Some(exporter) = &self.exporter {
+            exporter.stop().await;
+        }
         self.ground.stop().await;
     }
 }

@@ -27,7 +27,7 @@ pub mod control;
 mod listener;
 mod live;
 pub mod logins;
-mod metrics;
+pub mod metrics;
 mod pattern;
 mod rate;
 mod shared;
@@ -48,9 +48,11 @@ use clock::now;
 use control::{Control, DeadQuery, HistoryQuery, Refusal};
 use futures_util::{Stream, StreamExt};
 use listener::{Doors, Patience, Peer};
+use metrics::Family;
 use millrace_engine::Engine;
 use pattern::{is_wanted, matches};
 use serde::Deserialize;
+pub use shared::More;
 use shared::{Console, Shared};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -59,8 +61,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 pub use supplied::{Certificate, Certificates, Damage, Damaged};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// How the console is served.
@@ -75,6 +77,15 @@ pub struct Options {
     pub damage: Damage,
     /// `None`: nothing can be changed.
     pub control: Option<Arc<dyn Control>>,
+    /// What others measure.
+    pub more: Vec<More>,
+}
+
+/// A console that is served.
+pub struct Served {
+    pub address: SocketAddr,
+    /// Everything that is measured, at the moment of the call, which blocks.
+    pub metrics: Arc<dyn Fn() -> Vec<Family> + Send + Sync>,
 }
 
 /// Why the console can't be served.
@@ -97,8 +108,8 @@ const STILL_HERE: Duration = Duration::from_secs(30);
 /// Tags in one answer.
 const TAGS_MAX: usize = 10_000;
 
-/// Binds the console and serves it until the process ends. Returns the address bound.
-pub async fn serve(options: Options, engine: Arc<Engine>) -> Result<SocketAddr, ServeError> {
+/// Binds the console and serves it until the process ends.
+pub async fn serve(options: Options, engine: Arc<Engine>) -> Result<Served, ServeError> {
     let tls = options.tls.map(|(certificate, key)| acceptor(&certificate, &key)).transpose()?;
     let failed = |error| ServeError::Listen(options.listen, error);
     let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
@@ -112,18 +123,22 @@ pub async fn serve(options: Options, engine: Arc<Engine>) -> Result<SocketAddr, 
         version: options.version,
         history: Mutex::default(),
         control: options.control,
+        more: options.more,
         worker: worker(bound),
         asking_kafka: Arc::new(Semaphore::new(asked::AT_A_TIME)),
+        pulse: watch::Sender::default(),
     });
     tokio::spawn(note(Arc::downgrade(&console)));
+    tokio::spawn(beat(Arc::downgrade(&console)));
     let gate = Gate::new(options.access, console.engine.clone());
+    let measuring = console.clone();
     let router = router(console, gate).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move {
         if let Err(e) = axum::serve(doors, router).await {
             tracing::error!("the console ended: {e}");
         }
     });
-    Ok(bound)
+    Ok(Served { address: bound, metrics: Arc::new(move || measured(&measuring)) })
 }
 
 /// How this runtime is reached, as far as it knows itself.
@@ -265,14 +280,32 @@ async fn lost(State(console): Shared, Query(query): Query<LostQuery>) -> impl In
     Json(history.lost(&report, query.since, now()))
 }
 
-/// The status every second. Whoever reads slowly gets fewer of them, and holds nothing up.
-async fn events(State(console): Shared) -> Response {
-    let stream = futures_util::stream::unfold((tokio::time::interval(EVERY), console), |(mut every, console)| async move {
+fn status_event(console: &Console) -> Bytes {
+    format!("data: {}\n\n", answers::status(&console.engine.report(), &(console.damage)())).into()
+}
+
+/// Makes the status every second, once for all who watch, as long as there is a console.
+async fn beat(console: std::sync::Weak<Console>) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
         every.tick().await;
-        let text = format!("data: {}\n\n", answers::status(&console.engine.report(), &(console.damage)()));
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (every, console)))
+        let Some(console) = console.upgrade() else { return };
+        if console.pulse.receiver_count() > 0 {
+            console.pulse.send_replace(status_event(&console));
+        }
+    }
+}
+
+/// The status now, then every second. Whoever reads slowly gets fewer of them, and holds nothing up.
+async fn events(State(console): Shared) -> Response {
+    let first = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(status_event(&console))));
+    let rest = futures_util::stream::unfold(console.pulse.subscribe(), |mut pulse| async move {
+        pulse.changed().await.ok()?;
+        let event = pulse.borrow_and_update().clone();
+        Some((Ok(event), pulse))
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(stream)).into_response()
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(first.chain(rest))).into_response()
 }
 
 #[derive(Deserialize)]
@@ -347,11 +380,16 @@ async fn in_files(
 }
 
 async fn metrics(State(console): Shared) -> impl IntoResponse {
-    let certificates = console.certificates.clone();
-    let certificates = tokio::task::spawn_blocking(move || certificates()).await.unwrap_or_default();
-    let mut text = metrics::render(&console.engine.report(), &certificates, &(console.damage)(), console.version);
-    text.push_str(&console.hub.metrics());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    let families = tokio::task::spawn_blocking(move || measured(&console)).await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&families))
+}
+
+/// Everything that is measured. Reads certificates: blocks.
+fn measured(console: &Console) -> Vec<Family> {
+    let mut families = metrics::families(&console.engine.report(), &(console.certificates)(), &(console.damage)(), console.version);
+    families.extend(console.hub.metrics());
+    families.extend(console.more.iter().flat_map(|more| more()));
+    families
 }
 
 async fn ready(State(console): Shared) -> Response {

@@ -4,7 +4,7 @@
 //! GET /live?tag=body/*&snapshot=true    each new sample, straight from intake, also while Kafka is away;     id: RUN-N
 //! GET /live?topic=orders&from=..        each record of a topic as Kafka has it;                              id: 0:17,1:4 (next offsets)
 //!
-//! intake ─ taps ─▶ hub: one task, one ring of the last lines ─▶ each client reads at its own pace, and waits for nobody
+//! intake ─ taps ─▶ hub: one task, one ring of the last events, each made once ─▶ each client reads at its own pace, and waits for nobody
 //! Kafka ─ a reader for each client ─▶ a few records ahead ─▶ the client
 //! ```
 //!
@@ -16,6 +16,7 @@
 use crate::access::refused;
 use crate::clock::now;
 use crate::listener::FOLLOWERS;
+use crate::metrics::{Family, Kind, Number, Point};
 use crate::pattern::{is_wanted, matches};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -68,11 +69,17 @@ pub struct Hub {
     readers: Arc<Semaphore>,
 }
 
+/// A line, and the event that every client of it is sent.
+struct Sent {
+    line: Line,
+    event: Bytes,
+}
+
 #[derive(Default)]
 struct Ring {
     /// The number of the first line here.
     first: u64,
-    lines: VecDeque<Line>,
+    lines: VecDeque<Sent>,
     bytes: usize,
     /// Below it something is missing that no client could have had: the ring itself was too slow.
     cut: u64,
@@ -83,12 +90,15 @@ impl Ring {
         self.first + self.lines.len() as u64
     }
 
-    fn push(&mut self, line: Line) {
-        self.bytes += line.value.len();
-        self.lines.push_back(line);
+    fn push(&mut self, line: Line, run: &str) {
+        let mut text = String::with_capacity(line.value.len() + 64);
+        let id = format!("{run}-{}", self.next() + 1);
+        event(&mut text, "sample", Some(&id), &String::from_utf8_lossy(&line.value));
+        self.bytes += text.len();
+        self.lines.push_back(Sent { line: Line { value: Arc::default(), ..line }, event: text.into() });
         while self.lines.len() > LINES || self.bytes > BYTES {
             let Some(old) = self.lines.pop_front() else { break };
-            self.bytes -= old.value.len();
+            self.bytes -= old.event.len();
             self.first += 1;
         }
     }
@@ -100,7 +110,7 @@ impl Ring {
 
 /// What a client finds when it looks.
 enum Found {
-    Lines(String, u64),
+    Lines(Bytes, u64),
     /// Nothing it wants, up to there.
     Nothing(u64),
     /// Lines are missing, and nobody here is to blame.
@@ -130,15 +140,23 @@ impl Hub {
         self.slow.fetch_add(1, Relaxed);
     }
 
-    /// For Prometheus.
-    pub fn metrics(&self) -> String {
-        format!(
-            "# HELP millrace_live_clients Clients of live samples.\n# TYPE millrace_live_clients gauge\nmillrace_live_clients {}\n\
-             # HELP millrace_live_slow_total Clients of live data that fell behind and were disconnected.\n\
-             # TYPE millrace_live_slow_total counter\nmillrace_live_slow_total {}\n",
-            self.clients.load(Relaxed),
-            self.slow.load(Relaxed),
-        )
+    /// For the metrics.
+    pub fn metrics(&self) -> [Family; 2] {
+        let one = |value: f64| vec![Point { labels: Vec::new(), value: Number::One(value) }];
+        [
+            Family {
+                name: "millrace_live_clients",
+                kind: Kind::Gauge,
+                help: "Clients of live samples.",
+                points: one(self.clients.load(Relaxed) as f64),
+            },
+            Family {
+                name: "millrace_live_slow_total",
+                kind: Kind::Counter,
+                help: "Clients of live data that fell behind and were disconnected.",
+                points: one(self.slow.load(Relaxed) as f64),
+            },
+        ]
     }
 
     /// Starts to listen to intake, unless it does.
@@ -159,7 +177,7 @@ impl Hub {
                     let mut one = received.ok();
                     for _ in 0..LOOKED_AT {
                         match one {
-                            Some(Ok(line)) => ring.push(line),
+                            Some(Ok(line)) => ring.push(line, &hub.run),
                             Some(Err(RecvError::Lagged(missed))) => ring.cut(missed),
                             Some(Err(RecvError::Closed)) | None => break,
                         }
@@ -185,18 +203,22 @@ impl Hub {
         if from < ring.first {
             return Found::TooSlow;
         }
-        let (mut text, mut at) = (String::new(), from);
-        for line in ring.lines.iter().skip((from - ring.first) as usize).take(LOOKED_AT) {
+        let (mut events, mut bytes, mut at) = (Vec::new(), 0, from);
+        for sent in ring.lines.iter().skip((from - ring.first) as usize).take(LOOKED_AT) {
             at += 1;
-            if is_wanted(line, name) {
-                let id = format!("{}-{}", self.run, at);
-                event(&mut text, "sample", Some(&id), &String::from_utf8_lossy(&line.value));
+            if is_wanted(&sent.line, name) {
+                events.push(sent.event.clone());
+                bytes += sent.event.len();
             }
-            if text.len() > CHUNK {
+            if bytes > CHUNK {
                 break;
             }
         }
-        if text.is_empty() { Found::Nothing(at) } else { Found::Lines(text, at) }
+        match events.as_slice() {
+            [] => Found::Nothing(at),
+            [one] => Found::Lines(one.clone(), at),
+            several => Found::Lines(several.concat().into(), at),
+        }
     }
 
     /// Where a client goes on that had this id; `None`: it is of another run, or was never given.
@@ -381,7 +403,7 @@ async fn step(mut follower: Follower) -> Option<(Bytes, Follower)> {
         match follower.hub.look(follower.next, &follower.name) {
             Found::Lines(lines, next) => {
                 follower.next = next;
-                return Some((Bytes::from(lines), follower));
+                return Some((lines, follower));
             }
             Found::Nothing(next) if next > follower.next => {
                 follower.next = next;
@@ -516,12 +538,13 @@ mod tests {
     #[test]
     fn the_ring_forgets_the_oldest_and_knows_what_it_never_had() {
         let mut ring = Ring::default();
-        (0..LINES + 5).for_each(|n| ring.push(line(n)));
+        (0..LINES + 5).for_each(|n| ring.push(line(n), "run"));
+        assert_eq!(ring.lines[0].event, "id: run-6\nevent: sample\ndata: 5\n\n");
         assert_eq!((ring.first, ring.next(), ring.cut), (5, LINES as u64 + 5, 0));
         ring.cut(3);
         assert_eq!((ring.first, ring.next(), ring.cut, ring.bytes), (LINES as u64 + 8, LINES as u64 + 8, LINES as u64 + 8, 0));
         let big = Line { value: vec![b'x'; BYTES + 1].into(), ..line(0) };
-        ring.push(big);
+        ring.push(big, "run");
         assert_eq!((ring.lines.len(), ring.bytes), (0, 0));
     }
 

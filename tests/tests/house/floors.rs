@@ -37,6 +37,7 @@ fn floor(folder: &str) -> f64 {
         "runtime/log" => 2.0,
         "runtime/engine" | "runtime/broker" | "runtime/import" => 3.0,
         "runtime/console" => 4.0,
+        "runtime/otlp" | "runtime/opcua-server" => 4.5,
         "runtime/app" => 5.0,
         "tests" => 6.0,
         simulator if simulated(simulator).is_some() => 2.25,
