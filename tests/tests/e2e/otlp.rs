@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 const PLANT: &str = "
 topics: {$topic: {format: json}}
-otlp: {endpoint: 'http://127.0.0.1:$collector/otel', every: 1s, bearer: Quite-Secret-7}
+otlp: {endpoint: 'http://127.0.0.1:$collector/otel', every: 1s, bearer: '${env:COLLECTOR_TOKEN}'}
 sources:
   load: {type: generator, at: load, topic: $topic, tags: 3, rate: 50/s, report: all}
   gone: {type: modbus, endpoint: 'tcp://127.0.0.1:$nobody', at: gone, topic: $topic, groups: [{every: 100ms, tags: {a: holding:0}}]}
@@ -35,7 +35,7 @@ fn a_collector_gets_the_metrics_and_the_messages_and_what_it_does_not_take_is_co
     python.arg(peers::scripts().join("collector.py")).arg(json!({"port": collector_port, "token": "Quite-Secret-7"}).to_string());
     let mut collector = script::Script::start("collector", python, "ready");
     let factory = Factory::on(kafka).with("topic", kafka.topic("otlp")).with("collector", collector_port).with("nobody", free_port());
-    let mut millrace = factory.start(PLANT);
+    let mut millrace = factory.env("COLLECTOR_TOKEN", "Quite-Secret-7").start(PLANT);
     millrace.wait_ledger("load", "it reads", |ledger| ledger.received > 50);
 
     let metrics = eventually("metrics come", || collector.said().into_iter().filter(|line| line["metrics"].is_object()).nth(2));
