@@ -204,7 +204,8 @@ fn boolean(value: bool, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
+/// Appends a whole number.
+pub fn integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 

@@ -52,6 +52,11 @@ impl<'a> Text<'a> {
         (!self.escaped).then_some(self.raw)
     }
 
+    /// As it stands between its quotes, escapes and all.
+    pub fn raw(&self) -> &'a str {
+        self.raw
+    }
+
     pub fn cow(&self) -> Cow<'a, str> {
         match self.plain() {
             Some(text) => Cow::Borrowed(text),

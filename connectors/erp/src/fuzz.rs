@@ -39,7 +39,7 @@ pub fn fuzz_erp_page(bytes: &[u8]) {
             out.clear();
             if let Ok(entity) = values::entity(row, record, version, &[0, 1], &mut out) {
                 assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok(), "an entity becomes a document: {row}");
-                let _ = literal::key_of_id(&entity.id, record);
+                let _ = literal::key_of_id(&entity.id(), record);
             }
         }
     }

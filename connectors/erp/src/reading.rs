@@ -22,7 +22,7 @@ use crate::shape::Record;
 use crate::values;
 use crate::watermark::{Ordinal, Seen, Watermark, fingerprint};
 use millrace_config::Reason;
-use millrace_contract::{Failure, SourceIo, Status};
+use millrace_contract::{Failure, Loss, SourceIo, Status};
 use millrace_kit::http::{HttpError, Request, Response, StatusCode, Url};
 use millrace_schemas::{Micros, RouteId};
 use serde_json::Value;
@@ -36,8 +36,14 @@ use tokio::task::JoinHandle;
 pub enum Trouble {
     /// Of the service as a whole.
     Session(Failure),
-    /// Of this entity set alone.
-    Set { text: String, needs_human: bool },
+    /// Of this entity set alone; with the status of the answer, where that is what is wrong.
+    Set { text: String, needs_human: bool, status: Option<StatusCode> },
+}
+
+impl Trouble {
+    pub fn set(text: String, needs_human: bool) -> Self {
+        Self::Set { text, needs_human, status: None }
+    }
 }
 
 impl From<HttpError> for Trouble {
@@ -46,7 +52,8 @@ impl From<HttpError> for Trouble {
             // A set that is forbidden, gone or broken does not stop the others.
             HttpError::Status { .. } | HttpError::TooLarge { .. } | HttpError::Cut { .. } => {
                 let text = error.to_string();
-                Self::Set { text, needs_human: matches!(Failure::from(error), Failure::Blocked(_)) }
+                let status = if let HttpError::Status { status, .. } = &error { Some(*status) } else { None };
+                Self::Set { text, needs_human: matches!(Failure::from(error), Failure::Blocked(_)), status }
             }
             _ => Self::Session(error.into()),
         }
@@ -170,8 +177,16 @@ impl Reading {
             }
         };
         match self.read(mode, io).await {
-            Err(Trouble::Set { text, .. }) if self.is_link_gone(mode, &text) => {
-                tracing::warn!(set = &*self.set.name, "a link is not valid any more, all is read again: {text}");
+            Err(Trouble::Set { text, status: Some(status), .. }) if self.is_link_gone(mode, status) => {
+                if mode == Mode::Delta {
+                    io.lost(Loss::Other("delta_expired"), 1);
+                    tracing::warn!(
+                        set = &*self.set.name,
+                        "a delta link is not valid any more, all is read again and deletions since are not seen: {text}"
+                    );
+                } else {
+                    tracing::warn!(set = &*self.set.name, "a link to the next page is not valid any more, all is read again: {text}");
+                }
                 self.position.delta = None;
                 self.position.load = Some(Load::default());
                 self.read(Mode::Load, io).await
@@ -181,13 +196,13 @@ impl Reading {
     }
 
     /// Whether a link that was kept is refused for good.
-    fn is_link_gone(&self, mode: Mode, text: &str) -> bool {
+    fn is_link_gone(&self, mode: Mode, status: StatusCode) -> bool {
         let is_kept = match mode {
             Mode::Load => self.position.load.as_ref().is_some_and(|load| !load.next.is_empty()),
             Mode::Delta => true,
             Mode::Water => false,
         };
-        is_kept && [" 410 ", " 404 ", " 400 "].iter().any(|status| text.contains(status))
+        is_kept && matches!(status, StatusCode::GONE | StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
     }
 
     /// What all pages of a query have in common.
@@ -205,10 +220,8 @@ impl Reading {
         }
         let mut filters: Vec<String> = self.set.filter.iter().map(|filter| format!("({filter})")).collect();
         if let (Some(watermark), Some(begin)) = (&self.watermark, begin) {
-            filters.push(watermark.filter(begin, self.version).ok_or_else(|| Trouble::Set {
-                text: format!("{}: watermark {begin} is beyond what can be asked for", self.set.name),
-                needs_human: true,
-            })?);
+            let beyond = || Trouble::set(format!("{}: watermark {begin} is beyond what can be asked for", self.set.name), true);
+            filters.push(watermark.filter(begin, self.version).ok_or_else(beyond)?);
         }
         if !filters.is_empty() {
             query.push(("$filter", filters.join(" and ")));
@@ -292,7 +305,7 @@ impl Reading {
             };
             let page = match &answer {
                 Ok(answer) => page::parse(&answer.body, self.version).map(|page| (answer, page)).map_err(|bad| self.bad_page(&url, &bad)),
-                Err(_) => Err(Trouble::Set { text: String::new(), needs_human: false }),
+                Err(_) => Err(Trouble::set(String::new(), false)),
             };
             let (answer, page) = match page {
                 Ok(page) => page,
@@ -317,7 +330,7 @@ impl Reading {
             visited.insert(fingerprint(url.as_str().as_bytes(), b""));
             if next.as_ref().is_some_and(|next| visited.contains(&fingerprint(next.as_str().as_bytes(), b""))) {
                 let text = format!("{}: the link to the next page leads back to a page that was read", self.set.name);
-                return Err(Trouble::Set { text, needs_human: true });
+                return Err(Trouble::set(text, true));
             }
             if let Some(next) = &next {
                 coming = self.ask(next, mode);
@@ -383,17 +396,12 @@ impl Reading {
     }
 
     fn linked(&self, asked: &Url, link: &str) -> Result<Url, Trouble> {
-        self.service
-            .linked(asked, link)
-            .ok_or_else(|| Trouble::Set { text: format!("{}: `{link}` is not a link", self.set.name), needs_human: true })
+        self.service.linked(asked, link).ok_or_else(|| Trouble::set(format!("{}: `{link}` is not a link", self.set.name), true))
     }
 
     fn bad_page(&self, url: &Url, bad: &BadPage) -> Trouble {
         let url = millrace_kit::http::redact::url(url);
-        Trouble::Set {
-            text: format!("{url}: {}", self.service.http.redacted(&bad.to_string())),
-            needs_human: matches!(bad, BadPage::NoList),
-        }
+        Trouble::set(format!("{url}: {}", self.service.http.redacted(&bad.to_string())), matches!(bad, BadPage::NoList))
     }
 
     /// Sends the rows of a page, and with the last of them the position behind it.

@@ -39,7 +39,7 @@ impl Reading {
         let payload = batch.span_from(start);
         if let Some(removed) = entity.removed {
             batch.heap.truncate(start);
-            return self.removed(removed, text, &entity, batch, io);
+            return self.removed(removed, text, &entity.id(), batch, io);
         }
         let key = match self.key(&entity, batch) {
             Ok(key) => key,
@@ -52,8 +52,8 @@ impl Reading {
         if let Some(watermark) = &self.watermark {
             let slot = &entity.wanted[self.key_names.len()];
             if let Some(at) = watermark.ordinal(&batch.heap[slot.clone()]) {
-                let version = if entity.etag.is_empty() { text.as_bytes() } else { entity.etag.as_bytes() };
-                let print = fingerprint(batch.bytes_of(key), version);
+                let etag = entity.etag();
+                let print = fingerprint(batch.bytes_of(key), if etag.is_empty() { text.as_bytes() } else { etag.as_bytes() });
                 if !self.seen.insert(print, at) && mode != Mode::Delta {
                     batch.heap.truncate(start);
                     return;
@@ -82,7 +82,16 @@ impl Reading {
     }
 
     /// The record's key out of the wanted fields.
-    fn key(&self, entity: &Entity, batch: &mut Batch) -> Result<Span, Reason> {
+    fn key(&self, entity: &Entity<'_>, batch: &mut Batch) -> Result<Span, Reason> {
+        // One property, and nothing to resolve in it: as nearly always.
+        if let (None, [only]) = (&self.set.key, &entity.wanted[..self.key_names.len()])
+            && let [b'"', inner @ .., b'"'] = &batch.heap[only.clone()]
+            && !inner.contains(&b'\\')
+        {
+            let start = batch.heap.len();
+            batch.heap.extend_from_within(only.start + 1..only.end - 1);
+            return Ok(batch.span_from(start));
+        }
         let value = |slot: usize, out: &mut Vec<u8>, heap: &[u8]| -> Result<(), Reason> {
             let json = &heap[entity.wanted[slot].clone()];
             match json {
@@ -127,11 +136,10 @@ impl Reading {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
         let named = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
         let removed = if named("reason") == "changed" { Removed::LeftFilter } else { Removed::Deleted };
-        let entity = Entity { id: named("id").to_owned(), wanted: vec![0..0; self.wanted.len()], ..Entity::default() };
-        self.removed(removed, text, &entity, batch, io);
+        self.removed(removed, text, named("id"), batch, io);
     }
 
-    fn removed(&mut self, removed: Removed, text: &str, entity: &Entity, batch: &mut Batch, io: &SourceIo) {
+    fn removed(&mut self, removed: Removed, text: &str, id: &str, batch: &mut Batch, io: &SourceIo) {
         if removed == Removed::LeftFilter && self.set.left_filter == LeftFilter::Count {
             io.lost(Loss::Other("left_filter"), 1);
             return;
@@ -140,16 +148,17 @@ impl Reading {
         let start = batch.heap.len();
         let given = values::entity(text, &self.record, self.version, &self.wanted, &mut batch.heap).ok();
         let is_given = given.as_ref().is_some_and(|given| given.wanted[..self.key_names.len()].iter().all(|slot| !slot.is_empty()));
-        let entity = match given.filter(|_| is_given) {
-            Some(given) => Some(given),
+        let key = match given.filter(|_| is_given) {
+            Some(given) => Ok(self.key(&given, batch)),
             None => {
                 batch.heap.truncate(start);
-                literal::key_of_id(&entity.id, &self.record)
-                    .and_then(|key| values::entity(&key.to_string(), &self.record, Version::V4, &self.wanted, &mut batch.heap).ok())
+                let key = literal::key_of_id(id, &self.record).map(|key| key.to_string());
+                let entity =
+                    key.as_ref().and_then(|key| values::entity(key, &self.record, Version::V4, &self.wanted, &mut batch.heap).ok());
+                entity.map(|entity| self.key(&entity, batch)).ok_or_else(|| format!("{}: a deletion does not say of what", self.set.name))
             }
         };
-        let key = entity.ok_or_else(|| format!("{}: a deletion does not say of what", self.set.name));
-        let key = key.and_then(|entity| self.key(&entity, batch).map_err(String::from));
+        let key = key.and_then(|key| key.map_err(String::from));
         match key {
             Ok(key) => {
                 let (time, topic, headers) = (batch.read_time, Span::EMPTY, Span::EMPTY);

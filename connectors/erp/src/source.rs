@@ -91,7 +91,7 @@ impl Reader {
                     due = (due + self.set.every).max(Instant::now());
                 }
                 Err(Trouble::Session(failure)) => return failure,
-                Err(Trouble::Set { text, needs_human }) => {
+                Err(Trouble::Set { text, needs_human, .. }) => {
                     // What was read and not sent is read again: from the position.
                     reading = None;
                     let after = BACKOFF.after(wait);
@@ -106,7 +106,7 @@ impl Reader {
 
     /// Finds out what the set is made of.
     fn begin(&self, io: &SourceIo) -> Result<Reading, Trouble> {
-        let wrong = |text: Reason| Trouble::Set { text: text.into(), needs_human: true };
+        let wrong = |text: Reason| Trouble::set(text.into(), true);
         let set = &self.set;
         let Some(type_name) = self.metadata.type_of_set(&set.name) else {
             let names: Vec<_> = self.metadata.sets.iter().map(|(name, _)| name.as_str()).take(30).collect();

@@ -48,16 +48,27 @@ pub enum Removed {
 
 /// What an entity says of itself beside its properties.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Entity {
+pub struct Entity<'a> {
     /// Where in the output the wanted fields lie; empty: absent.
     pub wanted: Vec<Range<usize>>,
-    pub etag: String,
-    pub id: String,
+    /// JSON, as it came; empty: absent.
+    etag: &'a str,
+    id: &'a str,
     pub removed: Option<Removed>,
 }
 
+impl Entity<'_> {
+    pub fn etag(&self) -> String {
+        serde_json::from_str(self.etag).unwrap_or_default()
+    }
+
+    pub fn id(&self) -> String {
+        serde_json::from_str(self.id).unwrap_or_default()
+    }
+}
+
 /// Writes an entity as a document to `out`. `wanted`: fields whose places are to be remembered, by their index.
-pub fn entity(text: &str, record: &Record, version: Version, wanted: &[usize], out: &mut Vec<u8>) -> Result<Entity, Wrong> {
+pub fn entity<'a>(text: &'a str, record: &Record, version: Version, wanted: &[usize], out: &mut Vec<u8>) -> Result<Entity<'a>, Wrong> {
     let mut scanner = Scanner::new(text.as_bytes())?;
     let mut found = Entity { wanted: vec![0..0; wanted.len()], ..Entity::default() };
     members(&mut scanner, record, version, out, Some((wanted, &mut found)))?;
@@ -65,42 +76,51 @@ pub fn entity(text: &str, record: &Record, version: Version, wanted: &[usize], o
     Ok(found)
 }
 
-type Outer<'o> = Option<(&'o [usize], &'o mut Entity)>;
+type Outer<'o, 'a> = Option<(&'o [usize], &'o mut Entity<'a>)>;
 
-fn members(s: &mut Scanner<'_>, record: &Record, version: Version, out: &mut Vec<u8>, mut outer: Outer<'_>) -> Result<(), Wrong> {
+fn members<'a>(s: &mut Scanner<'a>, record: &Record, version: Version, out: &mut Vec<u8>, mut outer: Outer<'_, 'a>) -> Result<(), Wrong> {
     if s.peek()? != Next::Object {
         return Err(Wrong::new(format!("expected an entity, found {}", beginning(s.skip()?))));
     }
     s.open()?;
     out.push(b'{');
     let (mut first, mut is_empty) = (true, true);
-    while let Some(key) = s.next_key(first)? {
+    // Most services write the properties in the order of `$metadata`.
+    let mut expected = 0;
+    while let Some(text) = s.next_key(first)? {
         first = false;
-        let key = key.cow();
-        if let Some(name) = control(&key, version) {
-            let text = s.skip()?;
-            if name == "nextLink" || name == "odata.nextLink" {
-                return Err(paged().within(key.split('@').next().unwrap_or_default()));
+        let is_expected = record.fields.get(expected).is_some_and(|field| text.plain() == Some(&*field.name));
+        let at = if is_expected { Some(expected) } else { record.index(&text.cow()) };
+        if at.is_none() {
+            let key = text.cow();
+            if let Some(name) = control(&key, version) {
+                let text = s.skip()?;
+                if name == "nextLink" || name == "odata.nextLink" {
+                    return Err(paged().within(key.split('@').next().unwrap_or_default()));
+                }
+                if let Some((_, entity)) = &mut outer {
+                    remember(entity, name, text)?;
+                }
+                continue;
             }
-            if let Some((_, entity)) = &mut outer {
-                remember(entity, name, text)?;
+            if version == Version::V2 && s.peek()? == Next::Object && is_deferred(s)? {
+                s.skip()?;
+                continue;
             }
-            continue;
         }
-        let at = record.index(&key);
+        expected = at.map_or(expected, |at| at + 1);
         let shape = at.map(|at| &record.fields[at].shape);
-        if shape.is_none() && s.peek()? == Next::Object && version == Version::V2 && is_deferred(s)? {
-            s.skip()?;
-            continue;
-        }
         if !std::mem::take(&mut is_empty) {
             out.push(b',');
         }
-        encode_text(&key, out);
+        match text.plain() {
+            Some(plain) => push_quoted(plain, out),
+            None => encode_text(&text.cow(), out),
+        }
         out.push(b':');
         let start = out.len();
         match shape {
-            Some(shape) => value(s, shape, version, out).map_err(|wrong| wrong.within(&key))?,
+            Some(shape) => value(s, shape, version, out).map_err(|wrong| wrong.within(&text.cow()))?,
             None => out.extend_from_slice(s.skip()?.as_bytes()),
         }
         if let (Some(at), Some((wanted, entity))) = (at, &mut outer) {
@@ -111,6 +131,13 @@ fn members(s: &mut Scanner<'_>, record: &Record, version: Version, out: &mut Vec
     }
     out.push(b'}');
     Ok(())
+}
+
+/// A text that stood in JSON like this.
+fn push_quoted(raw: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(raw.as_bytes());
+    out.push(b'"');
 }
 
 /// The name of control information; `None`: a property.
@@ -125,11 +152,10 @@ fn control(key: &str, version: Version) -> Option<&str> {
     }
 }
 
-fn remember(entity: &mut Entity, name: &str, text: &str) -> Result<(), Wrong> {
-    let string = |text: &str| serde_json::from_str::<String>(text).unwrap_or_default();
+fn remember<'a>(entity: &mut Entity<'a>, name: &str, text: &'a str) -> Result<(), Wrong> {
     match name.strip_prefix("odata.").unwrap_or(name) {
-        "etag" => entity.etag = string(text),
-        "id" => entity.id = string(text),
+        "etag" => entity.etag = text,
+        "id" => entity.id = text,
         "removed" => {
             let left = text.contains("\"changed\"");
             entity.removed = Some(if left { Removed::LeftFilter } else { Removed::Deleted });
@@ -141,8 +167,8 @@ fn remember(entity: &mut Entity, name: &str, text: &str) -> Result<(), Wrong> {
             while let Some(key) = s.next_key(std::mem::take(&mut first))? {
                 let text = s.skip()?;
                 match &*key.cow() {
-                    "etag" => entity.etag = string(text),
-                    "uri" | "id" => entity.id = string(text),
+                    "etag" => entity.etag = text,
+                    "uri" | "id" => entity.id = text,
                     _ => {}
                 }
             }
@@ -178,7 +204,7 @@ fn value(s: &mut Scanner<'_>, shape: &Shape, version: Version, out: &mut Vec<u8>
     let not = |wanted: &str, text: &str| Wrong::new(format!("{} is not {wanted}", beginning(text)));
     match shape {
         Shape::Text | Shape::Guid => match next {
-            Next::Text => out.extend_from_slice(s.skip()?.as_bytes()),
+            Next::Text => push_quoted(s.text()?.raw(), out),
             Next::Number | Next::Bool => encode_text(s.skip()?, out),
             _ => return Err(not("a text", s.skip()?)),
         },
@@ -186,6 +212,7 @@ fn value(s: &mut Scanner<'_>, shape: &Shape, version: Version, out: &mut Vec<u8>
             text @ ("true" | "false") => out.extend_from_slice(text.as_bytes()),
             text => return Err(not("true or false", text)),
         },
+        Shape::Decimal(Some(_)) | Shape::Double if next == Next::Number => out.extend_from_slice(s.number()?.text.as_bytes()),
         Shape::Int | Shape::Long | Shape::Decimal(Some(_)) => {
             let text = s.skip()?;
             let number = number(text).ok_or_else(|| not("a number", text))?;

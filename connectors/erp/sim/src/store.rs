@@ -57,6 +57,8 @@ pub struct Store {
     by_time: BTreeMap<(i64, String), ()>,
     /// Ids in the order of changes, the deleted ones too; the index is a delta token. Not kept: there are no delta links.
     changes: Option<Vec<(String, bool)>>,
+    /// The token of the first change that is remembered.
+    remembered: usize,
     pub confirmations: Vec<Confirmation>,
     /// Posts that were carried out, or answered from memory.
     pub posts: u64,
@@ -75,7 +77,7 @@ impl Store {
 
     /// The token of now.
     pub fn token(&self) -> usize {
-        self.changes.as_ref().map_or(0, Vec::len)
+        self.remembered + self.changes.as_ref().map_or(0, Vec::len)
     }
 
     pub fn put(&mut self, order: Order) {
@@ -123,7 +125,7 @@ impl Store {
 
     /// What changed since a token; each once, as it is now. `None`: the token is of no time that is remembered.
     pub fn changes(&self, token: usize) -> Option<Vec<Value>> {
-        let changed = self.changes.as_ref()?.get(token..)?;
+        let changed = self.changes.as_ref()?.get(token.checked_sub(self.remembered)?..)?;
         let mut seen = std::collections::HashSet::new();
         let newest = changed.iter().rev().filter(|(id, _)| seen.insert(id.as_str()));
         let mut entries: Vec<Value> = newest
@@ -139,10 +141,9 @@ impl Store {
     /// Forgets what changed: every token given out so far is gone.
     pub fn forget_changes(&mut self) {
         if let Some(changes) = &mut self.changes {
-            let len = changes.len();
-            *changes = Vec::new();
-            // Tokens must not come to life again by new changes.
-            changes.resize(len + 1_000_000, (String::new(), true));
+            // The next one is another than any that was given out.
+            self.remembered += changes.len() + 1;
+            changes.clear();
         }
     }
 
