@@ -116,6 +116,16 @@ impl Extraction {
         Self { time_is_optional: true, ..self }
     }
 
+    /// Whether nothing is looked for: then it only says whether a payload is JSON.
+    pub fn wants_nothing(&self) -> bool {
+        self.wants.is_empty() && self.time.is_none() && self.status.is_none()
+    }
+
+    /// As [`read`](Self::read), where [nothing is looked for](Self::wants_nothing) in what is known to be JSON.
+    pub fn read_nothing(&self, into: &mut Extracted) {
+        into.begin(0);
+    }
+
     /// Reads one payload; texts, arrays and structures go into the batch's heap.
     ///
     /// Errors: the payload is not JSON (with the byte), or its time is missing or not readable: it is to be rejected, with this reason.

@@ -40,6 +40,7 @@ struct Around<'a> {
     given: &'a [&'a str],
     headers: Span,
     io: &'a SourceIo,
+    is_own: bool,
 }
 
 impl Records {
@@ -72,12 +73,22 @@ impl Records {
         batch: &mut Batch,
         io: &SourceIo,
     ) -> Result<(), Reason> {
-        let around = Around { making, given, headers, io };
+        let around = Around { making, given, headers, io, is_own: false };
+        self.taken(&around, payload, batch)
+    }
+
+    /// As [`take`](Self::take), of JSON that the connector itself wrote: it is not read where nothing is looked for in it.
+    pub fn take_own(&mut self, making: &Making, payload: &[u8], headers: Span, batch: &mut Batch, io: &SourceIo) -> Result<(), Reason> {
+        let around = Around { making, given: &[], headers, io, is_own: true };
+        self.taken(&around, payload, batch)
+    }
+
+    fn taken(&mut self, around: &Around<'_>, payload: &[u8], batch: &mut Batch) -> Result<(), Reason> {
         let (rows, rejects) = (batch.rows.len(), batch.rejects.len());
-        let done = match &making.shape {
-            Shape::Document(document) => self.document(&around, document, payload, batch),
-            Shape::Samples(samples) => self.samples(&around, samples, payload, batch),
-            Shape::Readings(list) => self.readings(&around, list, payload, batch),
+        let done = match &around.making.shape {
+            Shape::Document(document) => self.document(around, document, payload, batch),
+            Shape::Samples(samples) => self.samples(around, samples, payload, batch),
+            Shape::Readings(list) => self.readings(around, list, payload, batch),
         };
         if done.is_err() {
             batch.rows.truncate(rows);
@@ -87,7 +98,10 @@ impl Records {
     }
 
     fn document(&mut self, around: &Around<'_>, document: &Document, payload: &[u8], batch: &mut Batch) -> Result<(), Reason> {
-        document.extraction.read(payload, batch, &mut self.extracted)?;
+        match around.is_own && document.extraction.wants_nothing() {
+            true => document.extraction.read_nothing(&mut self.extracted),
+            false => document.extraction.read(payload, batch, &mut self.extracted)?,
+        }
         let key = &mut self.path;
         key.clear();
         if let Some(template) = &document.key {
