@@ -14,7 +14,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqlConfig {
-    /// The database: `postgres://host:5432/name` or `mysql://host:3306/name` (MariaDB, too).
+    /// The database: `postgres://host:5432/name`, `mysql://host:3306/name` (MariaDB, too) or `mssql://host:1433/name` (SQL Server 2012 or newer).
     pub endpoint: Spanned<String>,
     /// A user that may only read, and his password.
     #[serde(default)]
@@ -24,12 +24,23 @@ pub struct SqlConfig {
     pub tls: Option<Spanned<Tls>>,
     /// What to read.
     pub queries: Vec<Spanned<PollingConfig<QueryConfig>>>,
-    /// How long one statement may take; the database ends it then.
+    /// How long one statement may take; the database ends it then. With SQL Server the connection ends, and a lock is waited for no longer.
     #[serde(default = "defaults::timeout")]
     pub timeout: Spanned<Period>,
+    /// SQL Server: `read_only` lets an availability group send this connection to a readable secondary.
+    #[serde(default)]
+    pub application_intent: Option<Spanned<Intent>>,
     /// How many tags may be discovered.
     #[serde(default = "polling::max_tags")]
     pub max_tags: u32,
+}
+
+/// What a connection to SQL Server is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    ReadOnly,
+    ReadWrite,
 }
 
 mod defaults {
@@ -71,7 +82,7 @@ pub struct QueryConfig {
     /// With a number: how far behind the highest a row may still be committed.
     #[serde(default = "defaults::overlap_ids")]
     pub overlap_ids: u32,
-    /// An upper bound below which no row can appear any more, instead of the overlap. PostgreSQL.
+    /// An upper bound below which no row can appear any more, instead of the overlap. PostgreSQL. A `rowversion` of SQL Server has its own.
     #[serde(default)]
     pub bound: Option<Spanned<Bound>>,
     /// The time zone of a watermark that carries none.
@@ -92,6 +103,8 @@ pub struct Settings {
     pub login: Option<Login>,
     pub tls: Option<Tls>,
     pub timeout: Duration,
+    /// SQL Server: a readable secondary may answer.
+    pub is_read_only: bool,
     pub max_tags: usize,
     pub queries: Vec<Polling<Query>>,
     /// Of the schemas of documents.
@@ -147,6 +160,9 @@ impl SqlConfig {
                     .help("leave `bound` out, and let `overlap` be longer than any transaction");
             }
         }
+        if let Some(endpoint) = &endpoint {
+            self.check_sql_server(endpoint.dialect == Dialect::SqlServer, problems);
+        }
         if problems.has_errors_since(mark) {
             return None;
         }
@@ -159,11 +175,38 @@ impl SqlConfig {
             login: self.login.clone(),
             tls: self.tls.as_ref().map(|tls| tls.value.clone()),
             timeout: self.timeout.0,
+            is_read_only: self.application_intent.as_ref().is_some_and(|intent| intent.value == Intent::ReadOnly),
             max_tags: self.max_tags as usize,
             queries,
             namespace: namespace(context),
             model,
         })
+    }
+}
+
+impl SqlConfig {
+    fn check_sql_server(&self, is_sql_server: bool, problems: &mut Problems) {
+        if !is_sql_server {
+            if let Some(intent) = &self.application_intent {
+                problems.error(intent.place, "`application_intent` is a word of SQL Server").help("leave it out");
+            }
+            return;
+        }
+        if self.login.is_none() {
+            problems
+                .error(self.endpoint.place, "SQL Server wants a login of its own; one of Windows cannot be used")
+                .help("add `login: {user: .., password: ..}`");
+        }
+        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.cert.is_some()) {
+            problems.error(tls.place, "SQL Server knows a client by its login, not by a certificate").help("leave `cert` and `key` out");
+        }
+        for query in self.queries.iter().filter_map(|query| query.own.own.own.query.as_ref()) {
+            if query.trim().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with")) {
+                problems
+                    .error(query.place, "SQL Server takes no WITH within a SELECT")
+                    .help("make it a view, or write the SELECT without it");
+            }
+        }
     }
 }
 
@@ -197,8 +240,9 @@ fn endpoint(text: &Spanned<String>, problems: &mut Problems) -> Option<Endpoint>
     let (dialect, usual) = match scheme {
         "postgres" | "postgresql" => (Dialect::Postgres, 5432),
         "mysql" | "mariadb" => (Dialect::MySql, 3306),
+        "mssql" | "sqlserver" => (Dialect::SqlServer, 1433),
         other => {
-            problems.error(text.place, format!("`{other}://` is not known; there are postgres:// and mysql://"));
+            problems.error(text.place, format!("`{other}://` is not known; there are postgres://, mysql:// and mssql://"));
             return None;
         }
     };

@@ -7,7 +7,7 @@
 //!
 //! - [`config`]: the keys of the YAML. [`statement`]: the SQL of a page, in each dialect; pure. [`progress`]: what was read, and which rows of the
 //!   overlap; pure.
-//! - [`object`]: values as JSON. [`postgres`], [`mysql`]: connections and their rows. [`taking`]: rows into batches.
+//! - [`object`]: values as JSON. [`postgres`], [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
 //! - [`source`]: the session.
 //!
 //! The sink: [`sink_config`]: its keys; [`sink_rows`]: what waits; [`sink_postgres`], [`sink_mysql`]: rows and positions in one transaction;
@@ -27,6 +27,7 @@ pub mod sink_mysql;
 pub mod sink_postgres;
 pub mod sink_rows;
 pub mod source;
+pub mod sqlserver;
 pub mod statement;
 pub mod taking;
 

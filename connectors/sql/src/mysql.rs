@@ -60,6 +60,7 @@ impl MySql {
     pub async fn read(&mut self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
         let mut rows = within(self.within, self.conn.exec_iter(&page.sql, positional(page))).await?;
         let mut object = Object::new(columns.iter().map(|column| column.name.as_str()), taking.style);
+        let mut place = vec![String::new(); 1 + query.id.len()];
         let mut count = 0;
         while let Some(row) = within(self.within, rows.next()).await? {
             count += 1;
@@ -72,13 +73,14 @@ impl MySql {
             if query.watermark.is_none() {
                 taking.row(&object, None);
             } else {
-                let text = |index: usize| match row.as_ref(index) {
-                    Some(Value::Bytes(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
-                    _ => "",
-                };
-                let ids: Vec<_> = (0..query.id.len()).map(|n| text(columns.len() + 1 + n)).collect();
-                let is_recent = matches!(row.as_ref(columns.len() + 1 + ids.len()), Some(Value::Int(1) | Value::UInt(1)));
-                taking.row(&object, Some((text(columns.len()), &ids, is_recent)));
+                for (n, to) in place.iter_mut().enumerate() {
+                    to.clear();
+                    if let Some(Value::Bytes(bytes)) = row.as_ref(columns.len() + n) {
+                        to.push_str(std::str::from_utf8(bytes).unwrap_or_default());
+                    }
+                }
+                let is_recent = matches!(row.as_ref(columns.len() + place.len()), Some(Value::Int(1) | Value::UInt(1)));
+                taking.row(&object, Some((&place, is_recent)));
             }
             if taking.is_full() {
                 taking.flush().await?;
@@ -188,8 +190,8 @@ fn value(column: &Described, value: &Value, object: &mut Object) {
     let of = column.column_type();
     match value {
         Value::NULL => object.null(),
-        Value::Int(int) => object.int(int),
-        Value::UInt(int) => object.int(int),
+        Value::Int(int) => object.int(*int),
+        Value::UInt(int) => object.uint(*int),
         Value::Float(float) => object.double(f64::from(*float)),
         Value::Double(double) => object.double(*double),
         Value::Date(year, month, day, hour, minute, second, micros) => {
@@ -214,7 +216,7 @@ fn value(column: &Described, value: &Value, object: &mut Object) {
             ColumnType::MYSQL_TYPE_DECIMAL | ColumnType::MYSQL_TYPE_NEWDECIMAL => {
                 object.decimal(std::str::from_utf8(bytes).unwrap_or("NaN"), true)
             }
-            ColumnType::MYSQL_TYPE_BIT => object.int(bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))),
+            ColumnType::MYSQL_TYPE_BIT => object.uint(bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))),
             ColumnType::MYSQL_TYPE_JSON => object.raw(bytes),
             _ if is_binary(column) => object.binary(bytes),
             _ => object.text_or_bytes(bytes),

@@ -90,9 +90,12 @@ impl Object {
         self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
     }
 
-    pub fn int(&mut self, int: impl std::fmt::Display) {
-        // Writing to memory can't fail.
-        let _ = write!(self.bytes, "{int}");
+    pub fn int(&mut self, int: impl Into<i64>) {
+        json::integer(int.into(), &mut self.bytes);
+    }
+
+    pub fn uint(&mut self, int: u64) {
+        json::integer(int, &mut self.bytes);
     }
 
     pub fn double(&mut self, double: f64) {
@@ -138,13 +141,38 @@ impl Object {
         }
     }
 
-    /// Seconds and microseconds of a day: `13:20:00`, `13:20:00.25`.
-    pub fn time_of_day(&mut self, micros: i64) {
-        self.text.clear();
-        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
-        let _ = write!(self.text, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-        push_fraction(&mut self.text, fraction);
-        json::quoted(&self.text, &mut self.bytes);
+    /// Microseconds of a day: `13:20:00`, `13:20:00.25`.
+    pub fn time_of_day(&mut self, micros: u64) {
+        self.bytes.push(b'"');
+        push_time(micros, &mut self.bytes);
+        self.bytes.push(b'"');
+    }
+
+    /// A date by its days after 1970-01-01; false, and nothing written, where its year is not of 1 to 9999.
+    pub fn date(&mut self, days: i64) -> bool {
+        let date = date_of(days);
+        let is_usual = (1..=9999).contains(&date.0);
+        if is_usual {
+            self.bytes.push(b'"');
+            push_date(date, &mut self.bytes);
+            self.bytes.push(b'"');
+        }
+        is_usual
+    }
+
+    /// A date and microseconds of its day; false, and nothing written, where its year is not of 1 to 9999.
+    pub fn moment(&mut self, days: i64, micros: u64, suffix: &str) -> bool {
+        let date = date_of(days);
+        let is_usual = (1..=9999).contains(&date.0);
+        if is_usual {
+            self.bytes.push(b'"');
+            push_date(date, &mut self.bytes);
+            self.bytes.push(b'T');
+            push_time(micros, &mut self.bytes);
+            self.bytes.extend_from_slice(suffix.as_bytes());
+            self.bytes.push(b'"');
+        }
+        is_usual
     }
 
     /// A text made of parts.
@@ -154,6 +182,49 @@ impl Object {
         push_fraction(&mut self.text, micros);
         self.text.push_str(suffix);
         json::quoted(&self.text, &mut self.bytes);
+    }
+}
+
+/// The date so many days after 1970-01-01, for every year that PostgreSQL knows, which are more than jiff does.
+///
+/// Source: H. Hinnant, chrono-compatible low-level date algorithms, `civil_from_days`.
+pub fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn push_two(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]);
+}
+
+fn push_date((year, month, day): (i64, i64, i64), out: &mut Vec<u8>) {
+    push_two(year.unsigned_abs() / 100, out);
+    push_two(year.unsigned_abs() % 100, out);
+    for part in [month, day] {
+        out.push(b'-');
+        push_two(part.unsigned_abs(), out);
+    }
+}
+
+fn push_time(micros: u64, out: &mut Vec<u8>) {
+    let (seconds, mut fraction) = (micros / 1_000_000, micros % 1_000_000);
+    push_two(seconds / 3600, out);
+    for part in [seconds / 60 % 60, seconds % 60] {
+        out.push(b':');
+        push_two(part, out);
+    }
+    if fraction > 0 {
+        out.push(b'.');
+        while fraction > 0 {
+            out.push(b'0' + (fraction / 100_000) as u8);
+            fraction = fraction % 100_000 * 10;
+        }
     }
 }
 
@@ -173,7 +244,7 @@ mod tests {
         let mut object = Object::new(["a", "b\"", "c", "d", "e", "f", "g"], Style::default());
         object.begin();
         object.name();
-        object.int(u64::MAX);
+        object.uint(u64::MAX);
         object.name();
         object.decimal("-.50", true);
         object.name();
@@ -191,6 +262,18 @@ mod tests {
             std::str::from_utf8(&object.bytes).unwrap(),
             r#"{"a":18446744073709551615,"b\"":-0.50,"c":123456789012345678901234567890.120,"d":"NaN","e":"13:20:00.25","f":"/wA=","g":"2026-01-01"}"#
         );
+    }
+
+    #[test]
+    fn dates_are_right_in_every_year_that_postgresql_knows() {
+        for day in (-719_162..2_932_897).step_by(997) {
+            let date = jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(day)).unwrap();
+            assert_eq!(date_of(day), (date.year().into(), date.month().into(), date.day().into()));
+        }
+        // The first day that PostgreSQL knows is 4714-11-24 BC, the Julian day 0; the year before 1 is 0.
+        assert_eq!(date_of(-2_440_588), (-4713, 11, 24));
+        assert_eq!(date_of(2_932_896), (9999, 12, 31));
+        assert_eq!(date_of(2_932_897), (10_000, 1, 1));
     }
 
     #[test]

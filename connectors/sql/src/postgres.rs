@@ -4,10 +4,10 @@
 //! JSON. Everything else is decoded here, digit by digit.
 
 use crate::config::{Database, Settings};
-use crate::object::Object;
+use crate::object::{Object, date_of};
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_kit::Tls;
@@ -90,8 +90,17 @@ impl Postgres {
         let rows = self.within(self.client.query_raw(&page.sql, parameters)).await?;
         let mut rows = pin!(rows);
         let mut object = Object::new(columns.iter().map(|column| column.name.as_str()), taking.style);
+        let mut place = vec![String::new(); 1 + query.id.len()];
+        // Whole numbers are not sent twice: their text is made of the column.
+        let numbers: Vec<_> = query.watermark.iter().chain(&query.id).map(|name| number_among(columns, name)).collect();
         let mut count = 0;
-        while let Some(row) = self.within(async { rows.next().await.transpose() }).await? {
+        loop {
+            // Most rows are here already: no clock is wound up for them.
+            let next = match rows.next().now_or_never() {
+                Some(row) => row.transpose().map_err(|error| trouble(&error))?,
+                None => self.within(async { rows.next().await.transpose() }).await?,
+            };
+            let Some(row) = next else { return Ok(count) };
             count += 1;
             object.begin();
             for (index, column) in columns.iter().enumerate() {
@@ -104,23 +113,38 @@ impl Postgres {
             if query.watermark.is_none() {
                 taking.row(&object, None);
             } else {
-                let text = |index: usize| -> Result<&str, Trouble> {
-                    Ok(std::str::from_utf8(raw(&row, index)?.unwrap_or_default()).unwrap_or_default())
-                };
-                let watermark = text(columns.len())?;
-                let mut ids = Vec::with_capacity(query.id.len());
-                for n in 0..query.id.len() {
-                    ids.push(text(columns.len() + 1 + n)?);
+                for (n, to) in place.iter_mut().enumerate() {
+                    to.clear();
+                    match numbers[n] {
+                        Some(at) => push_number(raw(&row, at)?.unwrap_or_default(), to),
+                        None => to.push_str(std::str::from_utf8(raw(&row, columns.len() + n)?.unwrap_or_default()).unwrap_or_default()),
+                    }
                 }
-                let is_recent = raw(&row, columns.len() + 1 + query.id.len())?.is_some_and(|flag| flag == [1]);
-                taking.row(&object, Some((watermark, &ids, is_recent)));
+                let is_recent = raw(&row, columns.len() + place.len())?.is_some_and(|flag| flag == [1]);
+                taking.row(&object, Some((&place, is_recent)));
             }
             if taking.is_full() {
                 taking.flush().await?;
             }
         }
-        Ok(count)
     }
+}
+
+/// Where a column stands that is a whole number.
+fn number_among(columns: &[Column], name: &str) -> Option<usize> {
+    columns.iter().position(|column| column.name == name).filter(|at| columns[*at].kind == Kind::Number)
+}
+
+/// The text of int2, int4 or int8, as the server writes it.
+fn push_number(raw: &[u8], to: &mut String) {
+    let number = match *raw {
+        [a, b] => i64::from(i16::from_be_bytes([a, b])),
+        [a, b, c, d] => i64::from(i32::from_be_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => i64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        _ => return,
+    };
+    // Writing to memory can't fail.
+    let _ = write!(to, "{number}");
 }
 
 /// Opens a connection, and the task that moves its bytes.
@@ -269,22 +293,25 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
         Type::FLOAT8 => object.double(f64::from_be_bytes(bytes(raw)?)),
         Type::NUMERIC => object.decimal(&numeric(raw)?, is_fixed),
         Type::UUID => {
-            let id = u128::from_be_bytes(bytes(raw)?);
-            let text = format!("{id:032x}");
-            object.text(&format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]));
+            let id: [u8; 16] = bytes(raw)?;
+            let (mut text, mut end) = ([b'-'; 36], 0);
+            for (n, byte) in id.into_iter().enumerate() {
+                end += usize::from(matches!(n, 4 | 6 | 8 | 10));
+                text[end] = b"0123456789abcdef"[usize::from(byte >> 4)];
+                text[end + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
+                end += 2;
+            }
+            object.text_or_bytes(&text);
         }
         Type::TIMESTAMP | Type::TIMESTAMPTZ => match i64::from_be_bytes(bytes(raw)?) {
             i64::MAX => object.unfit("infinity"),
             i64::MIN => object.unfit("-infinity"),
             micros => {
-                let (days, of_day) = (micros.div_euclid(DAY) + i64::from(EPOCH_DAYS), micros.rem_euclid(DAY));
-                let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
-                let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+                let (days, of_day) = (micros.div_euclid(DAY) + i64::from(EPOCH_DAYS), micros.rem_euclid(DAY).unsigned_abs());
                 let suffix = if *of == Type::TIMESTAMPTZ { "Z" } else { "" };
-                let (year, month, day) = date_of(days);
-                if (1..=9999).contains(&year) {
-                    object.format(format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"), fraction, suffix);
-                } else {
+                if !object.moment(days, of_day, suffix) {
+                    let ((year, month, day), seconds) = (date_of(days), of_day / 1_000_000);
+                    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
                     object.unfit(&format!("{year:+05}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{suffix}"));
                 }
             }
@@ -292,32 +319,21 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
         Type::DATE => match i32::from_be_bytes(bytes(raw)?) {
             i32::MAX => object.unfit("infinity"),
             i32::MIN => object.unfit("-infinity"),
-            days => match date_of(i64::from(days) + i64::from(EPOCH_DAYS)) {
-                (year @ 1..=9999, month, day) => object.format(format_args!("{year:04}-{month:02}-{day:02}"), 0, ""),
-                (year, month, day) => object.unfit(&format!("{year:+05}-{month:02}-{day:02}")),
-            },
+            days => {
+                let days = i64::from(days) + i64::from(EPOCH_DAYS);
+                if !object.date(days) {
+                    let (year, month, day) = date_of(days);
+                    object.unfit(&format!("{year:+05}-{month:02}-{day:02}"));
+                }
+            }
         },
-        Type::TIME => object.time_of_day(i64::from_be_bytes(bytes(raw)?)),
+        Type::TIME => object.time_of_day(i64::from_be_bytes(bytes(raw)?).unsigned_abs()),
         Type::BYTEA => object.binary(raw),
         Type::JSON => object.raw(raw),
         Type::JSONB => object.raw(raw.get(1..).unwrap_or_default()),
         _ => object.text_or_bytes(raw),
     }
     Ok(())
-}
-
-/// The date so many days after 1970-01-01, for every year that PostgreSQL knows, which are more than jiff does.
-///
-/// Source: H. Hinnant, chrono-compatible low-level date algorithms, `civil_from_days`.
-fn date_of(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// A NUMERIC as its text: groups of four digits, a weight, a sign and the digits shown behind the point.
@@ -333,27 +349,33 @@ fn numeric(raw: &[u8]) -> Result<String, Reason> {
         _ => {}
     }
     let group = |n: i32| -> Result<u16, &str> { if n >= 0 && (n as usize) < count { word(4 + n as usize) } else { Ok(0) } };
-    let mut text = String::with_capacity(count * 4 + 8);
+    let mut text = Vec::with_capacity(count * 4 + 8);
+    let four = |group: u16, text: &mut Vec<u8>| text.extend([1000, 100, 10, 1].map(|unit| b'0' + (group / unit % 10) as u8));
     if sign == 0x4000 {
-        text.push('-');
+        text.push(b'-');
     }
     if weight < 0 {
-        text.push('0');
+        text.push(b'0');
     }
     for n in 0..=i32::from(weight) {
-        let _ = if n == 0 { write!(text, "{}", group(n)?) } else { write!(text, "{:04}", group(n)?) };
+        let start = text.len();
+        four(group(n)?, &mut text);
+        if n == 0 {
+            let zeros = text[start..].iter().take(3).take_while(|digit| **digit == b'0').count();
+            text.drain(start..start + zeros);
+        }
     }
     if scale > 0 {
-        text.push('.');
+        text.push(b'.');
         let end = text.len() + scale as usize;
         let mut n = i32::from(weight) + 1;
         while text.len() < end {
-            let _ = write!(text, "{:04}", group(n)?);
+            four(group(n)?, &mut text);
             n += 1;
         }
         text.truncate(end);
     }
-    Ok(text)
+    String::from_utf8(text).map_err(|_| "a numeric that is none".into())
 }
 
 /// What an error of a statement means.
@@ -469,18 +491,6 @@ impl AsyncWrite for Wrapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_right_in_every_year_that_postgresql_knows() {
-        for day in (-719_162..2_932_897).step_by(997) {
-            let date = jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(day)).unwrap();
-            assert_eq!(date_of(day), (date.year().into(), date.month().into(), date.day().into()));
-        }
-        // The first day that PostgreSQL knows is 4714-11-24 BC, the Julian day 0; the year before 1 is 0.
-        assert_eq!(date_of(-2_440_588), (-4713, 11, 24));
-        assert_eq!(date_of(2_932_896), (9999, 12, 31));
-        assert_eq!(date_of(2_932_897), (10_000, 1, 1));
-    }
 
     #[test]
     fn a_numeric_says_its_scale() {

@@ -130,12 +130,14 @@ impl Progress {
     }
 
     /// The cursor stands on this row.
-    pub fn at(&mut self, watermark: &str, ids: impl Iterator<Item = String>) {
+    pub fn at(&mut self, watermark: &str, ids: &[String]) {
         let to = self.position.watermark.get_or_insert_default();
         to.clear();
         to.push_str(watermark);
-        self.position.ids.clear();
-        self.position.ids.extend(ids);
+        self.position.ids.resize_with(ids.len(), String::new);
+        for (to, id) in self.position.ids.iter_mut().zip(ids) {
+            to.clone_from(id);
+        }
     }
 
     pub fn seen(&self) -> usize {
@@ -233,7 +235,7 @@ mod tests {
             if progress.row(recent.is_some_and(|recent| row.0 >= recent), || u128::from(row.0) << 32 | u128::from(row.1)) {
                 new.push(*row);
             }
-            progress.at(&row.0.to_string(), std::iter::once(row.1.to_string()));
+            progress.at(&row.0.to_string(), &[row.1.to_string()]);
             apply(log, progress.moved());
             after = progress.cursor();
         }

@@ -59,10 +59,8 @@ impl Compiled for CompiledSink {
 
     fn plan(&self) -> Plan {
         let settings = &self.settings;
-        let (scheme, how) = match settings.database.dialect {
-            Dialect::Postgres => ("postgres", "COPY"),
-            Dialect::MySql => ("mysql", "INSERTs of many rows"),
-        };
+        let scheme = settings.database.dialect.scheme();
+        let how = if settings.database.dialect == Dialect::Postgres { "COPY" } else { "INSERTs of many rows" };
         let keys: Vec<&str> = settings.key.iter().map(|column| &*column.name).collect();
         let what = match (settings.is_samples, &keys[..]) {
             (true, _) => "a row for each sample".to_owned(),
@@ -87,6 +85,7 @@ impl Target {
         Ok(match settings.database.dialect {
             Dialect::Postgres => Self::Postgres(sink_postgres::Target::open(settings, columns, &settings.key).await?),
             Dialect::MySql => Self::MySql(sink_mysql::Target::open(settings, columns, &settings.key).await?),
+            Dialect::SqlServer => return Err(Failure::Blocked("SQL Server is a source only".into())),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The keys of a SQL sink in the YAML, checked and compiled without I/O.
 
 use crate::config::{Database, reached};
+use crate::statement::Dialect;
 use millrace_config::{ByteSize, Period, Problems, Spanned};
 use millrace_contract::{Carries, Context};
 use millrace_kit::declared;
@@ -71,6 +72,9 @@ impl SqlSinkConfig {
     pub fn compile(&self, context: &Context, problems: &mut Problems) -> Option<SinkSettings> {
         let mark = problems.mark();
         let endpoint = reached(&self.endpoint, self.tls.as_ref(), self.login.is_some(), problems);
+        if endpoint.as_ref().is_some_and(|endpoint| endpoint.dialect == Dialect::SqlServer) {
+            problems.error(self.endpoint.place, "SQL Server is a source only").help("write to postgres:// or mysql://");
+        }
         let parts: Vec<&str> = self.table.split('.').collect();
         if parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
             problems

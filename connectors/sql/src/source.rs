@@ -8,7 +8,8 @@ use crate::mysql::MySql;
 use crate::object::Style;
 use crate::postgres::Postgres;
 use crate::progress::Progress;
-use crate::statement::{Column, Dialect, Kind, Page, Query};
+use crate::sqlserver::SqlServer;
+use crate::statement::{Column, Dialect, Kind, Page, Query, clock};
 use crate::taking::{Taking, Trouble, send};
 use async_trait::async_trait;
 use millrace_config::Problems;
@@ -83,7 +84,7 @@ impl Compiled for CompiledSql {
             };
             polling.line(&format!("{}, {how},", polling.name))
         };
-        let scheme = if settings.dialect == Dialect::Postgres { "postgres" } else { "mysql" };
+        let scheme = settings.dialect.scheme();
         Plan {
             endpoint: format!("{scheme}://{}:{}/{}", settings.host, settings.port, settings.database),
             lines: settings.queries.iter().map(line).collect(),
@@ -100,6 +101,7 @@ struct SqlSession {
 enum Database {
     Postgres(Postgres),
     MySql(Box<MySql>),
+    SqlServer(Box<SqlServer>),
 }
 
 impl Database {
@@ -107,6 +109,7 @@ impl Database {
         match settings.dialect {
             Dialect::Postgres => Postgres::connect(settings).await.map(Self::Postgres),
             Dialect::MySql => MySql::connect(settings).await.map(|database| Self::MySql(Box::new(database))),
+            Dialect::SqlServer => SqlServer::connect(settings).await.map(|database| Self::SqlServer(Box::new(database))),
         }
     }
 
@@ -114,6 +117,7 @@ impl Database {
         match self {
             Self::Postgres(database) => database.columns(query).await,
             Self::MySql(database) => database.columns(query).await,
+            Self::SqlServer(database) => database.columns(query).await,
         }
     }
 
@@ -121,6 +125,7 @@ impl Database {
         match self {
             Self::Postgres(database) => database.ask(page).await,
             Self::MySql(database) => database.ask(page).await,
+            Self::SqlServer(database) => database.ask(page).await,
         }
     }
 
@@ -128,6 +133,7 @@ impl Database {
         match self {
             Self::Postgres(database) => database.read(page, columns, query, taking).await,
             Self::MySql(database) => database.read(page, columns, query, taking).await,
+            Self::SqlServer(database) => database.read(page, columns, query, taking).await,
         }
     }
 }
@@ -202,25 +208,37 @@ impl Reader<'_> {
             return Ok(None);
         };
         let watermark = known(name)?;
-        if query.id.is_empty() && watermark.kind != Kind::Number {
+        if query.id.is_empty() && !matches!(watermark.kind, Kind::Number | Kind::RowVersion) {
             return Err(Trouble::Query(format!(
                 "`{name}` may be equal in several rows; name the primary key in `id`, as in `id: [order_id]`"
             )));
         }
         let now = match query.now(dialect, watermark.kind) {
-            Some(sql) => database.ask(&Page { sql, parameters: Vec::new() }).await?,
+            Some(sql) => database.ask(&Page { sql, parameters: Vec::new() }).await?.and_then(|text| clock(dialect, watermark.kind, text)),
             None => None,
         };
+        if watermark.kind == Kind::RowVersion && (now.is_none() || self.settings.is_read_only) {
+            return Err(Trouble::Query(format!(
+                "`{name}` is a rowversion: only the primary knows what open transactions may still write; leave out `application_intent`"
+            )));
+        }
         let recent = query.recent(watermark.kind, now.as_deref());
         let (mut after, recent) = progress.begin(recent, |recent| query.recent_text(dialect, watermark.kind, recent));
         let mut taking = Taking { polling, records: &mut *self.records, progress: &mut progress, io, batch: io.batch().await, style };
         loop {
             let page = query.page(dialect, &columns, &after, now.as_deref(), recent.as_deref());
             let count = database.read(&page, &columns, query, &mut taking).await?;
-            after = taking.progress.cursor();
+            let reached = taking.progress.cursor();
             if count < u64::from(query.page) {
                 break;
             }
+            if reached == after {
+                let at = after.watermark.unwrap_or_default();
+                return Err(Trouble::Query(format!(
+                    "the rows after `{name}` {at} are the same again: the server does not find its own text of it"
+                )));
+            }
+            after = reached;
         }
         let batch = std::mem::take(&mut taking.batch);
         let moved = progress.end();

@@ -6,7 +6,7 @@
 //! WHERE w >= a AND (w > a OR (w = a AND id > b))      after the cursor: rows of one moment are told apart by their ids
 //!   AND w <= now + 1 day                              a clock gone wrong does not take the cursor with it
 //!   AND w < bound                                     where the database can tell below what nothing appears any more
-//! ORDER BY w, id LIMIT page
+//! ORDER BY w, id LIMIT page                           TOP (page) in SQL Server
 //! ```
 //!
 //! Values go as parameters, as the text that the server gave for them, and are cast to the column's type there.
@@ -23,6 +23,7 @@ use std::time::Duration;
 pub enum Dialect {
     Postgres,
     MySql,
+    SqlServer,
 }
 
 /// Below what no row can appear any more.
@@ -65,6 +66,8 @@ pub enum Kind {
     Civil,
     /// An integer.
     Number,
+    /// SQL Server's counter of writes: below what open transactions may still write nothing appears any more.
+    RowVersion,
     /// Anything that has an order.
     Other,
 }
@@ -101,10 +104,20 @@ pub struct Page {
 const AHEAD: Duration = Duration::from_secs(86_400);
 
 impl Dialect {
+    /// As the address of a database begins.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::SqlServer => "mssql",
+        }
+    }
+
     pub fn quote(self, name: &str) -> String {
         match self {
             Self::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::MySql => format!("`{}`", name.replace('`', "``")),
+            Self::SqlServer => format!("[{}]", name.replace(']', "]]")),
         }
     }
 
@@ -124,7 +137,11 @@ impl Dialect {
         let time = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH);
         let zone = if kind == Kind::Instant { &TimeZone::UTC } else { zone };
         let text = time.to_zoned(zone.clone()).datetime().to_string().replace('T', " ");
-        if kind == Kind::Instant && self == Self::Postgres { format!("{text}+00") } else { text }
+        match (kind, self) {
+            (Kind::Instant, Self::Postgres) => format!("{text}+00"),
+            (Kind::Instant, Self::SqlServer) => format!("{text}+00:00"),
+            _ => text,
+        }
     }
 }
 
@@ -138,10 +155,14 @@ impl Query {
 
     /// A statement that names the columns and reads no row.
     pub fn look(&self, dialect: Dialect) -> String {
-        format!("SELECT * FROM {} LIMIT 0", self.from(dialect))
+        match dialect {
+            Dialect::SqlServer => format!("SELECT TOP (0) * FROM {}", self.from(dialect)),
+            _ => format!("SELECT * FROM {} LIMIT 0", self.from(dialect)),
+        }
     }
 
-    /// The server's clock in microseconds; of a watermark that is a number, the highest.
+    /// What asks for the server's clock, in [`clock`]'s form; of a watermark that is a number, the highest; of a rowversion, the lowest that an open
+    /// transaction may still write. Asked before a page: what is committed between the two is not below it.
     pub fn now(&self, dialect: Dialect, kind: Kind) -> Option<String> {
         match (kind, &self.watermark) {
             (Kind::Number, Some(column)) => {
@@ -149,12 +170,15 @@ impl Query {
                 let text = match dialect {
                     Dialect::Postgres => format!("max(q.{column})::text"),
                     Dialect::MySql => format!("CAST(MAX(q.{column}) AS CHAR)"),
+                    Dialect::SqlServer => format!("CAST(MAX(q.{column}) AS nvarchar(40))"),
                 };
                 Some(format!("SELECT {text} FROM {}", self.from(dialect)))
             }
+            (Kind::RowVersion, _) => Some("SELECT CONVERT(nvarchar(18), MIN_ACTIVE_ROWVERSION(), 1)".into()),
             (Kind::Instant | Kind::Civil, _) => Some(match dialect {
                 Dialect::Postgres => "SELECT ((extract(epoch from clock_timestamp()) * 1000000)::bigint)::text".into(),
                 Dialect::MySql => "SELECT CAST(CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) AS CHAR)".into(),
+                Dialect::SqlServer => "SELECT CONVERT(nvarchar(40), SYSUTCDATETIME(), 126)".into(),
             }),
             _ => None,
         }
@@ -169,9 +193,13 @@ impl Query {
             parameters.push(self.ahead(dialect, column.kind, now));
             let _ = write!(ahead, " OR q.{quoted} > {}", cast(dialect, column, 1));
         }
-        let text = if dialect == Dialect::Postgres { "count(*)::text" } else { "CAST(COUNT(*) AS CHAR)" };
+        let (text, top, limit) = match dialect {
+            Dialect::Postgres => ("count(*)::text", "", " LIMIT 1000"),
+            Dialect::MySql => ("CAST(COUNT(*) AS CHAR)", "", " LIMIT 1000"),
+            Dialect::SqlServer => ("CAST(COUNT(*) AS nvarchar(20))", "TOP (1000) ", ""),
+        };
         let sql =
-            format!("SELECT {text} FROM (SELECT 1 AS one FROM {} WHERE q.{quoted} IS NULL{ahead} LIMIT 1000) AS u", self.from(dialect));
+            format!("SELECT {text} FROM (SELECT {top}1 AS one FROM {} WHERE q.{quoted} IS NULL{ahead}{limit}) AS u", self.from(dialect));
         Some(Page { sql, parameters })
     }
 
@@ -189,7 +217,7 @@ impl Query {
             Kind::Instant | Kind::Civil => Some(now?.parse::<i128>().ok()? - self.overlap.as_micros() as i128),
             // Of an empty table: numbers begin somewhere about zero.
             Kind::Number => Some(now.map_or(Some(0), |now| now.parse().ok())? - i128::from(self.overlap_ids)),
-            Kind::Other => None,
+            Kind::RowVersion | Kind::Other => None,
         }
     }
 
@@ -197,7 +225,7 @@ impl Query {
     pub fn recent_text(&self, dialect: Dialect, kind: Kind, recent: i128) -> String {
         match kind {
             Kind::Instant | Kind::Civil => dialect.time(kind, i64::try_from(recent).unwrap_or_default(), &self.zone),
-            Kind::Number | Kind::Other => recent.to_string(),
+            Kind::Number | Kind::RowVersion | Kind::Other => recent.to_string(),
         }
     }
 
@@ -216,8 +244,11 @@ impl Query {
         };
         let find = |name: &String| columns.iter().find(|column| column.name == *name);
         let text = |name: &String| match dialect {
+            // Read out of the column itself.
+            Dialect::Postgres if find(name).is_some_and(|column| column.kind == Kind::Number) => "NULL".to_owned(),
             Dialect::Postgres => format!("q.{}::text", dialect.quote(name)),
             Dialect::MySql => format!("CAST(q.{} AS CHAR)", dialect.quote(name)),
+            Dialect::SqlServer => text_of(&format!("q.{}", dialect.quote(name)), find(name).map_or("", |column| &column.cast)),
         };
         list.push(format!("{} AS millrace_w", text(watermark)));
         for (n, id) in self.id.iter().enumerate() {
@@ -229,9 +260,11 @@ impl Query {
             parameters.push(value.to_owned());
             find(name).map_or_else(|| "NULL".to_owned(), |column| cast(dialect, column, parameters.len()))
         };
-        list.push(match recent {
-            Some(recent) => format!("({w} >= {}) AS millrace_r", parameter(watermark, recent)),
-            None => "(1 = 0) AS millrace_r".into(),
+        let recent = recent.map_or_else(|| "1 = 0".to_owned(), |recent| format!("{w} >= {}", parameter(watermark, recent)));
+        list.push(match dialect {
+            // It has no truth in a result.
+            Dialect::SqlServer => format!("CASE WHEN {recent} THEN 1 ELSE 0 END AS millrace_r"),
+            _ => format!("({recent}) AS millrace_r"),
         });
         let mut conditions = Vec::new();
         if let Some(value) = &after.watermark {
@@ -249,6 +282,9 @@ impl Query {
         if let (Kind::Instant | Kind::Civil, Some(now)) = (kind, now) {
             conditions.push(format!("{w} <= {}", parameter(watermark, &self.ahead(dialect, kind, now))));
         }
+        if let (Kind::RowVersion, Some(bound)) = (kind, now) {
+            conditions.push(format!("{w} < {}", parameter(watermark, bound)));
+        }
         let cast_of = find(watermark).map_or("bigint", |column| column.cast.as_str());
         match self.bound {
             None => conditions.push(format!("{w} IS NOT NULL")),
@@ -261,13 +297,16 @@ impl Query {
             )),
         }
         let order: Vec<_> = std::iter::once(watermark).chain(&self.id).map(|name| format!("q.{}", dialect.quote(name))).collect();
+        let (top, limit) = match dialect {
+            Dialect::SqlServer => (format!("TOP ({}) ", self.page), String::new()),
+            _ => (String::new(), format!(" LIMIT {}", self.page)),
+        };
         let sql = format!(
-            "SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {}",
+            "SELECT {top}{} FROM {} WHERE {} ORDER BY {}{limit}",
             list.join(", "),
             self.from(dialect),
             conditions.join(" AND "),
             order.join(", "),
-            self.page
         );
         Page { sql, parameters }
     }
@@ -291,8 +330,39 @@ fn cast(dialect: Dialect, column: &Column, n: usize) -> String {
         (Dialect::Postgres, _) => format!("${n}::text::{}", column.cast),
         (Dialect::MySql, Kind::Instant | Kind::Civil) => "CAST(? AS DATETIME(6))".into(),
         (Dialect::MySql, Kind::Number) => "CAST(? AS DECIMAL(65,0))".into(),
-        (Dialect::MySql, Kind::Other) => "?".into(),
+        (Dialect::MySql, Kind::RowVersion | Kind::Other) => "?".into(),
+        (Dialect::SqlServer, Kind::Instant) => format!("CAST(@P{n} AS datetimeoffset(7))"),
+        // The column's own type, or SQL Server converts the column: a `datetime` of .003 is .0033333 then, and equal to nothing. By way of
+        // `datetime2`, whose text means the same in every language.
+        (Dialect::SqlServer, Kind::Civil) => format!("CAST(CAST(@P{n} AS datetime2(7)) AS {})", column.cast),
+        (Dialect::SqlServer, Kind::Number) => format!("CAST(@P{n} AS bigint)"),
+        (Dialect::SqlServer, Kind::RowVersion) => format!("CONVERT(binary(8), @P{n}, 1)"),
+        (Dialect::SqlServer, Kind::Other) => match column.cast.as_str() {
+            of if of.starts_with("binary") || of.starts_with("varbinary") => format!("CONVERT({of}, @P{n}, 1)"),
+            of => format!("CAST(@P{n} AS {of})"),
+        },
     }
+}
+
+/// The text that SQL Server gives for a value and reads again to the digit.
+fn text_of(column: &str, of: &str) -> String {
+    match of.split('(').next().unwrap_or_default() {
+        "date" | "datetime" | "smalldatetime" | "datetime2" | "datetimeoffset" => format!("CONVERT(nvarchar(40), {column}, 126)"),
+        "timestamp" => format!("CONVERT(nvarchar(18), CAST({column} AS binary(8)), 1)"),
+        "binary" | "varbinary" => format!("CONVERT(nvarchar(4000), {column}, 1)"),
+        "real" | "float" => format!("CONVERT(nvarchar(40), {column}, 3)"),
+        "money" | "smallmoney" => format!("CONVERT(nvarchar(40), {column}, 2)"),
+        _ => format!("CAST({column} AS nvarchar(4000))"),
+    }
+}
+
+/// The server's clock in microseconds, as [`Query::now`] asks for it; other kinds of watermarks as they are.
+pub fn clock(dialect: Dialect, kind: Kind, text: String) -> Option<String> {
+    if dialect != Dialect::SqlServer || !matches!(kind, Kind::Instant | Kind::Civil) {
+        return Some(text);
+    }
+    let time = text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    Some(time.timestamp().as_microsecond().to_string())
 }
 
 #[cfg(test)]
@@ -324,7 +394,7 @@ mod tests {
         let page = query(&["line", "id"]).page(Dialect::Postgres, &columns(Kind::Instant), &after, Some("1767225600000000"), None);
         assert_eq!(
             page.sql,
-            "SELECT q.\"id\", q.\"line\", q.\"changed\", q.\"changed\"::text AS millrace_w, q.\"line\"::text AS millrace_0, q.\"id\"::text AS millrace_1, \
+            "SELECT q.\"id\", q.\"line\", q.\"changed\", q.\"changed\"::text AS millrace_w, q.\"line\"::text AS millrace_0, NULL AS millrace_1, \
              (1 = 0) AS millrace_r FROM \"mes\".\"or\"\"ders\" AS q WHERE q.\"changed\" >= $1::text::timestamptz AND (q.\"changed\" > $2::text::timestamptz OR \
              (q.\"changed\" = $3::text::timestamptz AND (q.\"line\" > $4::text::text OR (q.\"line\" = $5::text::text AND q.\"id\" > $6::text::int8)))) AND \
              q.\"changed\" <= $7::text::timestamptz AND q.\"changed\" IS NOT NULL ORDER BY q.\"changed\", q.\"line\", q.\"id\" LIMIT 100"
@@ -341,6 +411,48 @@ mod tests {
         // The column's zone: an hour before UTC.
         assert_eq!(page.parameters, ["R", "W", "W", "W", "7", "2026-01-02 01:00:00"]);
         assert!(page.sql.contains("(q.`changed` >= CAST(? AS DATETIME(6))) AS millrace_r"), "{}", page.sql);
+    }
+
+    #[test]
+    fn sql_server_compares_a_column_with_its_own_type() {
+        let mut columns = columns(Kind::Civil);
+        columns[2].cast = "datetime".into();
+        columns[1].cast = "varchar(20)".into();
+        let after = After { watermark: Some("2026-01-01T00:00:00.003".into()), ids: Some(vec!["a".into(), "7".into()]) };
+        let page = query(&["line", "id"]).page(Dialect::SqlServer, &columns, &after, Some("1767225600000000"), Some("2026-01-01T00:00:00"));
+        let w = |n| format!("CAST(CAST(@P{n} AS datetime2(7)) AS datetime)");
+        assert_eq!(
+            page.sql,
+            format!(
+                "SELECT TOP (100) q.[id], q.[line], q.[changed], CONVERT(nvarchar(40), q.[changed], 126) AS millrace_w, CAST(q.[line] AS nvarchar(4000)) AS \
+                 millrace_0, CAST(q.[id] AS nvarchar(4000)) AS millrace_1, CASE WHEN q.[changed] >= {} THEN 1 ELSE 0 END AS millrace_r FROM \
+                 [mes].[or\"ders] AS q WHERE q.[changed] >= {} AND (q.[changed] > {} OR (q.[changed] = {} AND (q.[line] > CAST(@P5 AS varchar(20)) OR \
+                 (q.[line] = CAST(@P6 AS varchar(20)) AND q.[id] > CAST(@P7 AS bigint))))) AND q.[changed] <= {} AND q.[changed] IS NOT NULL ORDER BY \
+                 q.[changed], q.[line], q.[id]",
+                w(1),
+                w(2),
+                w(3),
+                w(4),
+                w(8)
+            )
+        );
+        assert_eq!(page.parameters[7], "2026-01-02 01:00:00", "a day ahead, in the column's zone");
+    }
+
+    #[test]
+    fn a_rowversion_is_read_below_what_open_transactions_may_still_write() {
+        let mut columns = columns(Kind::RowVersion);
+        columns[2].cast = "timestamp".into();
+        let query = query(&[]);
+        assert_eq!(query.recent(Kind::RowVersion, Some("0x00000000000007D5")), None);
+        let after = After { watermark: Some("0x00000000000007D1".into()), ids: Some(Vec::new()) };
+        let page = query.page(Dialect::SqlServer, &columns, &after, Some("0x00000000000007D5"), None);
+        let end = "WHERE q.[changed] >= CONVERT(binary(8), @P1, 1) AND q.[changed] > CONVERT(binary(8), @P2, 1) AND q.[changed] < CONVERT(binary(8), @P3, 1) AND \
+                   q.[changed] IS NOT NULL ORDER BY q.[changed]";
+        assert!(page.sql.ends_with(end), "{}", page.sql);
+        assert!(page.sql.contains("CONVERT(nvarchar(18), CAST(q.[changed] AS binary(8)), 1) AS millrace_w"), "{}", page.sql);
+        assert_eq!(page.parameters[2], "0x00000000000007D5");
+        assert_eq!(clock(Dialect::SqlServer, Kind::Civil, "2026-01-01T00:00:00.5000001".into()).as_deref(), Some("1767225600500000"));
     }
 
     #[test]

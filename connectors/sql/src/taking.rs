@@ -36,20 +36,20 @@ pub struct Taking<'a> {
 const UNFIT: &str = "millrace.unfit";
 
 impl Taking<'_> {
-    /// Takes a row: its object, and its watermark, its ids and whether it is recent.
-    pub fn row(&mut self, object: &Object, at: Option<(&str, &[&str], bool)>) {
-        let is_new = at.is_none_or(|(_, _, is_recent)| self.progress.row(is_recent, || content_hash(&object.bytes)));
+    /// Takes a row: its object, and its watermark and ids, and whether it is recent.
+    pub fn row(&mut self, object: &Object, at: Option<(&[String], bool)>) {
+        let is_new = at.is_none_or(|(_, is_recent)| self.progress.row(is_recent, || content_hash(&object.bytes)));
         if is_new {
             let headers = match object.unfit.is_empty() {
                 true => Span::EMPTY,
                 false => self.batch.push_headers([(UNFIT, Some(object.unfit.as_slice()))]),
             };
-            if let Err(reason) = self.records.take(&self.polling.making, &object.bytes, &[], headers, &mut self.batch, self.io) {
+            if let Err(reason) = self.records.take_own(&self.polling.making, &object.bytes, headers, &mut self.batch, self.io) {
                 reject(&self.polling.making, &object.bytes, headers, reason.into(), &mut self.batch);
             }
         }
-        if let Some((watermark, ids, _)) = at {
-            self.progress.at(watermark, ids.iter().map(|id| (*id).to_owned()));
+        if let Some(([watermark, ids @ ..], _)) = at {
+            self.progress.at(watermark, ids);
         }
     }
 

@@ -284,6 +284,16 @@ fn check_says_what_a_query_lacks() {
     assert!(said("{table: a, id: [b]}").contains("go with `watermark`"));
     assert!(said("{table: a}, {table: a}").contains("would share a position"));
     assert!(said("{table: a, watermark: b, bound: snapshot}").contains("only PostgreSQL"));
+    let whole = |text: &str| yaml::compile::<SqlSource>(text, &yaml::context("sql", &[])).err().unwrap_or_default();
+    let login = "login: {user: millrace, password: secret}";
+    let server = |keys: &str| whole(&format!("{{endpoint: 'mssql://db.plant/mes', tls: {{}}, {keys}}}"));
+    assert_eq!(server(&format!("{login}, queries: [{{table: dbo.a, watermark: rv}}]")), "");
+    assert!(server("queries: [{table: a}]").contains("SQL Server wants a login of its own"));
+    assert!(server(&format!("{login}, queries: [{{query: 'WITH a AS (SELECT 1) SELECT * FROM a', name: a}}]")).contains("takes no WITH"));
+    assert!(server(&format!("{login}, queries: [{{table: a, watermark: b, bound: snapshot}}]")).contains("only PostgreSQL"));
+    assert!(
+        whole("{endpoint: 'mysql://localhost/mes', application_intent: read_only, queries: [{table: a}]}").contains("a word of SQL Server")
+    );
     let login = "{endpoint: 'postgres://user:pw@db.plant/mes', queries: [{table: a}]}";
     assert!(yaml::compile::<SqlSource>(login, &yaml::context("sql", &[])).err().unwrap().contains("write it under `login`"));
 }
