@@ -38,6 +38,8 @@ const STREAMS: [&str; 3] = ["websockets==15.0.1", "aiohttp==3.12.15", "aiohttp-s
 const SSE_CLIENT: [&str; 2] = ["sseclient-py==1.8.0", "requests==2.32.3"];
 /// What judges manifests of Kubernetes and bills of materials, by their published schemas.
 const JUDGES: [&str; 2] = ["kubernetes-validate==1.37.0", "cyclonedx-python-lib[json-validation]==11.12.0"];
+/// A server of TDS that runs T-SQL, and a client's encoders of its types.
+const TDS: [&str; 2] = ["pysqlbridge==2.1.3", "python-tds==1.17.1"];
 /// Readers of tables, and an S3 store.
 const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
 
@@ -206,6 +208,12 @@ pub fn streams() -> &'static Path {
 pub fn opentelemetry() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| pypi("opentelemetry-proto-1.45.2", &["opentelemetry-proto==1.45.2"]))
+}
+
+/// PyPI's `pysqlbridge` and `python-tds`, a server that speaks as SQL Server does: a Python as [`pysparkplug`]'s.
+pub fn tds() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("tds-1", &TDS))
 }
 
 /// PyPI's `websockets`, a client of WebSockets: a Python as [`pysparkplug`]'s.

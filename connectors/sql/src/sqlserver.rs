@@ -278,7 +278,10 @@ fn value(column: &Column, data: &ColumnData<'_>, object: &mut Object) -> Result<
             return is_time.then_some(()).ok_or_else(|| format!("{} minutes are no time of a day", time.seconds_fragments()).into());
         }
         ColumnData::Date(Some(date)) => {
-            return object.date(i64::from(date.days()) - DAYS_1).then_some(()).ok_or_else(|| format!("{} days are no date", date.days()).into());
+            return object
+                .date(i64::from(date.days()) - DAYS_1)
+                .then_some(())
+                .ok_or_else(|| format!("{} days are no date", date.days()).into());
         }
         ColumnData::Time(Some(time)) => {
             let (seconds, fraction) = split(*time)?;

@@ -57,6 +57,7 @@ mod secured;
 mod simulate;
 mod sparkplug;
 mod sql_sink;
+mod sqlserver;
 mod sqlweb;
 mod told;
 mod writes;
