@@ -88,7 +88,7 @@ pub enum Polled {
     /// The group wants these partitions back: flush, commit, answer with [`Consumer::give`]. `lost`: another member has them
     /// already, commits will be refused.
     Revoked { parts: Vec<TopicPartition>, lost: bool },
-    /// The end of a partition, for a reader: its next offset.
+    /// The end of a partition: its next offset.
     End(TopicPartition, i64),
     /// The connection changed; nothing to do.
     Connection(Connection),
@@ -103,6 +103,8 @@ pub struct Consumer {
     closed: bool,
     /// What the group has said and nobody has answered: assigned (or taken away), and what.
     unanswered: Mutex<Option<(bool, Vec<TopicPartition>)>>,
+    /// What came behind messages, for the next poll: the caller is told of these first.
+    next: Mutex<Option<Polled>>,
 }
 
 impl Consumer {
@@ -114,7 +116,14 @@ impl Consumer {
             Start::Latest => "latest",
             Start::Never => "error",
         };
-        Self::new(settings, &[("group.id", group), ("auto.offset.reset", reset), ("isolation.level", "read_committed")])
+        let fixed = [
+            ("group.id", group),
+            ("auto.offset.reset", reset),
+            ("isolation.level", "read_committed"),
+            // Behind the last record there may be marks of transactions: only so is it known that nothing waits.
+            ("enable.partition.eof", "true"),
+        ];
+        Self::new(settings, &fixed)
     }
 
     /// A reader of partitions of its own choice, in no group: [`Consumer::take`] them. Their ends are told. `committed`: records of open
@@ -140,7 +149,14 @@ impl Consumer {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
         let native = Native::new(Role::Consumer, conf, events, LogBridge::new(format!("{} consumer", settings.client_id)))?;
-        Ok(Self { queue: native.queue(), native, settings: settings.clone(), closed: false, unanswered: Mutex::default() })
+        Ok(Self {
+            queue: native.queue(),
+            native,
+            settings: settings.clone(),
+            closed: false,
+            unanswered: Mutex::default(),
+            next: Mutex::default(),
+        })
     }
 
     /// Joins the group for these topics. One that starts with `^` is a regular expression; topics that come later are joined too.
@@ -152,8 +168,15 @@ impl Consumer {
         self.native.subscribe(&list)
     }
 
-    /// Hands messages to the closure for as long as it asks for more (true). Waits for the first one only; returns early on anything else.
+    /// Hands messages to the closure for as long as it asks for more (true). Waits for the first one only. What comes behind them, a rebalance say, is
+    /// told by the next call: where the closure was called, the answer is [`Polled::Messages`].
     pub fn poll(&self, timeout: Duration, mut each: impl FnMut(Message<'_>) -> bool) -> Polled {
+        match self.next.lock().take() {
+            // It may have changed since.
+            Some(Polled::Revoked { parts, .. }) => return Polled::Revoked { parts, lost: self.native.assignment_lost() },
+            Some(polled) => return polled,
+            None => {}
+        }
         let deadline = Instant::now() + timeout;
         let mut count = 0;
         loop {
@@ -167,35 +190,42 @@ impl Consumer {
                 }
                 continue;
             };
-            match event.kind() {
-                sys::RD_KAFKA_EVENT_FETCH => {
-                    if let Some(message) = event.message() {
-                        if message.code() == 0 {
-                            count += 1;
-                            if !each(Message(message)) {
-                                return Polled::Messages(count);
-                            }
-                        } else if let Some(polled) =
-                            self.trouble(KafkaError::described(message.code(), &format!("cannot read {}", message.topic())))
-                        {
-                            return polled;
-                        }
+            let other = match event.message().filter(|_| event.kind() == sys::RD_KAFKA_EVENT_FETCH) {
+                Some(message) if message.code() == 0 => {
+                    count += 1;
+                    if !each(Message(message)) {
+                        return Polled::Messages(count);
                     }
+                    None
                 }
-                sys::RD_KAFKA_EVENT_REBALANCE => return self.rebalance(&event),
-                sys::RD_KAFKA_EVENT_ERROR => {
-                    const END: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
-                    if event.code() == END {
-                        if let Some((topic, partition, offset)) = event.partition() {
-                            return Polled::End(TopicPartition::new(topic, partition), offset);
-                        }
-                    } else if let Some(polled) = self.trouble(event.error()) {
-                        return polled;
-                    }
+                Some(message) => self.trouble(KafkaError::described(message.code(), &format!("cannot read {}", message.topic()))),
+                None => self.other(&event),
+            };
+            match other {
+                None => {}
+                Some(polled) if count == 0 => return polled,
+                Some(polled) => {
+                    *self.next.lock() = Some(polled);
+                    return Polled::Messages(count);
                 }
-                sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => refresh_token(&self.native, &self.settings),
-                _ => {}
             }
+        }
+    }
+
+    /// What an event that is no message means to the caller; `None`: nothing.
+    fn other(&self, event: &Event) -> Option<Polled> {
+        const END: i32 = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_REBALANCE => Some(self.rebalance(event)),
+            sys::RD_KAFKA_EVENT_ERROR if event.code() == END => {
+                event.partition().map(|(topic, partition, offset)| Polled::End(TopicPartition::new(topic, partition), offset))
+            }
+            sys::RD_KAFKA_EVENT_ERROR => self.trouble(event.error()),
+            sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => {
+                refresh_token(&self.native, &self.settings);
+                None
+            }
+            _ => None,
         }
     }
 

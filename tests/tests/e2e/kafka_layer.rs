@@ -333,3 +333,50 @@ fn a_rebalance_waits_until_the_first_member_has_given_its_partitions_back() {
     });
     assert_eq!(taken.len(), revoked.len());
 }
+
+#[test]
+fn messages_in_front_of_a_rebalance_are_told_before_it() {
+    let kafka = Kafka::shared();
+    let (name, group) = (kafka.topic("layer"), kafka.topic("group"));
+    kafka.create_topic(&name, 2, &[]);
+    let texts: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
+    kafka.produce(&name, texts.iter().map(|text| (text.as_str(), text.as_bytes())));
+    let settings = Settings::new(kafka.brokers());
+    let join = || {
+        let consumer = Consumer::group(&settings, &group, Start::Earliest).unwrap();
+        consumer.subscribe([name.as_str()]).unwrap();
+        consumer
+    };
+    let first = join();
+    let all = eventually("the first member has all partitions", || match first.poll(Duration::from_millis(100), |_| true) {
+        Polled::Assigned(parts) if !parts.is_empty() => Some(parts),
+        _ => None,
+    });
+    first.take(&all.iter().map(|p| (p.clone(), None)).collect::<Vec<_>>()).unwrap();
+    let second = join();
+    // Each poll goes on for as long as there is something to read, so that the rebalance comes in the middle of one.
+    let mut handed = 0;
+    eventually("the first is asked for some", || {
+        if let Polled::Assigned(_) = second.poll(Duration::from_millis(1), |_| true) {
+            second.take(&[]).unwrap();
+        }
+        let mut called = 0;
+        let polled = first.poll(Duration::from_millis(100), |_| {
+            called += 1;
+            std::thread::sleep(Duration::from_micros(200));
+            true
+        });
+        handed += called;
+        match polled {
+            Polled::Messages(count) => {
+                assert_eq!(count, called);
+                None
+            }
+            other => {
+                assert_eq!(called, 0, "{called} messages were handed over, and {other:?} was told");
+                matches!(other, Polled::Revoked { .. }).then_some(())
+            }
+        }
+    });
+    assert!(handed > 0);
+}
