@@ -47,6 +47,13 @@ pub fn encoded_by_confluent_python(url: &str) -> Vec<Value> {
     said("confluent-kafka", confluent_python("encode.py", url), &[])
 }
 
+/// Two orders in Protobuf of a topic, as confluent-kafka writes them: the second by a schema that has new fields.
+pub fn orders_by_confluent_python(url: &str, topic: &str) -> Vec<Value> {
+    let mut python = confluent_python("orders.py", url);
+    python.arg(topic);
+    said("confluent-kafka", python, &[])
+}
+
 fn confluent_python(script: &str, url: &str) -> Command {
     let mut command = peers::debian("python3", "python3");
     command.env("PYTHONPATH", peers::confluent_python()).arg(peers::scripts().join(script)).arg(url);

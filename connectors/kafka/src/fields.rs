@@ -4,20 +4,23 @@
 //! YAML      allow, drop, mask, hash, pseudonym: names, or paths like /operator/name
 //! Rule      a tree of them; what no rule names leaves, or, where `allow` is given, stays at home
 //! json      the text rewritten piece by piece, numbers as they stand
-//! avro      the bytes rewritten by their schema, which gets a form of its own
+//! avro, protobuf   the bytes rewritten by their schema, which gets a form of its own
 //! ```
 //!
 //! Invariants: what cannot be read under a rule stays at home, as a whole; where a rule expects fields and finds something else, that stays at
-//! home; an equal value has an equal hash, in JSON and in Avro, as long as the key is the same.
+//! home; an equal value has an equal hash, in JSON, Avro and Protobuf, as long as the key is the same.
 
 pub mod avro;
 pub mod json;
+pub mod messages;
+pub mod protobuf;
 
 use indexmap::IndexMap;
 use millrace_config::{Place, Problems, Reason, Secret, Spanned};
 use millrace_contract::is_meant;
 use millrace_schemas::avsc::{Avsc, Kind, NodeId};
 use millrace_schemas::contract::{Kind as Language, Schema};
+use prost_reflect::MessageDescriptor;
 use ring::hmac;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -226,9 +229,12 @@ impl Rules {
                     let Ok(tree) = serde_json::from_str::<serde_json::Value>(&schema.text) else { return };
                     !has_json(&tree, path)
                 }
-                Language::Protobuf => false,
+                Language::Protobuf => {
+                    let Ok(message) = parse_protobuf(schema) else { return };
+                    !messages::has(&message, path)
+                }
             };
-            if missing && schema.kind == Language::Avro {
+            if missing && schema.kind != Language::Json {
                 problems
                     .error(*place, format!("topic {topic} has no field {name}: its schema {} does not know it", schema.name))
                     .help("correct the name, or take it out: a rule for a field that is not there protects nothing");
@@ -239,8 +245,18 @@ impl Rules {
     }
 }
 
-/// A schema with those it names.
+/// A schema in Avro with those it names.
 pub fn parse(schema: &Schema) -> Result<Avsc, Reason> {
+    Avsc::parse(&schema.text, &references(schema), None).map_err(|error| error.to_string().into())
+}
+
+/// A message in Protobuf, of a file with those it imports.
+pub fn parse_protobuf(schema: &Schema) -> Result<MessageDescriptor, Reason> {
+    messages::parse(&schema.text, &references(schema), &schema.indexes).map_err(|why| format!("{}: {why}", schema.name).into())
+}
+
+/// The schemas that one names, those first that the others need.
+fn references(schema: &Schema) -> Vec<(&str, &str)> {
     fn add<'s>(schema: &'s Schema, found: &mut Vec<(&'s str, &'s str)>) {
         for reference in &schema.references {
             if !found.iter().any(|(name, _)| *name == &*reference.name) {
@@ -249,9 +265,9 @@ pub fn parse(schema: &Schema) -> Result<Avsc, Reason> {
             }
         }
     }
-    let mut references = Vec::new();
-    add(schema, &mut references);
-    Avsc::parse(&schema.text, &references, None).map_err(|error| error.to_string().into())
+    let mut found = Vec::new();
+    add(schema, &mut found);
+    found
 }
 
 fn has_avro(avsc: &Avsc, id: NodeId, path: &[String], depth: usize) -> bool {

@@ -3,18 +3,20 @@
 //! ```text
 //! no rules, no registry   as it lies in Kafka
 //! registry                the id of its schema becomes the id that the same schema has there; its subject's versions are carried in their order
-//! rules, Avro             rewritten by the schema it was written with; what leaves has a schema of its own, registered there
+//! rules, Avro, Protobuf   rewritten by the schema it was written with; what leaves has a schema of its own, registered there
 //! rules, JSON             rewritten; it leaves without a registry's prefix
 //! ```
 //!
 //! Invariants: an id is never guessed; what can't be read under a rule stays at home; where a registry does not answer, the record waits.
 
-use crate::fields::{Changer, KEY_ID, Keys, OfKey, Rules, avro::Projection, json, parse};
+use crate::fields::{Changer, KEY_ID, Keys, OfKey, Rules, avro::Projection, json, messages, parse, parse_protobuf, protobuf};
 use millrace_config::Reason;
 use millrace_contract::Failure;
+use millrace_registry::protobuf::Protobuf;
 use millrace_registry::{Client, Kind, Reference, RegistryError, Resolved, Schema, SchemaId, Settings};
 use millrace_schemas::avsc::Avsc;
 use millrace_schemas::{contract, headers, push_header};
+use prost_reflect::{FileDescriptor, MessageDescriptor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -84,6 +86,10 @@ enum Form {
     Same(SchemaId),
     Projected(SchemaId, Box<Projection>),
     Json,
+    /// A file of messages; each has its form once a value of it has come.
+    Messages(FileDescriptor, HashMap<Vec<usize>, Form>),
+    /// One message of such a file.
+    Message(SchemaId, Box<protobuf::Projection>),
     Unreadable(String),
 }
 
@@ -118,8 +124,11 @@ impl Leaving {
         let mut missed = 0;
         if let Some(value) = record.value {
             let id = SchemaId::split(value).filter(|_| record.is_prefixed || guard.home.is_some());
-            if let Some((id, _)) = id {
+            if let Some((id, rest)) = id {
                 self.learn(topic, at_target, id, rules).await?;
+                if let Some(rules) = rules {
+                    self.learn_message(topic, at_target, id, rest, rules).await?;
+                }
             } else if let Some(rules) = rules {
                 self.learn_bare(topic, at_target, rules).await?;
             }
@@ -138,6 +147,16 @@ impl Leaving {
                     out.extend_from_slice(&new.prefix());
                     projection.apply(&changer, id.map_or(value, |(_, rest)| rest), out)
                 }
+                (Some(Form::Messages(_, known)), Some((_, rest)), Some(_)) => match messages::split(rest) {
+                    None => Err("it does not say which message of its schema it is".into()),
+                    Some((path, rest)) => match known.get(&path) {
+                        Some(Form::Message(new, projection)) => message(*new, projection, &changer, rest, out),
+                        Some(Form::Unreadable(why)) => Err(why.clone().into()),
+                        _ => Err("it is a message that its schema does not have".into()),
+                    },
+                },
+                // Without a registry at home nothing stands in front of it.
+                (Some(Form::Message(new, projection)), _, Some(_)) => message(*new, projection, &changer, value, out),
                 (Some(Form::Json), Some((_, rest)), Some(rules)) => json::apply(&rules.fields, &changer, rest, out),
                 (Some(Form::Unreadable(why)), ..) => Err(why.clone().into()),
                 (Some(Form::NoId), Some((id, _)), _) if record.is_prefixed => {
@@ -200,10 +219,13 @@ impl Leaving {
                 }
                 Some(rules) => match resolved.schema.kind {
                     Kind::Json => Form::Json,
-                    Kind::Protobuf => Form::Unreadable("it is in Protobuf, to which `fields` cannot be applied".into()),
+                    Kind::Protobuf => match Protobuf::parse(&resolved.schema.text, &named(&resolved)).map(|schema| schema.descriptor()) {
+                        Ok(Some(file)) => Form::Messages(file, HashMap::new()),
+                        Ok(None) => Form::Unreadable("its schema has no file".into()),
+                        Err(why) => Form::Unreadable(format!("its schema cannot be used: {why}")),
+                    },
                     Kind::Avro => {
-                        let references: Vec<(&str, &str)> =
-                            resolved.references.iter().map(|(name, schema)| (name.as_str(), schema.text.as_str())).collect();
+                        let references = named(&resolved);
                         let avsc = Avsc::parse(&resolved.schema.text, &references, None).map_err(|error| error.to_string());
                         self.project(at_target, avsc.map_err(Reason::from), rules).await?
                     }
@@ -217,6 +239,19 @@ impl Leaving {
         Ok(())
     }
 
+    /// Finds out what becomes of a message of a file that is known.
+    async fn learn_message(&mut self, topic: &Arc<str>, at_target: &str, id: SchemaId, rest: &[u8], rules: &Rules) -> Result<(), Failure> {
+        let key = (topic.clone(), id);
+        let Some(Form::Messages(file, known)) = self.forms.get(&key) else { return Ok(()) };
+        let Some((path, _)) = messages::split(rest) else { return Ok(()) };
+        let Some(message) = messages::message_at(file, &path).filter(|_| !known.contains_key(&path)) else { return Ok(()) };
+        let form = self.project_message(at_target, message, rules).await?;
+        if let Some(Form::Messages(_, known)) = self.forms.get_mut(&key) {
+            known.insert(path, form);
+        }
+        Ok(())
+    }
+
     /// The same of values without an id, by what the topic is declared to hold.
     async fn learn_bare(&mut self, topic: &Arc<str>, at_target: &str, rules: &Rules) -> Result<(), Failure> {
         if self.bare.contains_key(topic) {
@@ -225,9 +260,10 @@ impl Leaving {
         let guard = self.guard.clone();
         let form = match guard.declared.iter().find(|(name, _)| name == topic) {
             Some((_, schema)) if schema.kind == Kind::Avro => self.project(at_target, parse(schema), rules).await?,
-            Some((_, schema)) if schema.kind == Kind::Protobuf => {
-                Form::Unreadable("it is in Protobuf, to which `fields` cannot be applied".into())
-            }
+            Some((_, schema)) if schema.kind == Kind::Protobuf => match parse_protobuf(schema) {
+                Ok(message) => self.project_message(at_target, message, rules).await?,
+                Err(why) => Form::Unreadable(format!("its schema cannot be used: {why}")),
+            },
             _ => Form::Json,
         };
         self.bare.insert(topic.clone(), form);
@@ -239,16 +275,48 @@ impl Leaving {
             Ok(projection) => projection,
             Err(why) => return Ok(Form::Unreadable(format!("its schema cannot be used: {why}"))),
         };
+        let id = self.register(at_target, Kind::Avro, &projection.schema).await?;
+        Ok(Form::Projected(id, Box::new(projection)))
+    }
+
+    async fn project_message(&mut self, at_target: &str, message: MessageDescriptor, rules: &Rules) -> Result<Form, Failure> {
+        let projection = match protobuf::Projection::new(message, &rules.fields) {
+            Ok(projection) => projection,
+            Err(why) => return Ok(Form::Unreadable(format!("its schema cannot be used: {why}"))),
+        };
+        let id = self.register(at_target, Kind::Protobuf, &projection.schema).await?;
+        Ok(Form::Message(id, Box::new(projection)))
+    }
+
+    /// Registers the schema of what leaves.
+    async fn register(&mut self, at_target: &str, kind: Kind, schema: &str) -> Result<SchemaId, Failure> {
         if self.guard.target.is_none() {
             return Err(Failure::Blocked(format!(
-                "topic {at_target} is in Avro, and what `fields` lets out has a schema of its own: name the target's `registry`"
+                "topic {at_target} is in {}, and what `fields` lets out has a schema of its own: name the target's `registry`",
+                if kind == Kind::Avro { "Avro" } else { "Protobuf" }
             )));
         }
         let target = client(&mut self.target, &self.guard)?;
-        let schema = Schema::new(Kind::Avro, projection.schema.clone());
-        let id = target.register(&subject(at_target), &schema).await.map_err(|error| told("the target's schema registry", error))?;
-        Ok(Form::Projected(id, Box::new(projection)))
+        target.register(&subject(at_target), &Schema::new(kind, schema)).await.map_err(|error| told("the target's schema registry", error))
     }
+}
+
+/// The schemas that a schema names.
+fn named(resolved: &Resolved) -> Vec<(&str, &str)> {
+    resolved.references.iter().map(|(name, schema)| (name.as_str(), schema.text.as_str())).collect()
+}
+
+/// Appends what leaves of a message, behind the id of its schema.
+fn message(
+    id: SchemaId,
+    projection: &protobuf::Projection,
+    changer: &Changer<'_>,
+    message: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<u64, Reason> {
+    out.extend_from_slice(&id.prefix());
+    out.extend_from_slice(&projection.indexes);
+    projection.apply(changer, message, out)
 }
 
 fn client<'c>(client: &'c mut Option<Client>, guard: &Guard) -> Result<&'c Client, Failure> {

@@ -15,7 +15,7 @@ pub mod fuzz;
 mod json;
 mod memory;
 pub mod parsed;
-mod protobuf;
+pub mod protobuf;
 pub mod schema;
 
 pub use client::{Client, RegistryLogin, Settings, Verdict, Version};

@@ -6,14 +6,16 @@
 mod compare;
 mod print;
 
+pub use print::print;
+
 pub(crate) use compare::incompatibilities;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use millrace_config::Reason;
 use prost::Message;
-use prost_reflect::DescriptorPool;
 use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::{DescriptorPool, FileDescriptor};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use std::collections::HashMap;
@@ -21,7 +23,8 @@ use std::collections::HashMap;
 /// What the schema's own file is called; no import can be.
 const OWN: &str = "default";
 
-pub(crate) struct Protobuf {
+/// A schema in Protobuf, compiled.
+pub struct Protobuf {
     file: FileDescriptorProto,
     /// With everything it imports.
     pool: DescriptorPool,
@@ -51,6 +54,11 @@ impl Protobuf {
         file.source_code_info = None;
         let text = if descriptor(text).is_some() { print::print(&file) } else { text.to_owned() };
         Ok(Self { file, pool, text })
+    }
+
+    /// The schema's own file; with it comes what it imports. `None`: there is none, which cannot be after it was compiled.
+    pub fn descriptor(&self) -> Option<FileDescriptor> {
+        self.pool.get_file_by_name(OWN)
     }
 
     /// The schema as text.

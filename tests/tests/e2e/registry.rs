@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use std::sync::OnceLock;
 
 /// Ours, in this process, over a Kafka of its own: the topic's name is fixed.
-struct Ours {
+pub struct Ours {
     _kafka: Kafka,
     _tokio: tokio::runtime::Runtime,
-    port: u16,
+    pub port: u16,
 }
 
 impl Ours {
-    fn shared() -> &'static Self {
+    pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Ours> = OnceLock::new();
         SHARED.get_or_init(|| {
             let kafka = Kafka::start();
@@ -29,7 +29,7 @@ impl Ours {
 }
 
 /// Starts a registry over a Kafka and waits until it has read its topic.
-fn serve(kafka: &Kafka, tokio: &tokio::runtime::Runtime) -> u16 {
+pub fn serve(kafka: &Kafka, tokio: &tokio::runtime::Runtime) -> u16 {
     let registry = Registry::start(Settings::new(kafka.brokers()), Level::Backward).expect("a thread can be started");
     let bound = tokio.block_on(embedded::serve(([127, 0, 0, 1], 0).into(), registry.clone(), None)).expect("a port is free");
     eventually("the registry has read its topic", || registry.ready().ok());

@@ -6,7 +6,8 @@ use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use prost_reflect::prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, ServiceDescriptorProto};
 use std::fmt::Write;
 
-pub(super) fn print(file: &FileDescriptorProto) -> String {
+/// The `.proto` text of a file.
+pub fn print(file: &FileDescriptorProto) -> String {
     let is_proto3 = file.syntax() == "proto3";
     let mut out = format!("syntax = \"{}\";\n", if is_proto3 { "proto3" } else { "proto2" });
     if file.package.is_some() {
