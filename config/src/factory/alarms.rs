@@ -26,6 +26,9 @@ pub struct Alarms {
     pub silent: IndexMap<String, Period>,
     /// So many dead letters of one connector in five minutes.
     pub dead_letters: u64,
+    /// How old the oldest record may be that a sink has not read: `15m`. A target that is away shows in it, and a line that is too thin. Left out, none
+    /// is too old.
+    pub lag: Option<Period>,
     /// How long before a certificate ends it is told, a stage each.
     pub certificate: Vec<Period>,
     /// When nothing is told; what is still wrong at the end is told then.
@@ -40,6 +43,7 @@ impl Default for Alarms {
             repeat: Period::from_secs(4 * 3600),
             silent: IndexMap::new(),
             dead_letters: 1,
+            lag: None,
             certificate: [30, 7, 1].map(|days| Period::from_secs(days * 86_400)).into(),
             maintenance: Vec::new(),
         }

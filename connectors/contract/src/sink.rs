@@ -29,6 +29,10 @@ pub trait Sink: Send {
     fn reads_ahead(&self) -> Option<u64> {
         None
     }
+    /// Whether it wants the samples of this topic, too, where it takes records raw: then what is none becomes a dead letter.
+    fn wants_samples(&self, _topic: &str) -> bool {
+        false
+    }
     /// Where the partitions of the next [`Sink::assign`] are from. A target that holds offsets itself keeps them under this, so that a topic made
     /// anew, whose offsets begin at 0 again, is not taken for the old one.
     fn upstream(&mut self, _upstream: Upstream) {}
@@ -109,6 +113,8 @@ pub struct Records {
     pub heap: Vec<u8>,
     /// The samples, where [`Input::Samples`] was asked for; row i belongs to record i.
     pub batch: Option<Batch>,
+    /// Of each record the row of its sample in `batch`, where [`Sink::wants_samples`] of some topics; `None` of a tombstone and of the other topics.
+    pub rows: Vec<Option<u32>>,
     /// The documents as JSON, where [`Input::Documents`] was asked for; `None` of a tombstone.
     pub documents: Vec<Option<Span>>,
 }
@@ -142,6 +148,8 @@ pub struct Flushed {
     pub lost: u64,
     /// Fields that a rule was to change and that were not in their records, since the last flush.
     pub missed: u64,
+    /// Samples that came when the window of time they belong to was closed, since the last flush; they are among `filtered`, too.
+    pub late: u64,
     /// What the target answered, for other topics; in Kafka before the offsets are committed, so at least once.
     pub replies: Vec<Reply>,
 }

@@ -35,8 +35,8 @@ use windows::Window;
 const EVERY: Duration = Duration::from_secs(1);
 /// How often certificates are read.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(600);
-/// Over which dead letters are counted.
-const DEAD_WITHIN: i64 = 300_000_000;
+/// Over which dead letters and losses are counted.
+const RISING_WITHIN: i64 = 300_000_000;
 /// Alarms that wait for one target; the oldest goes first.
 const QUEUE: usize = 100;
 /// How often one is tried, and how long it rests between, at first and at most.
@@ -125,7 +125,7 @@ impl Watch {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut now_rules = rules.borrow_and_update().clone();
         let mut queues = self.queues(&now_rules);
-        let mut dead = DeadLetters::default();
+        let mut rising = Rising::default();
         let mut read: Option<(Instant, Vec<Condition>)> = None;
         loop {
             every.tick().await;
@@ -142,7 +142,8 @@ impl Watch {
             }
             let (report, now) = (engine.report(), Micros::now().0);
             let mut found = conditions(&report, &damage, &now_rules.keys, now);
-            found.extend(dead.rising(&report, now_rules.keys.dead_letters, now));
+            found.extend(rising.dead_letters(&report, now_rules.keys.dead_letters, now));
+            found.extend(rising.losses(&report, now));
             found.extend(read.iter().flat_map(|(_, found)| found.iter().cloned()));
             found.extend(clock());
             let is_quiet = now_rules.is_quiet();
@@ -267,36 +268,82 @@ fn conditions(report: &EngineReport, damage: &Damage, keys: &Alarms, now: i64) -
             });
         }
     }
+    for (name, sink) in &report.sinks {
+        let age = Duration::from_secs_f64(sink.counts.lag_seconds(now / 1_000));
+        if keys.lag.is_some_and(|most| age > most.0) {
+            let counts = &sink.counts;
+            let when = match counts.catch_up_seconds {
+                Some(seconds) => format!("caught up in {}", Period(Duration::from_secs(seconds))),
+                None => "at this rate it never catches up".to_owned(),
+            };
+            found.push(Condition {
+                id: format!("sink/{name}/lag"),
+                level: AlarmLevel::Warning,
+                text: format!(
+                    "sink {name} is behind by {}: {} records, some {} KiB, wait; {when}",
+                    Period(Duration::from_secs(age.as_secs())),
+                    counts.lag,
+                    counts.lag_bytes.div_ceil(1 << 10)
+                ),
+                help: "is its target there, and its line wide enough? Topics must keep records for longer than this".into(),
+            });
+        }
+    }
     found
 }
 
-/// Counts of dead letters, as they were in the last minutes.
+/// Counts as they were in the last minutes.
 #[derive(Default)]
-struct DeadLetters(BTreeMap<String, VecDeque<(i64, u64)>>);
+struct Rising(BTreeMap<String, VecDeque<(i64, u64)>>);
 
-impl DeadLetters {
-    fn rising(&mut self, report: &EngineReport, most: u64, now: i64) -> Vec<Condition> {
+impl Rising {
+    /// How much a count has grown in these minutes.
+    fn more(&mut self, what: &str, count: u64, now: i64) -> u64 {
+        let seen = self.0.entry(what.to_owned()).or_default();
+        if seen.back().is_none_or(|(_, last)| *last != count) {
+            seen.push_back((now, count));
+        }
+        // The last one before the window is where it began.
+        while seen.len() > 1 && seen[1].0 <= now - RISING_WITHIN {
+            seen.pop_front();
+        }
+        let is_new = seen.back().is_some_and(|(at, _)| *at > now - RISING_WITHIN);
+        if is_new { count.saturating_sub(seen.front().map_or(count, |(_, first)| *first)) } else { 0 }
+    }
+
+    fn dead_letters(&mut self, report: &EngineReport, most: u64, now: i64) -> Vec<Condition> {
         let sources =
             report.sources.iter().map(|(name, one)| (format!("source/{name}"), one.ledger.dead_at_intake + one.ledger.dead_at_send));
         let sinks = report.sinks.iter().map(|(name, one)| (format!("sink/{name}"), one.counts.dead));
         let counts: Vec<(String, u64)> = sources.chain(sinks).collect();
         let mut found = Vec::new();
         for (what, count) in counts {
-            let seen = self.0.entry(what.clone()).or_default();
-            if seen.back().is_none_or(|(_, last)| *last != count) {
-                seen.push_back((now, count));
-            }
-            // The last one before the window is where it began.
-            while seen.len() > 1 && seen[1].0 <= now - DEAD_WITHIN {
-                seen.pop_front();
-            }
-            let more = count.saturating_sub(seen.front().map_or(count, |(_, first)| *first));
-            if most > 0 && more >= most && seen.back().is_some_and(|(at, _)| *at > now - DEAD_WITHIN) {
+            let more = self.more(&format!("{what}/dead"), count, now);
+            if most > 0 && more >= most {
                 found.push(Condition {
                     id: format!("{what}/dead"),
                     level: AlarmLevel::Warning,
                     text: format!("{} has {more} new dead letters", what.replace('/', " ")),
                     help: "`millrace dead list` says why; mend the cause, then `millrace dead replay`".into(),
+                });
+            }
+        }
+        found
+    }
+
+    /// Records that Kafka had no more when a sink came to read them; those that were gone when this began, too.
+    fn losses(&mut self, report: &EngineReport, now: i64) -> Vec<Condition> {
+        let mut found = Vec::new();
+        for (name, sink) in &report.sinks {
+            let what = format!("sink/{name}/lost");
+            self.0.entry(what.clone()).or_insert_with(|| VecDeque::from([(now, 0)]));
+            let more = self.more(&what, sink.counts.lost, now);
+            if more > 0 {
+                found.push(Condition {
+                    id: what,
+                    level: AlarmLevel::Error,
+                    text: format!("sink {name} has lost {more} records: Kafka deleted them before it could read them"),
+                    help: "the service's log names the topic, the partition and the range; keep topics longer (`retention`), or let the sink be faster".into(),
                 });
             }
         }

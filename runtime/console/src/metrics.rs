@@ -61,7 +61,7 @@ pub fn families(report: &EngineReport, certificates: &[Certificate], damage: &[D
     ledger(&mut out, report);
     sources(&mut out, report);
     pace(&mut out, report, now);
-    sinks(&mut out, report);
+    sinks(&mut out, report, now);
 
     out.family("millrace_disk_free_bytes", Kind::Gauge, "Free beyond keep_free.");
     out.line(&[], report.disk.free as f64);
@@ -204,10 +204,11 @@ fn pace(out: &mut Families, report: &EngineReport, now: i64) {
     }
 }
 
-fn sinks(out: &mut Families, report: &EngineReport) {
+fn sinks(out: &mut Families, report: &EngineReport, now: i64) {
     type SinkCount = fn(&millrace_engine::sinks::SinkCounts) -> u64;
-    let counts: [(&str, Kind, &str, SinkCount); 7] = [
+    let counts: [(&str, Kind, &str, SinkCount); 10] = [
         ("millrace_sink_consumed_total", Kind::Counter, "Records read from Kafka by a sink.", |c| c.consumed),
+        ("millrace_sink_bytes_total", Kind::Counter, "Bytes of keys, values and headers read from Kafka by a sink.", |c| c.bytes),
         ("millrace_sink_written_total", Kind::Counter, "Records a sink made durable.", |c| c.written),
         ("millrace_sink_dead_total", Kind::Counter, "Records a sink's target refused.", |c| c.dead),
         ("millrace_sink_filtered_total", Kind::Counter, "Records a sink left out by rule.", |c| c.filtered),
@@ -215,12 +216,32 @@ fn sinks(out: &mut Families, report: &EngineReport) {
         ("millrace_sink_missed_fields_total", Kind::Counter, "Fields that a rule was to change and that were not in their records.", |c| {
             c.missed
         }),
+        ("millrace_sink_late_total", Kind::Counter, "Samples that came when their window of time was closed.", |c| c.late),
         ("millrace_sink_lag", Kind::Gauge, "Records in Kafka that a sink has not read yet.", |c| c.lag),
+        ("millrace_sink_lag_bytes", Kind::Gauge, "Their bytes, by the mean of those that were read.", |c| c.lag_bytes),
     ];
     for (name, kind, help, count) in counts {
         out.family(name, kind, help);
         for (sink, s) in &report.sinks {
             out.line(&[("sink", sink)], count(&s.counts) as f64);
+        }
+    }
+    out.family(
+        "millrace_sink_lag_seconds",
+        Kind::Gauge,
+        "Age of the oldest record in Kafka that a sink has not read and made durable; 0: it has all.",
+    );
+    for (sink, s) in &report.sinks {
+        out.line(&[("sink", sink)], s.counts.lag_seconds(now / 1_000));
+    }
+    out.family(
+        "millrace_sink_catch_up_seconds",
+        Kind::Gauge,
+        "When a sink will have caught up, at the rate of the last minutes; none: never at this one.",
+    );
+    for (sink, s) in &report.sinks {
+        if let Some(seconds) = s.counts.catch_up_seconds {
+            out.line(&[("sink", sink)], seconds as f64);
         }
     }
 }

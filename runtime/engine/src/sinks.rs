@@ -17,6 +17,7 @@
 
 mod decode;
 mod health;
+mod lag;
 mod letters;
 mod offsets;
 mod options;
@@ -56,6 +57,11 @@ impl SinkTask {
 
     pub fn counts(&self) -> SinkCounts {
         let shared = &self.shared;
+        let standing = *shared.standing.lock();
+        let (bytes, open_ms) = {
+            let lag = shared.lag.lock();
+            (lag.bytes(), lag.open_ms())
+        };
         SinkCounts {
             written: shared.written.load(Relaxed),
             dead: shared.dead.load(Relaxed),
@@ -63,7 +69,12 @@ impl SinkTask {
             lost: shared.lost.load(Relaxed),
             missed: shared.missed.load(Relaxed),
             consumed: shared.consumed.load(Relaxed),
-            lag: shared.lag.load(Relaxed),
+            bytes,
+            late: shared.late.load(Relaxed),
+            lag: standing.records,
+            lag_bytes: standing.bytes,
+            oldest_ms: standing.oldest_ms.into_iter().chain(open_ms).min(),
+            catch_up_seconds: standing.catch_up.map(|seconds| seconds as u64),
         }
     }
 

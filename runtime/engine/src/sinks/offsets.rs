@@ -5,7 +5,7 @@ use millrace_contract::{Failure, Flush, Flushed, Partition, Upstream};
 use millrace_kafka::{Admin, Class, KafkaError, TopicPartition};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the commit before partitions go is tried, and how long it rests between.
 const COMMIT_TRIES: u32 = 10;
@@ -25,9 +25,11 @@ impl<'r> Session<'r> {
             self.letters_open = true;
         }
         let shared = &self.runner.shared;
+        shared.lag.lock().flushed();
         shared.filtered.fetch_add(flushed.filtered, Relaxed);
         shared.lost.fetch_add(flushed.lost, Relaxed);
         shared.missed.fetch_add(flushed.missed, Relaxed);
+        shared.late.fetch_add(flushed.late, Relaxed);
         // They, too, were counted as written when the sink took them.
         let _ = shared.written.fetch_update(Relaxed, Relaxed, |w| Some(w.saturating_sub(flushed.filtered)));
         self.flush_letters()?;
@@ -48,6 +50,7 @@ impl<'r> Session<'r> {
             }
         }
         if offsets.is_empty() {
+            self.measure_lag();
             return Ok(());
         }
         let mut tries = COMMIT_TRIES;
@@ -79,12 +82,15 @@ impl<'r> Session<'r> {
     }
 
     pub(super) fn measure_lag(&self) {
-        let lag = |(name, part): (&TopicPartition, &Part)| self.consumer.known_end(name).map_or(0, |end| (end - part.seen).max(0) as u64);
-        self.runner.shared.lag.store(self.parts.iter().map(lag).sum(), Relaxed);
+        let shared = &self.runner.shared;
+        let standing = shared.lag.lock().measure(Instant::now(), |name| self.consumer.known_end(name));
+        *shared.standing.lock() = standing;
     }
 
     pub(super) fn assign(&mut self, parts: Vec<TopicPartition>) -> Result<(), Failure> {
         let names = contract_parts(&parts);
+        // Known also where the target is away, so that it shows what waits meanwhile.
+        parts.iter().for_each(|part| self.runner.shared.lag.lock().assigned(part, None));
         if self.sink.wants_upstream() && !names.is_empty() {
             let upstream = self.upstream(&names)?;
             self.sink.upstream(upstream);
@@ -104,6 +110,9 @@ impl<'r> Session<'r> {
         }
         if self.sink.wants_upstream() || self.runner.options.from_latest {
             self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
+        }
+        for (name, at) in &placed {
+            self.runner.shared.lag.lock().assigned(name, *at);
         }
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
@@ -192,6 +201,7 @@ impl<'r> Session<'r> {
         self.runner.tokio.block_on(self.sink.revoke(&names))?;
         for part in &parts {
             self.parts.remove(part);
+            self.runner.shared.lag.lock().revoked(part);
         }
         self.consumer.give(&parts).map_err(|e| failure("cannot give partitions back", &e))?;
         tracing::info!(sink = self.runner.options.name, partitions = parts.len(), lost, "partitions given back");

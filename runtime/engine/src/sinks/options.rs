@@ -1,6 +1,7 @@
 //! What a sink's task is made with, and what it tells of itself.
 
 use crate::hold::Order;
+use crate::sinks::lag::{Lag, Standing};
 use crate::status::Board;
 use crate::topics::Topics;
 use millrace_contract::Sink;
@@ -41,6 +42,8 @@ pub struct SinkOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SinkCounts {
     pub consumed: u64,
+    /// Of their keys, values and headers.
+    pub bytes: u64,
     pub written: u64,
     pub dead: u64,
     /// Taken and, by rule, not written.
@@ -49,8 +52,23 @@ pub struct SinkCounts {
     pub lost: u64,
     /// Fields that a rule was to change and that were not in their records.
     pub missed: u64,
+    /// Samples that came when their window of time was closed; they are among `filtered`, too.
+    pub late: u64,
     /// Records in Kafka behind what was consumed, as of the last flush.
     pub lag: u64,
+    /// Their bytes, by the mean of those that were read.
+    pub lag_bytes: u64,
+    /// When the oldest of them was written, or since when something is read and not durable, milliseconds since 1970; `None`: neither, or nobody knows.
+    pub oldest_ms: Option<i64>,
+    /// Seconds until none waits, at the rate of the last minutes; `None`: never at this one.
+    pub catch_up_seconds: Option<u64>,
+}
+
+impl SinkCounts {
+    /// How long the oldest record waits that the sink has not read and made durable, in seconds.
+    pub fn lag_seconds(&self, now_ms: i64) -> f64 {
+        self.oldest_ms.map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1e3)
+    }
 }
 
 #[derive(Default)]
@@ -69,5 +87,7 @@ pub(super) struct Shared {
     pub(super) filtered: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) missed: AtomicU64,
-    pub(super) lag: AtomicU64,
+    pub(super) late: AtomicU64,
+    pub(super) lag: Mutex<Lag>,
+    pub(super) standing: Mutex<Standing>,
 }

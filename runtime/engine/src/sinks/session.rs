@@ -3,13 +3,14 @@
 use crate::dead;
 use crate::hold::{Order, Wanted};
 use crate::sinks::decode::{as_json, decode_sample, push};
+use crate::sinks::lag::survey;
 use crate::sinks::options::{Shared, SinkOptions};
 use crate::sinks::topics::subscription;
 use crate::writer_schemas::WriterSchemas;
-use millrace_contract::{Failure, Flush, Input, Partition, Records, Sink, Status};
+use millrace_contract::{Failure, Flush, Input, Partition, Record, Records, Sink, Status};
 use millrace_kafka::{Class, Connection, Consumer, KafkaError, Polled, Start, TopicPartition};
 use millrace_registry::SchemaId;
-use millrace_schemas::{Micros, Span};
+use millrace_schemas::{Batch, Micros, Span};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -70,6 +71,11 @@ impl Runner {
                     wait
                 }
             };
+            if !matches!(failure, Failure::RetryAfter(..))
+                && let Ok(standing) = survey(&self.options.settings, &self.shared.lag)
+            {
+                *self.shared.standing.lock() = standing;
+            }
             let cause = failure.to_string();
             board.failed(&cause, Micros::now());
             match &failure {
@@ -239,7 +245,11 @@ impl<'r> Session<'r> {
                     Class::Denied => self.is_ailing(Status::Blocked(error.to_string())),
                     _ => self.is_ailing(Status::Degraded(error.to_string())),
                 },
-                Polled::Idle | Polled::Connection(Connection::Up) | Polled::End(..) => self.probe(),
+                Polled::End(part, offset) => {
+                    self.runner.shared.lag.lock().at_end(&part, offset);
+                    self.probe();
+                }
+                Polled::Idle | Polled::Connection(Connection::Up) => self.probe(),
             }
         }
     }
@@ -267,10 +277,22 @@ impl<'r> Session<'r> {
         }
     }
 
+    /// Notes how old the last record of each partition is, and how large they all are.
+    fn note_lag(&self) {
+        let mut lag = self.runner.shared.lag.lock();
+        for (index, part) in self.records.parts.iter().enumerate() {
+            if let Some(record) = self.records.records.iter().rev().find(|record| record.part as usize == index) {
+                lag.read(&TopicPartition::new(part.topic.clone(), part.partition), record.offset + 1, record.timestamp_ms);
+            }
+        }
+        lag.counted(self.records.records.len() as u64, self.records.heap.len() as u64, Micros::now().0 / 1_000);
+    }
+
     pub(super) fn write(&mut self) -> Result<(), Failure> {
         self.reach(|part, next| part.seen = next);
+        self.note_lag();
         match self.input {
-            Input::Raw => {}
+            Input::Raw => self.decode_wanted()?,
             Input::Samples => self.decode()?,
             Input::Documents => self.show()?,
         }
@@ -300,18 +322,50 @@ impl<'r> Session<'r> {
         batch.clear();
         let mut kept = Vec::with_capacity(self.records.records.len());
         for record in std::mem::take(&mut self.records.records) {
-            let Some(value) = record.value else { continue };
-            let format = self.runner.options.known.get(&self.records.partition(&record).topic).format;
-            let writers = self.writers.as_mut().filter(|_| usize::from(record.prefix) == SchemaId::PREFIX);
-            let whole = Span { start: value.start - u32::from(record.prefix), len: value.len + u32::from(record.prefix) };
-            match decode_sample(format, self.records.of(whole), record.prefix, writers, &mut batch)? {
-                Ok(()) => kept.push(record),
-                Err(reason) => self.letter(&record, &reason)?,
+            if self.decode_one(&record, &mut batch)? == Some(true) {
+                kept.push(record);
             }
         }
         self.records.records = kept;
         self.records.batch = Some(batch);
         Ok(())
+    }
+
+    /// Decodes the samples of those topics that the sink asks for beside raw records; what is none becomes a dead letter.
+    fn decode_wanted(&mut self) -> Result<(), Failure> {
+        self.records.rows.clear();
+        let wanted: Vec<bool> = self.records.parts.iter().map(|part| self.sink.wants_samples(&part.topic)).collect();
+        if !wanted.contains(&true) {
+            return Ok(());
+        }
+        let mut batch = self.records.batch.take().unwrap_or_default();
+        batch.clear();
+        let mut kept = Vec::with_capacity(self.records.records.len());
+        for record in std::mem::take(&mut self.records.records) {
+            let decoded = if wanted[record.part as usize] { self.decode_one(&record, &mut batch)? } else { None };
+            if decoded != Some(false) {
+                self.records.rows.push(decoded.map(|_| batch.rows.len() as u32 - 1));
+                kept.push(record);
+            }
+        }
+        self.records.records = kept;
+        self.records.batch = Some(batch);
+        Ok(())
+    }
+
+    /// Reads a record as a sample into the next row; `false`: it is none, and a dead letter; `None`: it is a tombstone.
+    fn decode_one(&mut self, record: &Record, batch: &mut Batch) -> Result<Option<bool>, Failure> {
+        let Some(value) = record.value else { return Ok(None) };
+        let format = self.runner.options.known.get(&self.records.partition(record).topic).format;
+        let writers = self.writers.as_mut().filter(|_| usize::from(record.prefix) == SchemaId::PREFIX);
+        let whole = Span { start: value.start - u32::from(record.prefix), len: value.len + u32::from(record.prefix) };
+        match decode_sample(format, self.records.of(whole), record.prefix, writers, batch)? {
+            Ok(()) => Ok(Some(true)),
+            Err(reason) => {
+                self.letter(record, &reason)?;
+                Ok(Some(false))
+            }
+        }
     }
 
     /// Reads the records as documents, in JSON; what can't be read becomes a dead letter.
