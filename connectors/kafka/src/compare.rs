@@ -129,7 +129,7 @@ impl<'r> Comparison<'r> {
         let replication = self.replication;
         let held = positions::read(&replication.target, &replication.names.origin, &replication.carrying.name);
         let held = held.map_err(|e| failure("cannot read positions at the target", &e))?.unwrap_or_default();
-        Ok(held.into_iter().map(|(part, held)| (part, held.offset)).collect())
+        Ok(held.into_iter().map(|(part, held)| (part, held.reached())).collect())
     }
 
     /// Looks at the copy, for so long that rates can be told.
@@ -226,7 +226,8 @@ impl<'r> Comparison<'r> {
         let mut leaving = Leaving::new(self.replication.guard.clone());
         let mut compared = Vec::new();
         for part in &parts {
-            let Some(position) = held.get(part) else { continue };
+            // What leaves in windows of time has no counterpart at home.
+            let Some(position) = held.get(part).filter(|_| self.replication.windows(&part.topic).is_none()) else { continue };
             let mut sides = Sides { range_ms: (!compacted[&*part.topic]).then_some(range_ms), ..Sides::default() };
             self.read_home(part, *position, &mut leaving, tokio, &mut sides)?;
             self.read_target(part, &mut sides)?;

@@ -8,12 +8,14 @@ use crate::names::Names;
 use crate::sink::{Carrying, Replication};
 use crate::target::Making;
 use crate::throttle::{Limit, Limits};
+use crate::windows::{Rule, WindowRule};
 use indexmap::IndexMap;
 use millrace_config::{Period, Problems, Secret, Severity, Spanned};
 use millrace_contract::{Compiled, Context, Guarantee, Model, Plan, Plugin, Role, Sink, is_meant};
 use millrace_kafka::{Settings, check_properties};
 use millrace_kit::Tls;
 use millrace_registry::{ClientTls, RegistryLogin};
+use millrace_schemas::contract::Kind as Language;
 
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -75,10 +77,14 @@ pub struct KafkaSinkConfig {
     /// Topics that never leave, by name or pattern, whatever `topics` says; nor do their dead letters.
     #[serde(default)]
     pub stay_home: Vec<Spanned<String>>,
-    /// What of each topic's records leaves, by the topic's name or a pattern, for values in JSON and Avro. A value that cannot be read so stays at
+    /// What of each topic's records leaves, by the topic's name or a pattern, for values in JSON, Avro and Protobuf. A value that cannot be read so stays at
     /// home, as a dead letter; so do the dead letters of these topics.
     #[serde(default)]
     pub fields: IndexMap<String, Spanned<FieldRules>>,
+    /// Topics of samples that leave in windows of time, by name or pattern: instead of its samples, a record per tag and window, in JSON, with
+    /// what `keep` names. For lines that cannot carry all of them.
+    #[serde(default)]
+    pub windows: IndexMap<String, Spanned<WindowRule>>,
     /// The keys of `hash` and `pseudonym`, in the order in which they hold.
     #[serde(default)]
     pub hash_keys: Vec<HashKey>,
@@ -231,6 +237,17 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
     }
     let names = names.with_home(config.stay_home.iter().map(|topic| topic.value.clone()).collect());
     let guard = guard(config, context, problems);
+    let windows: Vec<Rule> = config.windows.iter().map(|(topic, rule)| Rule::compile(topic, rule, &context.topics, problems)).collect();
+    for (topic, rule) in &config.windows {
+        if config.fields.keys().any(|other| other == topic || is_meant(other, topic) || is_meant(topic, other)) {
+            problems
+                .error(
+                    rule.place,
+                    format!("topic {topic} has rules in `windows` and in `fields`, and what leaves in windows has no such fields"),
+                )
+                .help("take it out of one of them");
+        }
+    }
     let mut home = Settings::new(context.cluster.brokers.clone());
     home.client_id = format!("millrace-{}-{}", context.site.replace('/', "-"), context.name);
     home.properties = context.cluster.properties.clone();
@@ -244,6 +261,7 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             provenance,
             restart_recreated: config.on_recreated == OnRecreated::Restart,
             limits,
+            windows,
             groups: (!config.groups.copy.is_empty()).then(|| Copying {
                 groups: config.groups.copy.iter().map(|group| group.value.clone()).collect(),
                 every: config.groups.every.0,
@@ -282,12 +300,10 @@ fn guard(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             let is_read = context.topics.iter().any(|read| is_meant(read, name));
             match schema.kind {
                 _ if !is_read => continue,
-                millrace_schemas::contract::Kind::Protobuf => {
-                    _ = problems.error(rules.place, format!("topic {name} is in Protobuf, to which `fields` cannot be applied"));
-                }
-                millrace_schemas::contract::Kind::Avro if config.registry.is_none() => {
+                Language::Avro | Language::Protobuf if config.registry.is_none() => {
+                    let language = if schema.kind == Language::Avro { "Avro" } else { "Protobuf" };
                     problems
-                        .error(rules.place, format!("topic {name} is in Avro, and what `fields` lets out has a schema of its own"))
+                        .error(rules.place, format!("topic {name} is in {language}, and what `fields` lets out has a schema of its own"))
                         .help("name the target's registry: `registry: {url: \"https://registry.cloud\"}`");
                 }
                 _ => {}
@@ -391,6 +407,7 @@ impl Compiled for CompiledSink {
         for rules in &replication.guard.rules {
             lines.extend(rules.plan());
         }
+        lines.extend(replication.carrying.windows.iter().map(Rule::plan));
         match &replication.guard.target {
             Some(registry) => {
                 lines.push(format!("carries schemas to the registry at {}, and gives values their ids there", registry.urls.join(", ")))
@@ -468,6 +485,9 @@ mod tests {
             ("brokers: c:1\nfields: {orders: {mask: [ID]}}\n", &["orders"], "name the target's registry"),
             ("brokers: c:1\nregistry: {url: 'r:1'}\n", &["a"], "no address of a schema registry"),
             ("brokers: c:1\nregistry: {url: 'http://r:1', user: u}\n", &["a"], "a user and a password, or a token"),
+            ("brokers: c:1\nwindows: {b: {every: 1m, keep: [min]}}\n", &["a"], "which this sink does not read"),
+            ("brokers: c:1\nwindows: {a: {every: 10ms, keep: []}}\n", &["a"], "at least 1s"),
+            ("brokers: c:1\nwindows: {a: {every: 1m, keep: [min]}}\nfields: {a: {drop: [x]}}\n", &["a"], "in `windows` and in `fields`"),
             ("brokers: c:1\nlimit: {first: [alarms]}\n", &["a"], "`first` names topic alarms"),
             ("brokers: c:1\nlimit: {schedule: [{from: 25:00, until: '06:00', bandwidth: 1MiB/s}]}\n", &["a"], "is no time of day"),
         ] {

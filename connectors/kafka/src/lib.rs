@@ -13,12 +13,14 @@
 //! - [`positions`]: how far each partition was copied, kept at the target.
 //! - [`deliveries`]: what became of the records that the producer took.
 //! - [`throttle`]: bytes per second, and what goes first.
-//! - `sink`: the session. [`compare`]: the copy looked at from outside.
+//! - [`windows`]: samples of each tag in windows of time, instead of all.
+//! - `sink`: the session; `committing`: the end of a flush. [`compare`]: the copy looked at from outside.
 //!
 //! Invariants: key, value (null and empty differ), headers, timestamp and partition of a record arrive as they are, but for what `fields` and the
 //! ids of schemas change; a position at the target never
 //! passes a record that is neither there nor refused; what can't be carried is refused with its reason, never changed.
 
+mod committing;
 pub mod compare;
 pub mod config;
 mod deliveries;
@@ -31,5 +33,6 @@ mod positions;
 mod sink;
 mod target;
 mod throttle;
+pub mod windows;
 
 pub use config::{KafkaSink, KafkaSinkConfig, Replicator};

@@ -3,13 +3,15 @@
 //! ```text
 //! topic millrace.replication, compacted, one partition
 //! key    ["ORIGIN","GROUP","TOPIC",PARTITION]
-//! value  {"offset": the next offset to copy, "topic_id": the topic's at home, "pairs": [[offset at home, at the target], ..]}
+//! value  {"offset": the next offset to copy, "topic_id": the topic's at home, "pairs": [[offset at home, at the target], ..],
+//!         "windows": {"until": those that end up to here are sent, "seen": the offset behind what was read}}
 //! ```
 //!
 //! With `delivery: exactly_once` a position is written in the transaction of the records before it, otherwise after their acknowledgement.
 
 use crate::names::POSITIONS;
 use crate::pairs::Pair;
+use crate::windows::Closed;
 use millrace_contract::{Offset, Partition};
 use millrace_kafka::{KafkaError, Message, Settings, TopicSpec, read_topic};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,16 @@ pub struct Held {
     /// Where records lie at the target, the newest first; thinned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<Pair>,
+    /// Of a topic that leaves in windows of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Closed>,
+}
+
+impl Held {
+    /// The offset behind what was read, though some of it may be read again.
+    pub fn reached(&self) -> Offset {
+        self.windows.map_or(self.offset, |closed| closed.seen.max(self.offset))
+    }
 }
 
 /// The topic, for where it is missing.
@@ -88,10 +100,16 @@ mod tests {
     fn a_position_comes_back_for_its_own_origin_and_group() {
         let part = Partition { topic: "a\"b".into(), partition: 3 };
         let key = key("acme.detroit", "g", &part);
-        let held = Held { offset: 17, topic_id: Some("id".into()), pairs: vec![(16, 20), (3, 4)] };
+        let held = Held {
+            offset: 17,
+            topic_id: Some("id".into()),
+            pairs: vec![(16, 20), (3, 4)],
+            windows: Some(Closed { until: Some(60), seen: 19 }),
+        };
+        assert_eq!(held.reached(), 19);
         assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "g"), Some((part.clone(), Some(held.clone()))));
         // As it was written before topics had ids here.
-        let old = Held { topic_id: None, pairs: Vec::new(), ..held.clone() };
+        let old = Held { topic_id: None, pairs: Vec::new(), windows: None, ..held.clone() };
         assert_eq!(entry(&key, Some(b"{\"offset\":17}"), "acme.detroit", "g"), Some((part.clone(), Some(old))));
         assert_eq!(entry(&key, None, "acme.detroit", "g"), Some((part, None)));
         assert_eq!(entry(&key, Some(&value(&held)), "acme.detroit", "h"), None);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! assign   topics at the target; (exactly_once: init_transactions fences whoever was before) read positions; hold them against the origin
-//! write    each record -> producer, in the partition it comes from
+//! write    each record -> producer, in the partition it comes from; a sample of a topic with windows -> its window, and what is closed -> producer
 //! flush    at_least_once: wait for every acknowledgement, then write positions
 //!          exactly_once:  positions into the transaction, commit
 //! ```
@@ -10,19 +10,18 @@
 //! A record that the target refuses is found by sending again: a refusal hits a whole batch, so every record of it is a suspect. A suspect goes
 //! alone, in a transaction of its own; what is refused alone is refused. Suspects outlive the instance, which is dropped after a failure.
 
-use crate::deliveries::{Failed, MAX_PARTS, OWN, Outcomes, opaque};
-use crate::groups::{Copying, Means, Shared, Task};
+use crate::deliveries::{MAX_PARTS, Outcomes, opaque};
+use crate::groups::{Copying, Shared, Task};
 use crate::leaving::{Guard, Leaver, Leaving, Outcome};
 use crate::names::{Names, ORIGIN, POSITIONS};
-use crate::pairs::{self, Pair};
+use crate::pairs::Pair;
 use crate::positions::{self, Held};
 use crate::target::{self, Making, failure};
 use crate::throttle::{Limits, Throttle};
+use crate::windows::{Rule, Sample, Taken, Windows};
 use async_trait::async_trait;
-use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Sink, Upstream};
-use millrace_kafka::{
-    Class, Connection, Consumer, KafkaError, Outgoing, Producer, SendError, Settings, Topic, TopicPartition, TransactionError,
-};
+use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Sink, Upstream, is_meant};
+use millrace_kafka::{Class, Consumer, Outgoing, Producer, SendError, Settings, Topic, TopicPartition};
 use millrace_schemas::headers;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -31,9 +30,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the target may take for what was sent, before the session starts over.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a flush before an end may take.
-const PATIENCE_AT_END: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE_AT_END: Duration = Duration::from_secs(8);
 /// The header of a dead letter that names the topic where it belongs; Kafka Connect has the same.
 const DEAD: &str = "__connect.errors.topic";
 /// Longer than any flush: the broker must not end what is still being written.
@@ -48,6 +47,8 @@ pub struct Carrying {
     pub provenance: bool,
     pub restart_recreated: bool,
     pub limits: Limits,
+    /// Topics of samples that leave in windows of time.
+    pub windows: Vec<Rule>,
     /// `None`: offsets of groups stay where they are.
     pub groups: Option<Copying>,
     pub commit_every: Duration,
@@ -70,6 +71,11 @@ impl Replication {
         format!("millrace-replication-{}-{}", self.names.origin, self.carrying.name.replace('/', "-"))
     }
 
+    /// In which windows of time the samples of a topic leave.
+    pub fn windows(&self, topic: &str) -> Option<&Rule> {
+        self.carrying.windows.iter().find(|rule| is_meant(&rule.topic, topic))
+    }
+
     /// Whether a record with this header stays at home: it came from the target, or is a dead letter of a topic that does not leave as it is.
     pub fn stays(&self, header: &str, value: Option<&[u8]>) -> bool {
         let Some(value) = value else { return false };
@@ -84,50 +90,53 @@ impl Replication {
 /// Records of batches that the target refused.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    suspected: HashSet<(Partition, Offset)>,
+    pub(crate) suspected: HashSet<(Partition, Offset)>,
     /// Refused alone, with the target's words.
-    refused: HashMap<(Partition, Offset), String>,
+    pub(crate) refused: HashMap<(Partition, Offset), String>,
 }
 
 /// What is known of a partition at home.
-struct Part {
-    name: Partition,
+pub(crate) struct Part {
+    pub(crate) name: Partition,
     /// `None`: it stays at home.
-    topic: Option<Topic>,
+    pub(crate) topic: Option<Topic>,
     /// Its records may leave other than as they are.
-    is_changed: bool,
+    pub(crate) is_changed: bool,
     /// They go before others.
-    is_first: bool,
+    pub(crate) is_first: bool,
     /// The next offset, once something was written since the last flush.
-    next: Option<Offset>,
+    pub(crate) next: Option<Offset>,
     /// The position at the target.
-    at: Offset,
+    pub(crate) at: Offset,
     /// Where records lie there; the newest first.
-    pairs: Vec<Pair>,
+    pub(crate) pairs: Vec<Pair>,
     /// The last of them is not written yet.
-    has_news: bool,
+    pub(crate) has_news: bool,
+    /// Where samples leave in windows of time.
+    pub(crate) windows: Option<Windows>,
 }
 
 /// One instance of the sink.
 pub struct Instance {
-    replication: Arc<Replication>,
-    outcomes: Arc<Outcomes>,
-    producer: Option<Producer>,
-    parts: Vec<Part>,
-    index: HashMap<Partition, usize>,
-    throttle: Option<Throttle>,
-    in_transaction: bool,
-    filtered: u64,
-    lost: u64,
-    missed: u64,
-    leaving: Leaving,
+    pub(crate) replication: Arc<Replication>,
+    pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) producer: Option<Producer>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) index: HashMap<Partition, usize>,
+    pub(crate) throttle: Option<Throttle>,
+    pub(crate) in_transaction: bool,
+    pub(crate) filtered: u64,
+    pub(crate) lost: u64,
+    pub(crate) missed: u64,
+    pub(crate) late: u64,
+    pub(crate) leaving: Leaving,
     /// What tells the topics at home from others of their names.
-    topic_ids: HashMap<Arc<str>, String>,
+    pub(crate) topic_ids: HashMap<Arc<str>, String>,
     /// What translates offsets of groups, and what it works with.
-    pairs: Shared,
-    task: Option<Task>,
+    pub(crate) pairs: Shared,
+    pub(crate) task: Option<Task>,
     /// Scratch for `millrace.origin`.
-    origin: Vec<u8>,
+    pub(crate) origin: Vec<u8>,
 }
 
 impl Instance {
@@ -149,6 +158,7 @@ impl Instance {
             filtered: 0,
             lost: 0,
             missed: 0,
+            late: 0,
             topic_ids: HashMap::new(),
             origin: Vec::new(),
         }
@@ -157,7 +167,7 @@ impl Instance {
     // ---- the target -----------------------------------------------------------------------------------------------------------
 
     /// The producer; with transactions, whoever had the id before is fenced by it.
-    fn connect(&mut self) -> Result<&Producer, Failure> {
+    pub(crate) fn connect(&mut self) -> Result<&Producer, Failure> {
         if self.producer.is_none() {
             let replication = &self.replication;
             let producer = if replication.carrying.exactly_once {
@@ -173,18 +183,6 @@ impl Instance {
             self.producer = Some(producer);
         }
         self.producer.as_ref().ok_or(Failure::Stopped)
-    }
-
-    fn transaction_failure(&self, what: &str, error: &TransactionError) -> Failure {
-        match (error, self.outcomes.trouble()) {
-            (TransactionError::Fenced(error), _) => Failure::Blocked(format!(
-                "{what}: {error}; another runtime copies with the transactional id {}: stop one of them",
-                self.replication.transactional_id()
-            )),
-            (_, Some(Connection::Denied(why))) => Failure::Blocked(format!("{what}: {why}")),
-            (_, Some(Connection::Down(why))) => Failure::Reconnect(format!("{what}: {why}")),
-            (error, _) => failure(what, error.error()),
-        }
     }
 
     /// Takes partitions into the table; those that are there already keep their place.
@@ -203,7 +201,18 @@ impl Instance {
             self.index.insert(part.clone(), self.parts.len());
             let is_changed = self.replication.guard.concerns(&part.topic);
             let is_first = self.replication.carrying.limits.is_first(&part.topic);
-            self.parts.push(Part { name: part, topic, is_changed, is_first, next: None, at: 0, pairs: Vec::new(), has_news: false });
+            let windows = self.replication.windows(&part.topic).map(|rule| Windows::new(rule.clone()));
+            self.parts.push(Part {
+                name: part,
+                topic,
+                is_changed,
+                is_first,
+                next: None,
+                at: 0,
+                pairs: Vec::new(),
+                has_news: false,
+                windows,
+            });
         }
         Ok(())
     }
@@ -213,7 +222,8 @@ impl Instance {
         let reader = Consumer::reader(&self.replication.home, true).map_err(|e| failure("cannot read from the factory's Kafka", &e))?;
         let mut placed = Vec::with_capacity(parts.len());
         for part in parts {
-            let Some(Held { offset: held, topic_id, pairs }) = known.get(part).filter(|_| !self.replication.names.stays(&part.topic))
+            let Some(Held { offset: held, topic_id, pairs, windows }) =
+                known.get(part).filter(|_| !self.replication.names.stays(&part.topic))
             else {
                 placed.push(None);
                 continue;
@@ -254,8 +264,14 @@ impl Instance {
             };
             if let Some(known) = self.index.get(part).map(|index| &mut self.parts[*index]) {
                 known.at = next;
+                // What was counted as lost is passed at the target in the same flush, and is not counted again by who is assigned next.
+                known.next = (next != held).then_some(next);
                 // Of another topic they say nothing.
-                known.pairs = if is_another || held > high { Vec::new() } else { pairs.clone() };
+                let is_another = is_another || held > high;
+                known.pairs = if is_another { Vec::new() } else { pairs.clone() };
+                let windows = windows.filter(|_| !is_another);
+                let is_whole = if is_another { next == 0 } else { next == held && windows.is_some() };
+                known.windows = self.replication.windows(&part.topic).map(|rule| Windows::resume(rule.clone(), windows, next, is_whole));
             }
             placed.push(Some(next));
         }
@@ -270,7 +286,7 @@ impl Instance {
 
     // ---- records --------------------------------------------------------------------------------------------------------------
 
-    fn begin(&mut self) -> Result<(), Failure> {
+    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
         if self.replication.carrying.exactly_once && !self.in_transaction {
             let producer = self.producer.as_ref().ok_or(Failure::Stopped)?;
             producer.begin().map_err(|e| self.transaction_failure("cannot begin a transaction at the target", &e))?;
@@ -305,11 +321,83 @@ impl Instance {
                 Outcome::Stays(why) => return Ok(Some(format!("it stays at home: {why}"))),
             }
         };
-        self.begin()?;
-        if is_changed {
-            let left = &self.leaving.left;
+        let left = is_changed.then(|| std::mem::take(&mut self.leaving.left));
+        if let Some(left) = &left {
             (key, value, encoded) = (key.map(|_| &*left.key), value.map(|_| &*left.value), &left.headers);
         }
+        let leaver = Leaver { key, value, headers: encoded, timestamp_ms: record.timestamp_ms, is_prefixed: false };
+        let refused = self.send(part, record.offset, number, &leaver);
+        if let Some(left) = left {
+            self.leaving.left = left;
+        }
+        refused
+    }
+
+    /// Takes a sample into its window, and sends the windows that it closes. `Some`: it will never be taken, and why.
+    fn window(&mut self, records: &Records, index: usize, record: &Record, part: usize) -> Result<Option<String>, Failure> {
+        let row = records.rows.get(index).copied().flatten().zip(records.batch.as_ref());
+        let Some((row, batch)) = row.map(|(row, batch)| (row as usize, batch)) else {
+            // A tombstone.
+            self.filtered += 1;
+            return Ok(None);
+        };
+        let Some(mut windows) = self.parts[part].windows.take() else { return Ok(None) };
+        let tag = batch.decoded.as_ref().and_then(|columns| columns.tag_path.get(row)).map_or("", |tag| batch.text_of(*tag));
+        let sample = Sample {
+            offset: record.offset,
+            key: record.key.map(|key| records.of(key)),
+            tag,
+            time: batch.rows[row].time.0,
+            value: batch.rows[row].value,
+            status: batch.rows[row].status,
+            heap: &batch.heap,
+        };
+        let mut refused = None;
+        match windows.take(&sample) {
+            Taken::Counted | Taken::Known => {}
+            Taken::Late => {
+                self.late += 1;
+                self.filtered += 1;
+            }
+            Taken::Full => refused = Some("there are too many tags in the windows that are open: shorten `every` or `late`".to_owned()),
+        }
+        while let Some(window) = windows.next_closed() {
+            for (tag, tally) in &window.tags {
+                let mut value = Vec::new();
+                tally.write(tag, &window, windows.rule(), &mut value);
+                let Some(number) = opaque(part, tally.offset) else { continue };
+                let leaver = Leaver {
+                    key: tally.key.as_deref(),
+                    value: Some(&value),
+                    headers: &[],
+                    timestamp_ms: window.until.div_euclid(1_000).max(1),
+                    is_prefixed: false,
+                };
+                if let Some(reason) = self.send(part, tally.offset, number, &leaver)? {
+                    refused.get_or_insert(reason);
+                }
+            }
+        }
+        self.parts[part].windows = Some(windows);
+        Ok(refused)
+    }
+
+    /// Notes that a record is dealt with.
+    fn reached(&mut self, part: usize, offset: Offset) {
+        let part = &mut self.parts[part];
+        part.next = Some(match &mut part.windows {
+            Some(windows) => {
+                windows.pass(offset);
+                windows.position()
+            }
+            None => offset + 1,
+        });
+    }
+
+    /// Hands what leaves to the producer, when the line has room for it. `Some`: the target will never take it, and why.
+    fn send(&mut self, part: usize, offset: Offset, number: u64, leaver: &Leaver<'_>) -> Result<Option<String>, Failure> {
+        self.begin()?;
+        let Leaver { key, value, headers: encoded, timestamp_ms, .. } = *leaver;
         if let Some(throttle) = &mut self.throttle {
             let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + encoded.len();
             let wait = throttle.take(bytes, Instant::now(), time_of_day);
@@ -321,10 +409,10 @@ impl Instance {
         let provenance = self.replication.carrying.provenance && !headers(encoded).any(|(name, _)| name == ORIGIN);
         if provenance {
             self.origin.clear();
-            let _ = write!(self.origin, "{}/{}/{}/{}", self.replication.names.origin, at_home.topic, at_home.partition, record.offset);
+            let _ = write!(self.origin, "{}/{}/{}/{offset}", self.replication.names.origin, at_home.topic, at_home.partition);
         }
         let (Some(producer), Some(topic)) = (&self.producer, &self.parts[part].topic) else { return Ok(None) };
-        let message = Outgoing { partition: Some(at_home.partition), key, value, timestamp_ms: record.timestamp_ms, opaque: number };
+        let message = Outgoing { partition: Some(at_home.partition), key, value, timestamp_ms, opaque: number };
         let deadline = Instant::now() + PATIENCE;
         loop {
             let origin = provenance.then_some((ORIGIN, Some(&*self.origin)));
@@ -340,191 +428,6 @@ impl Instance {
             }
         }
     }
-
-    /// The transaction can only be aborted; the reports of what is in it say why.
-    fn doomed(&mut self, error: &KafkaError) -> Failure {
-        if let Some(producer) = &self.producer {
-            let _ = producer.abort(PATIENCE_AT_END);
-        }
-        let failed = self.outcomes.take_failed();
-        self.judge(failed).err().unwrap_or_else(|| failure("the transaction at the target failed", error))
-    }
-
-    fn away(&self, what: &str) -> Failure {
-        match self.outcomes.trouble() {
-            Some(Connection::Denied(why)) => Failure::Blocked(format!("the target refuses us: {why}")),
-            Some(Connection::Down(why)) => Failure::Reconnect(format!("the target is away: {why}")),
-            _ => Failure::Reconnect(format!("the target {what} for {} s", PATIENCE.as_secs())),
-        }
-    }
-
-    // ---- flush ----------------------------------------------------------------------------------------------------------------
-
-    /// Waits until the target has acknowledged or refused everything.
-    fn settle(&self, patience: Duration) -> Result<(), Failure> {
-        let Some(producer) = &self.producer else { return Ok(()) };
-        let deadline = Instant::now() + patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match producer.flush(left.min(Duration::from_secs(1))) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.class == Class::Fatal => return Err(failure("cannot send to the target", &error)),
-                Err(_) if left.is_zero() => return Err(self.away("acknowledged nothing")),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn write_positions(&mut self, moved: &[(Partition, Offset)]) -> Result<(), Failure> {
-        let producer = self.connect()?;
-        let topic = producer.topic(POSITIONS).map_err(|e| failure("cannot write positions", &e))?;
-        let replication = &self.replication;
-        let Some(producer) = &self.producer else { return Ok(()) };
-        for (part, offset) in moved {
-            let key = positions::key(&replication.names.origin, &replication.carrying.name, part);
-            let value = positions::value(&Held {
-                offset: *offset,
-                topic_id: replication_id(&self.topic_ids, &part.topic),
-                pairs: self.pairs_of(part),
-            });
-            let message = Outgoing { partition: Some(0), key: Some(&key), value: Some(&value), timestamp_ms: now_ms(), opaque: OWN };
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match producer.send(&topic, &message, std::iter::empty()) {
-                    Ok(()) => break,
-                    Err(SendError::QueueFull) if Instant::now() < deadline => self.outcomes.wait(Duration::from_millis(20)),
-                    Err(SendError::QueueFull) => return Err(self.away("takes no more records")),
-                    Err(SendError::Doomed(error)) => return Err(self.doomed(&error)),
-                    Err(SendError::Refused(error)) => return Err(failure("cannot write positions", &error)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What follows from records that were not delivered. Record faults leave suspects, so that the next instance finds the one to blame.
-    fn judge(&mut self, failed: Vec<Failed>) -> Result<(), Failure> {
-        let Some(first) = failed.first() else { return Ok(()) };
-        let blamed: Vec<(Partition, Offset)> = failed
-            .iter()
-            .filter(|one| matches!(one.error.class, Class::Record(_)))
-            .filter_map(|one| one.record.and_then(|(part, offset)| Some((self.parts.get(part)?.name.clone(), offset))))
-            .collect();
-        if blamed.is_empty() {
-            let cause = failed.iter().find(|one| is_cause(&one.error)).unwrap_or(first);
-            let name = cause.record.and_then(|(part, _)| self.parts.get(part)).map_or(POSITIONS, |part| &*part.name.topic);
-            return Err(failure(&format!("cannot send records of topic {name} to the target"), &cause.error));
-        }
-        let words = failed.iter().find(|one| matches!(one.error.class, Class::Record(_))).unwrap_or(first).error.to_string();
-        let mut suspects = self.replication.suspects.lock();
-        if let [alone] = &blamed[..] {
-            suspects.suspected.remove(alone);
-            // It comes again, is refused before it is sent, and is in the dead letters before its position moves.
-            suspects.refused.insert(alone.clone(), format!("the target refuses it: {words}"));
-        } else {
-            suspects.suspected.extend(blamed);
-        }
-        Err(Failure::RetryAfter(Duration::from_millis(100), format!("the target refused a record ({words}); looking for it")))
-    }
-
-    /// Commits, or waits for what was sent and writes positions. Everything that was written is durable then, or refused.
-    fn finish(&mut self, patience: Duration) -> Result<Vec<(Partition, Offset)>, Failure> {
-        // A pair is known after its records are committed, and goes with the next commit, or with one of its own.
-        let position = |part: &Part| part.next.or(part.has_news.then_some(part.at));
-        let moved: Vec<(Partition, Offset)> = self.parts.iter().filter_map(|part| Some((part.name.clone(), position(part)?))).collect();
-        if moved.is_empty() {
-            return Ok(moved);
-        }
-        if self.replication.carrying.exactly_once {
-            self.begin()?;
-            self.write_positions(&moved)?;
-            self.commit(patience)?;
-        } else {
-            self.settle(patience)?;
-            let failed = self.outcomes.take_failed();
-            self.judge(failed)?;
-            self.write_positions(&moved)?;
-            self.settle(patience)?;
-            let failed = self.outcomes.take_failed();
-            self.judge(failed)?;
-        }
-        for part in &mut self.parts {
-            part.at = part.next.take().unwrap_or(part.at);
-            part.has_news = false;
-        }
-        self.note_pairs();
-        Ok(moved)
-    }
-
-    /// Takes over where the records that are committed lie at the target.
-    fn note_pairs(&mut self) {
-        let delivered = self.outcomes.take_delivered();
-        if delivered.is_empty() {
-            return;
-        }
-        let mut shared = self.pairs.lock();
-        for (index, pair) in delivered {
-            let Some(part) = self.parts.get_mut(index) else { continue };
-            pairs::add(&mut part.pairs, pair);
-            part.has_news = true;
-            shared.insert(part.name.clone(), part.pairs.clone());
-        }
-    }
-
-    fn pairs_of(&self, part: &Partition) -> Vec<Pair> {
-        self.index.get(part).map(|index| self.parts[*index].pairs.clone()).unwrap_or_default()
-    }
-
-    /// Begins to translate offsets of groups, from what is known of before.
-    fn translate(&mut self) {
-        let Some(copying) = self.replication.carrying.groups.clone().filter(|_| self.task.is_none()) else { return };
-        let known = self.parts.iter().filter(|part| !part.pairs.is_empty());
-        *self.pairs.lock() = known.map(|part| (part.name.clone(), part.pairs.clone())).collect();
-        let replication = &self.replication;
-        self.task = Task::start(Means {
-            sink: replication.carrying.name.clone(),
-            names: replication.names.clone(),
-            home: replication.home.clone(),
-            target: replication.target.clone(),
-            copying,
-            pairs: self.pairs.clone(),
-        });
-    }
-
-    fn commit(&mut self, patience: Duration) -> Result<(), Failure> {
-        let Some(producer) = &self.producer else { return Ok(()) };
-        let deadline = Instant::now() + patience;
-        loop {
-            match producer.commit(Duration::from_secs(1).min(patience)) {
-                Ok(()) => break,
-                Err(TransactionError::Retriable(_)) if Instant::now() < deadline => {}
-                Err(TransactionError::Retriable(_)) => return Err(self.away("did not commit")),
-                Err(error) => {
-                    let outcome = self.transaction_failure("cannot commit at the target", &error);
-                    if matches!(error, TransactionError::Abortable(_)) {
-                        // What the broker said of single records comes with the abort.
-                        let _ = producer.abort(PATIENCE_AT_END);
-                    }
-                    let failed = self.outcomes.take_failed();
-                    self.judge(failed)?;
-                    return Err(outcome);
-                }
-            }
-        }
-        self.in_transaction = false;
-        let failed = self.outcomes.take_failed();
-        self.judge(failed)
-    }
-}
-
-/// Whether an error is a cause, rather than what follows for the other records of an aborted transaction or a purge.
-fn is_cause(error: &KafkaError) -> bool {
-    !error.name().contains("PURGE")
-}
-
-/// The id under which a position is kept; `None`: the cluster at home has none.
-fn replication_id(ids: &HashMap<Arc<str>, String>, topic: &str) -> Option<String> {
-    ids.get(topic).filter(|id| !id.is_empty()).cloned()
 }
 
 /// By this machine's clock.
@@ -532,7 +435,7 @@ fn time_of_day() -> jiff::civil::Time {
     jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::system()).time()
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_millis() as i64)
 }
 
@@ -540,6 +443,10 @@ fn now_ms() -> i64 {
 impl Sink for Instance {
     fn input(&self) -> Input {
         Input::Raw
+    }
+
+    fn wants_samples(&self, topic: &str) -> bool {
+        self.replication.windows(topic).is_some()
     }
 
     fn flush_every(&self) -> Duration {
@@ -587,16 +494,16 @@ impl Sink for Instance {
             !suspects.suspected.is_empty() || !suspects.refused.is_empty()
         };
         let mut refused = Vec::new();
-        let is_first = |record: &&Record| self.parts[places[record.part as usize]].is_first;
+        let is_first = |(_, record): &(usize, &Record)| self.parts[places[record.part as usize]].is_first;
         // In their order within each partition, which is of one topic.
-        let (first, rest): (Vec<&Record>, Vec<&Record>) = records.records.iter().partition(is_first);
-        for record in first.into_iter().chain(rest) {
+        let (first, rest): (Vec<_>, Vec<_>) = records.records.iter().enumerate().partition(is_first);
+        for (index, record) in first.into_iter().chain(rest) {
             let part = places[record.part as usize];
             if self.parts[part].topic.is_none()
                 || headers(records.of(record.headers)).any(|(name, value)| self.replication.stays(name, value))
             {
                 self.filtered += 1;
-                self.parts[part].next = Some(record.offset + 1);
+                self.reached(part, record.offset);
                 continue;
             }
             let mut no = |reason| refused.push(Refused { partition: records.partition(record).clone(), offset: record.offset, reason });
@@ -605,7 +512,8 @@ impl Sink for Instance {
                 let mut suspects = self.replication.suspects.lock();
                 if let Some(reason) = suspects.refused.remove(&mark) {
                     no(reason);
-                    self.parts[part].next = Some(record.offset + 1);
+                    drop(suspects);
+                    self.reached(part, record.offset);
                     continue;
                 }
                 suspects.suspected.remove(&mark)
@@ -613,10 +521,14 @@ impl Sink for Instance {
             if is_suspect {
                 self.finish(PATIENCE)?;
             }
-            if let Some(reason) = self.carry(records, record, part).await? {
+            let reason = match self.parts[part].windows {
+                Some(_) => self.window(records, index, record, part)?,
+                None => self.carry(records, record, part).await?,
+            };
+            if let Some(reason) = reason {
                 no(reason);
             }
-            self.parts[part].next = Some(record.offset + 1);
+            self.reached(part, record.offset);
             if is_suspect {
                 self.finish(PATIENCE)?;
             }
@@ -626,9 +538,8 @@ impl Sink for Instance {
 
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
         let below = self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
-        let (filtered, lost, missed) =
-            (std::mem::take(&mut self.filtered), std::mem::take(&mut self.lost), std::mem::take(&mut self.missed));
-        Ok(Flushed { below, filtered, lost, missed, ..Flushed::default() })
+        let [filtered, lost, missed, late] = [&mut self.filtered, &mut self.lost, &mut self.missed, &mut self.late].map(std::mem::take);
+        Ok(Flushed { below, filtered, lost, missed, late, ..Flushed::default() })
     }
 
     async fn revoke(&mut self, _parts: &[Partition]) -> Result<(), Failure> {
