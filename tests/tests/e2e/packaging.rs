@@ -129,6 +129,104 @@ fn the_tarball_is_whole_its_bill_of_materials_and_the_manifests_are_valid() {
     assert!(expected.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
 }
 
+/// A log in the form in which 0.1.0 wrote it while Kafka was away: 300 lines. When the form changes, this one is still read, and another joins it.
+#[test]
+fn a_log_that_an_earlier_release_left_full_goes_to_kafka_and_goes_on() {
+    let kafka = Kafka::shared();
+    let factory = Factory::on(kafka);
+    let (data, mut open) = (factory.dir().join("data/log"), vec![PathBuf::new()]);
+    let fixture = top().join("tests/fixtures/kept-by-0.1.0/log");
+    while let Some(folder) = open.pop() {
+        std::fs::create_dir_all(data.join(&folder)).unwrap();
+        for entry in std::fs::read_dir(fixture.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = folder.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => open.push(name),
+                false => _ = std::fs::copy(entry.path(), data.join(name)).unwrap(),
+            }
+        }
+    }
+    std::fs::create_dir(factory.dir().join("in")).unwrap();
+    let mut millrace = factory.start(
+        "site: acme/kept\ntopics: {kept-by-0-1-0: {format: json}}\n\
+         sources: {lines: {type: file, path: '$dir/in/*.ndjson', format: ndjson, topic: kept-by-0-1-0}}\n",
+    );
+    let number = |record: &Record| record.json()["n"].as_i64();
+    let read: Vec<_> = kafka.follow("kept-by-0-1-0").count(300).iter().map(number).collect();
+    assert_eq!(read, (0..300).map(Some).collect::<Vec<_>>());
+    std::fs::write(millrace.dir().join("in/new.ndjson"), "{\"n\":300}\n").unwrap();
+    assert_eq!(kafka.follow("kept-by-0-1-0").count(301).last().and_then(number), Some(300));
+    millrace.stop();
+}
+
+/// What PyYAML makes of a file.
+fn yaml(path: &Path) -> serde_json::Value {
+    let read = "import sys, json, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    serde_json::from_str(&said(peers::python(peers::judges()).args(["-c", read]).arg(path))).unwrap()
+}
+
+#[test]
+fn the_compose_file_names_what_there_is_and_its_parts_find_each_other() {
+    let folder = top().join("packaging/compose");
+    let compose = yaml(&folder.join("compose.yaml"));
+    let services = compose["services"].as_object().unwrap();
+    let texts = |list: &serde_json::Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut mounts = std::collections::BTreeMap::new();
+    for (name, service) in services {
+        for mount in texts(&service["volumes"]) {
+            let (from, rest) = mount.split_once(':').unwrap();
+            let to = rest.split(':').next().unwrap();
+            let is_there = if from.starts_with('.') { folder.join(from).is_file() } else { compose["volumes"].get(from).is_some() };
+            assert!(is_there, "{name} mounts {from}, which is not there");
+            mounts.insert(to.to_owned(), from.to_owned());
+        }
+        assert!(texts(&service["depends_on"]).iter().all(|other| services.contains_key(other)), "{name}");
+        for port in texts(&service["ports"]) {
+            assert!(port.starts_with("127.0.0.1:"), "{name} is open to the network: {port}");
+        }
+    }
+    // Millrace: the image that the Dockerfile makes, with what its entry point looks for.
+    let millrace = &services["millrace"];
+    let context = folder.join(millrace["build"]["context"].as_str().unwrap());
+    let dockerfile = std::fs::read_to_string(context.join(millrace["build"]["dockerfile"].as_str().unwrap())).unwrap();
+    let line = |word: &str| dockerfile.lines().rev().find_map(|line| line.strip_prefix(word)).unwrap_or_else(|| panic!("no {word}")).trim();
+    assert_eq!(mounts.get(line("VOLUME")).map(String::as_str), Some("millrace"));
+    assert_eq!(line("ENV MILLRACE_DATA_DIR="), line("VOLUME"));
+    let command: Vec<String> = serde_json::from_str(line("CMD")).unwrap();
+    let [run, option, place] = &command[..] else { panic!("{command:?}") };
+    assert_eq!((run.as_str(), option.as_str()), ("run", "-c"));
+    assert!(mounts.keys().any(|to| Path::new(to).parent() == Some(Path::new(place))), "{mounts:?} has nothing in {place}");
+    assert_eq!(context.canonicalize().unwrap(), top().canonicalize().unwrap());
+    said(Command::new(millrace::binary()).args(["check", "-c"]).arg(folder.join("factory.yaml")));
+    let factory = yaml(&folder.join("factory.yaml"));
+    let kafka = &services["kafka"]["environment"];
+    let brokers = factory["kafka"]["brokers"].as_str().unwrap();
+    assert!(kafka["KAFKA_ADVERTISED_LISTENERS"].as_str().unwrap().contains(&format!("PLAIN://{brokers}")), "{kafka}");
+    let registry = factory["schemas"]["listen"].as_str().unwrap().rsplit(':').next().unwrap();
+    assert!(texts(&millrace["ports"])[0].ends_with(&format!(":{registry}")), "{registry}");
+    // Prometheus scrapes what listens in Millrace's network, with the alerts beside it; Grafana asks it there.
+    assert_eq!(services["prometheus"]["network_mode"], "service:millrace");
+    let prometheus = yaml(&folder.join("prometheus.yaml"));
+    assert_eq!(prometheus["scrape_configs"][0]["static_configs"][0]["targets"][0], factory["http"]["listen"]);
+    let etc = scratch("compose");
+    for (to, from) in mounts.iter().filter(|(to, _)| to.starts_with("/etc/prometheus/")) {
+        std::fs::copy(folder.join(from), etc.path().join(Path::new(to).file_name().unwrap())).unwrap();
+    }
+    said(peers::debian("promtool", "prometheus").args(["check", "config"]).arg(etc.path().join("prometheus.yml")));
+    let source = yaml(&folder.join("grafana/datasource.yaml"));
+    assert_eq!(
+        (&source["datasources"][0]["type"], &source["datasources"][0]["url"]),
+        (&"prometheus".into(), &"http://millrace:9090".into())
+    );
+    let board = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str().unwrap();
+    assert_eq!(mounts.get(board).map(String::as_str), Some("../grafana/dashboard.json"));
+    let boards = yaml(&folder.join("grafana/dashboards.yaml"));
+    assert!(board.starts_with(boards["providers"][0]["options"]["path"].as_str().unwrap()), "{boards}");
+}
+
 #[test]
 fn systemd_hears_when_it_is_ready_that_it_lives_and_when_it_stops() {
     let (kafka, topic) = (Kafka::shared(), Kafka::shared().topic("notify"));
@@ -196,7 +294,7 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
     }
     // Prometheus' own tool judges the rules, every expression of the dashboard, and what it would scrape.
     let promtool = || peers::debian("promtool", "prometheus");
-    assert!(said(promtool().args(["check", "rules"]).arg(folder.join("alerts.yaml"))).contains("SUCCESS: 14 rules found"));
+    assert!(said(promtool().args(["check", "rules"]).arg(folder.join("alerts.yaml"))).contains("SUCCESS: 15 rules found"));
     let as_rules = asked.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$source", ".*");
     let rules: String = as_rules.lines().map(|expr| format!("  - {{record: a, expr: {}}}\n", serde_json::json!(expr))).collect();
     let path = millrace.dir().join("rules.yaml");
