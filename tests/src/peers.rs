@@ -75,6 +75,12 @@ pub fn connect_libs() -> &'static Path {
     LIBS.get_or_init(|| jars("kafka-connect", "kafka", KAFKA_VERSION, "connect.xml"))
 }
 
+/// MirrorMaker 2's jars, from Maven Central, with our `Checkpoints.java` compiled beside them: the class path.
+pub fn mirror() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| java("mirror", KAFKA_VERSION, "mirror.xml", "Checkpoints.java"))
+}
+
 /// Apicurio Registry, from Maven Central: the folder that holds its runner jar.
 pub fn apicurio() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();

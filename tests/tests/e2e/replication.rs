@@ -1,5 +1,8 @@
 //! Replication into a second Apache Kafka: records as they are, each once over kills, refusals set aside, losses said.
 
+use crate::registry;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use millrace_tests::*;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -205,6 +208,30 @@ fn what_came_from_the_target_does_not_go_back() {
 }
 
 #[test]
+fn what_retention_takes_while_it_runs_is_counted_not_skipped() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let topic = home.topic("outrun");
+    home.create_topic(&topic, 1, &[]);
+    numbers(home, &topic, 0, 100);
+    let mut millrace = replication(home, cloud, &topic, "");
+    millrace.launch();
+    cloud_has(cloud, &topic, 100);
+    // What it has fetched already when it stands still, nobody knows: in the end each record is there, or counted.
+    millrace.process().freeze();
+    for n in 0..50 {
+        numbers(home, &topic, 100 + n, 1);
+    }
+    home.delete_records(&topic, 0);
+    millrace.process().thaw();
+    numbers(home, &topic, 150, 10);
+    cloud.follow(&topic).until("the last record", |records| records.iter().any(|record| record.text() == "159"));
+    let copied = cloud.read(&topic).len() as u64;
+    let lost =
+        || millrace.metrics().lines().find_map(|line| line.strip_prefix("millrace_sink_lost_total{sink=\"cloud\"} ")?.parse::<u64>().ok());
+    wait_for("each record is copied or counted", || lost().is_some_and(|lost| lost > 0 && lost + copied == 160));
+}
+
+#[test]
 fn what_may_leave_leaves_in_json_and_avro_and_the_rest_stays_at_home() {
     let (home, cloud) = (Kafka::shared(), cloud());
     let (here, there) = (Registry::start(), Registry::start());
@@ -347,6 +374,180 @@ fn a_group_goes_on_at_the_target_where_it_was_at_home() {
     let checkpoints = cloud.follow(&format!("{alias}.checkpoints.internal")).count(1).to_vec();
     let key = checkpoints[0].key.as_deref().expect("a key");
     assert!(key.windows(copy.len()).any(|part| part == copy.as_bytes()), "{key:?}");
+    // MirrorMaker 2's own client reads them.
+    let there = cloud.committed(&group, &copy, 0).expect("an offset");
+    assert_eq!(mirror::checkpoints(cloud, &alias, &group), [(copy, 0, there)]);
+}
+
+#[test]
+fn beside_mirrormaker_its_copies_and_its_bookkeeping_stay_where_they_are() {
+    let (home, cloud) = (Kafka::start(), cloud());
+    let (there, here) = (cloud.topic("made-there"), home.topic("made-here"));
+    cloud.create_topic(&there, 1, &[]);
+    home.create_topic(&here, 1, &[]);
+    numbers(cloud, &there, 0, 10);
+    let _mirror = MirrorMaker::start(("cloud", cloud), ("home", &home), &there, "");
+    let copy = format!("cloud.{there}");
+    wait_for("MirrorMaker 2 has copied", || home.topics().iter().any(|(name, _)| *name == copy) && home.follow(&copy).to_end().len() >= 10);
+    let mut millrace = replication(&home, cloud, "\"*\"", "    rename: \"site.{topic}\"\n    target: cloud\n");
+    millrace.launch();
+    numbers(&home, &here, 0, 10);
+    cloud_has(cloud, &format!("site.{here}"), 10);
+    let ours: Vec<String> = cloud.topics().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("site.")).collect();
+    assert_eq!(ours, [format!("site.{here}")]);
+}
+
+#[test]
+fn of_protobuf_leaves_what_is_allowed_and_a_foreign_reader_finds_no_new_field() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let tokio = tokio::runtime::Runtime::new().expect("tokio starts");
+    let (here, there) = (registry::Ours::shared().port, registry::serve(cloud, &tokio));
+    let [here, there] = [here, there].map(|port| format!("http://127.0.0.1:{port}"));
+    let topic = home.topic("protobuf");
+    home.create_topic(&topic, 1, &[]);
+    let values: Vec<Vec<u8>> = decoders::orders_by_confluent_python(&here, &topic).iter().map(bytes_of).collect();
+    home.produce(&topic, values.iter().map(|value| ("k", &value[..])).chain([("k", &values[1][..values[1].len() - 1])]));
+    let mut millrace = Factory::on(home)
+        .with("topic", &topic)
+        .with("here", here)
+        .with("there", &there)
+        .with("cloud", cloud.brokers())
+        .env("HASH_KEY", "0123456789abcdef")
+        .prepare(&format!(
+            "schemas: {{registry: \"$here\"}}\n{}",
+            CLOUD.replace("$topics", "$topic")
+                + r#"    registry: {url: "$there"}
+    hash_keys: [{id: "2026", secret: "${env:HASH_KEY}"}]
+    fields:
+      $topic: {allow: [id, /operators/shift], pseudonym: [/operators/name]}
+"#
+        ));
+    millrace.launch();
+    cloud_has(cloud, &topic, 2);
+    let copied: Vec<serde_json::Value> = cloud
+        .read(&topic)
+        .iter()
+        .map(|record| serde_json::json!({"format": "protobuf", "topic": topic, "value": base64(record.value.as_deref().expect("a value"))}))
+        .collect();
+    let read = Decoder::ConfluentPython.decode(&there, &copied);
+    assert_eq!(read[0], read[1], "what is new stays at home");
+    let operator = &read[0]["operators"][0];
+    assert_eq!((&read[0]["id"], &operator["shift"]), (&"4711".into(), &2.into()));
+    assert!(operator["name"].as_str().is_some_and(|name| name.starts_with("p-")), "{operator}");
+    assert_eq!((read[0].as_object().map(|order| order.len()), operator.as_object().map(|person| person.len())), (Some(2), Some(2)));
+    let dead = home.follow(&format!("{topic}.dead")).count(1).to_vec();
+    assert!(dead[0].header("__connect.errors.exception.message").is_some_and(|why| why.contains("stays at home")), "{dead:?}");
+}
+
+fn bytes_of(line: &serde_json::Value) -> Vec<u8> {
+    STANDARD.decode(line["value"].as_str().expect("a value")).expect("base64")
+}
+
+fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+#[test]
+fn windows_of_time_arrive_once_and_whole_over_kills_and_late_and_bad_samples_are_counted() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let topic = home.topic("windows");
+    home.create_topic(&topic, 1, &[]);
+    let mut millrace =
+        replication(home, cloud, &topic, "    windows: {$topics: {every: 1s, late: 300ms, keep: [min, max, mean, count, last]}}\n");
+    // Two tags, ten samples a second each, out of order by up to 300 ms; some are bad, and each third window lacks one of the tags.
+    const START: i64 = 1_790_000_000_000_000;
+    let mut random = fastrand::Rng::with_seed(16);
+    let mut samples: Vec<(i64, &str, i64, bool)> = Vec::new();
+    for step in 0..600_i64 {
+        for tag in ["a", "b"] {
+            if tag == "a" || step / 10 % 3 != 0 {
+                samples.push((step * 100_000, tag, random.i64(-50..50), random.u8(..8) > 0));
+            }
+        }
+    }
+    let mut order: Vec<(i64, usize)> =
+        samples.iter().enumerate().map(|(index, sample)| (sample.0 + random.i64(0..300_000), index)).collect();
+    order.sort_unstable();
+    let value = |(time, tag, value, good): (i64, &str, i64, bool)| {
+        let (time, status) = (START + time, if good { 0_u32 } else { 0x8000_0000 });
+        format!(
+            "{{\"tag\":\"{tag}\",\"value\":{value},\"time\":{time},\"read_time\":{time},\"status\":{status},\"source\":\"s\",\"seq\":1,\"def\":1}}"
+        )
+    };
+    millrace.launch();
+    let whole: Vec<String> = order.iter().map(|(_, index)| value(samples[*index])).collect();
+    for (part, texts) in whole.chunks(whole.len() / 4 + 1).enumerate() {
+        home.produce(&topic, texts.iter().map(|text| (if text.contains("\"a\"") { "a" } else { "b" }, text.as_bytes())));
+        wait_for("some windows are there", || {
+            cloud.topics().iter().any(|(name, _)| *name == topic) && cloud.read(&topic).len() > 10 * part
+        });
+        millrace.kill9();
+        millrace.launch();
+    }
+    // One that closes all windows, and two that are too late.
+    let last = value((70_000_000, "end", 0, true));
+    home.produce(
+        &topic,
+        [last, value((1_000_000, "a", 1_000, true)), value((2_000_000, "b", 1_000, true))].iter().map(|text| ("end", text.as_bytes())),
+    );
+    /// Of a window's beginning and a tag: time, value, and whether it is good.
+    type Expected<'t> = BTreeMap<(i64, &'t str), Vec<(i64, i64, bool)>>;
+    let mut expected = Expected::new();
+    for (time, tag, value, good) in samples {
+        expected.entry((START + time / 1_000_000 * 1_000_000, tag)).or_default().push((time, value, good));
+    }
+    let copied = cloud.follow(&topic).count(expected.len()).to_vec();
+    wait_for("the late ones are counted", || {
+        millrace.metrics().lines().any(|line| line.starts_with("millrace_sink_late_total") && line.ends_with(" 2"))
+    });
+    assert_eq!(cloud.read(&topic).len(), expected.len(), "no window is there twice");
+    for record in copied {
+        let json = record.json();
+        let (from, tag) = (json["from"].as_i64().expect("a time"), json["tag"].as_str().expect("a tag"));
+        let (_, samples) = expected.iter().find(|((start, name), _)| *start == from && *name == tag).unwrap_or_else(|| panic!("{json}"));
+        let good: Vec<i64> = samples.iter().filter(|(.., good)| *good).map(|(_, value, _)| *value).collect();
+        let mean = good.iter().sum::<i64>() as f64 / good.len() as f64;
+        assert_eq!(
+            (json["count"].as_u64(), json["bad"].as_u64()),
+            (Some(good.len() as u64), Some((samples.len() - good.len()) as u64)),
+            "{json}"
+        );
+        assert_eq!((json["min"].as_i64(), json["max"].as_i64()), (good.iter().min().copied(), good.iter().max().copied()), "{json}");
+        assert_eq!(json["last"].as_i64(), good.last().copied(), "{json}");
+        assert!(good.is_empty() || (json["mean"].as_f64().expect("a mean") - mean).abs() < 1e-9, "{json} {mean}");
+        assert_eq!(
+            (json["until"].as_i64(), record.timestamp_ms, record.key_text()),
+            (Some(from + 1_000_000), from / 1_000 + 1_000, tag.to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_target_that_is_away_shows_in_the_lag_and_is_alarmed() {
+    let (home, cloud) = (Kafka::shared(), Kafka::start());
+    let topic = home.topic("behind");
+    home.create_topic(&topic, 1, &[]);
+    let factory = Factory::on(home).with("topics", &topic).with("cloud", cloud.brokers());
+    let mut millrace = factory.prepare(&format!("alarms: {{lag: 2s, hold: 100ms}}\n{CLOUD}"));
+    numbers(home, &topic, 0, 100);
+    millrace.launch();
+    cloud_has(&cloud, &topic, 100);
+    let metric = |name: &str| {
+        let name = format!("{name}{{sink=\"cloud\"}} ");
+        millrace.metrics().lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
+    };
+    wait_for("nothing waits", || metric("millrace_sink_lag") == Some(0.0) && metric("millrace_sink_lag_seconds") == Some(0.0));
+    cloud.freeze();
+    numbers(home, &topic, 100, 50_000);
+    let alarms = || http::get(millrace.http_port(), "/alarms").map_or_else(|_| String::new(), |(_, body)| body);
+    wait_for("the lag is alarmed", || alarms().contains("sink/cloud/lag"));
+    assert!(metric("millrace_sink_lag_seconds").is_some_and(|seconds| seconds > 2.0));
+    cloud.thaw();
+    cloud_has(&cloud, &topic, 50_100);
+    wait_for("it has caught up", || {
+        metric("millrace_sink_lag_seconds") == Some(0.0) && metric("millrace_sink_catch_up_seconds") == Some(0.0)
+    });
+    wait_for("the alarm is over", || !alarms().contains("sink/cloud/lag"));
 }
 
 fn cloud_has(cloud: &Kafka, topic: &str, count: usize) {

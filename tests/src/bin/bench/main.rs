@@ -13,6 +13,7 @@ mod office;
 mod opcua;
 mod plc;
 mod publish;
+mod replicate;
 
 use figures::Row;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use std::time::Instant;
 /// Measures; shorter if told so.
 type Measure = fn(bool) -> Vec<Row>;
 
-const ROWS: [(&str, &str, Measure); 20] = [
+const ROWS: [(\&str, \&str, Measure); 21] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
@@ -45,6 +46,7 @@ const ROWS: [(&str, &str, Measure); 20] = [
     ("lake", "samples from Kafka to a committed Delta table, what they take, and one tag of 1,000 against DuckDB", lake::lake),
     ("live", "1,000 clients of server-sent events, and 1,000 that never read: CPU, memory", live::live),
     ("console", "100,000 tags in Chromium: first paint, what ten viewers cost; /status with 1,000 devices", live::console),
+    ("replicate", "a backlog into a second Apache Kafka: CPU, memory, first record and rate, against MirrorMaker 2", replicate::replicate),
     ("memory", "VmHWM through an outage and the catch-up, 10,000 and 100,000 tags at 1 Hz", figures::memory),
 ];
 

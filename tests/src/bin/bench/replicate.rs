@@ -1,0 +1,127 @@
+//! Replication beside MirrorMaker 2: the same backlog between the same two Apache Kafkas, one after the other.
+//!
+//! CPU is counted from the first record at the target on, so that the start of a virtual machine is not in it; memory is the most there was.
+
+use crate::figures::{LONG, Row, row};
+use millrace_tests::wait::within;
+use millrace_tests::{Factory, Kafka, Millrace, MirrorMaker, Process};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::time::{Duration, Instant};
+
+const PARTITIONS: i32 = 6;
+const VALUE: usize = 250;
+
+const FACTORY: &str = "
+sinks:
+  cloud: {type: kafka, topics: [$topic], brokers: \"$cloud\", rename: \"$name.{topic}\", delivery: $delivery}
+";
+
+/// As it is tuned for a backlog: larger fetches, larger batches, the same compression as ours.
+const TUNED: &str = "tasks.max=2\nemit.heartbeats.enabled=false\nemit.checkpoints.enabled=false\nsync.topic.acls.enabled=false\n\
+    home.consumer.max.poll.records=10000\nhome.consumer.fetch.max.bytes=52428800\nhome.consumer.max.partition.fetch.bytes=8388608\n\
+    cloud.producer.batch.size=1000000\ncloud.producer.linger.ms=5\ncloud.producer.compression.type=lz4\ncloud.producer.buffer.memory=134217728\n";
+
+struct Measured {
+    first_s: f64,
+    cpu_per_million: f64,
+    records_per_s: f64,
+    wide_mib: u64,
+}
+
+/// Records that a topic has; 0: it is not there.
+fn count(consumer: &BaseConsumer, topic: &str) -> i64 {
+    let of = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)).map_or(0, |(low, high)| high - low);
+    (0..PARTITIONS).map(of).sum()
+}
+
+/// From its start until the target has everything.
+fn measure<T>(cloud: &Kafka, topic: &str, records: i64, start: impl FnOnce() -> T, process: fn(&mut T) -> &mut Process) -> Measured {
+    let consumer: BaseConsumer = cloud.client().create().expect("a consumer can be made");
+    let began = Instant::now();
+    let mut started = start();
+    let process = process(&mut started);
+    let seen = loop {
+        match count(&consumer, topic) {
+            0 if began.elapsed() < LONG => assert!(process.is_running(), "it ended\n{}", process.output()),
+            seen => break seen,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let (first, cpu) = (Instant::now(), process.cpu_seconds());
+    within(LONG, "the target has everything", || (count(&consumer, topic) >= records).then_some(()));
+    let copied = (records - seen) as f64;
+    let measured = Measured {
+        first_s: (first - began).as_secs_f64(),
+        cpu_per_million: (process.cpu_seconds() - cpu) / copied * 1e6,
+        records_per_s: copied / first.elapsed().as_secs_f64(),
+        wide_mib: process.memory_kib("VmHWM") >> 10,
+    };
+    process.kill9();
+    measured
+}
+
+pub fn replicate(quick: bool) -> Vec<Row> {
+    let records: i64 = if quick { 600_000 } else { 4_000_000 };
+    let (home, cloud) = (Kafka::start(), Kafka::start());
+    let topic = home.topic("backlog");
+    home.create_topic(&topic, PARTITIONS, &[]);
+    // Half of it repeats, as the fields of real records do.
+    let mut noise = fastrand::Rng::with_seed(7);
+    let values: Vec<String> = (0..10_000)
+        .map(|_| "x".repeat(VALUE / 2) + &std::iter::repeat_with(|| noise.alphanumeric()).take(VALUE / 2).collect::<String>())
+        .collect();
+    let keys: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    for _ in 0..records / 10_000 {
+        home.produce(&topic, keys.iter().zip(&values).map(|(key, value)| (key.as_str(), value.as_bytes())));
+    }
+    let ours = |name: &str, delivery: &str| {
+        let factory = Factory::on(&home).with("topic", &topic).with("cloud", cloud.brokers()).with("name", name).with("delivery", delivery);
+        let mut millrace = factory.prepare(FACTORY);
+        let launch = || {
+            millrace.launch();
+            millrace
+        };
+        measure(&cloud, &format!("{name}.{topic}"), records, launch, Millrace::process)
+    };
+    let (once, least) = (ours("once", "exactly_once"), ours("least", "at_least_once"));
+    let mirror = |name: &str, more: &str| {
+        let start = || {
+            let more = format!("{TUNED}{more}").replace("home.", &format!("{name}."));
+            MirrorMaker::start((name, &home), ("cloud", &cloud), &topic, &more)
+        };
+        measure(&cloud, &format!("{name}.{topic}"), records, start, MirrorMaker::process)
+    };
+    let theirs = mirror("mirror", "");
+    let theirs_once = mirror("mirror-once", "cloud.exactly.once.source.support=enabled\n");
+    let mut rows = Vec::new();
+    for (what, ours, theirs, goal) in [("at_least_once", least, theirs, "<= 0.95 s"), ("exactly_once", once, theirs_once, "")] {
+        let ratio = |ours: f64, theirs: f64| format!("{:.2}", ours / theirs);
+        rows.extend([
+            row(
+                format!("replicate, {what}: CPU per million records of {VALUE} B, against MirrorMaker 2"),
+                format!("{:.2} s, MirrorMaker 2 {:.2} s", ours.cpu_per_million, theirs.cpu_per_million),
+                goal,
+                ratio(ours.cpu_per_million, theirs.cpu_per_million),
+            ),
+            row(
+                "  its memory (VmHWM)",
+                format!("{} MiB, MirrorMaker 2 {} MiB", ours.wide_mib, theirs.wide_mib),
+                "<= 120 MiB",
+                ratio(ours.wide_mib as f64, theirs.wide_mib as f64),
+            ),
+            row(
+                "  from the start to the first record at the target",
+                format!("{:.1} s, MirrorMaker 2 {:.1} s", ours.first_s, theirs.first_s),
+                "0.5 s",
+                ratio(ours.first_s, theirs.first_s),
+            ),
+            row(
+                format!("  catch-up of {records} records"),
+                format!("{:.0}/s, MirrorMaker 2 {:.0}/s", ours.records_per_s, theirs.records_per_s),
+                ">= 1",
+                ratio(ours.records_per_s, theirs.records_per_s),
+            ),
+        ]);
+    }
+    rows
+}
