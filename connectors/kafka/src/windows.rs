@@ -244,15 +244,16 @@ impl Windows {
     }
 
     fn add(&mut self, start: i64, sample: &Sample<'_>) -> Taken {
-        let open = self.open.entry(start).or_insert_with(|| Open { first: sample.offset, tags: IndexMap::new() });
-        if !open.tags.contains_key(sample.tag) {
+        let is_known = self.open.get(&start).is_some_and(|open| open.tags.contains_key(sample.tag));
+        if !is_known {
             if self.tags == MOST {
                 return Taken::Full;
             }
             self.tags += 1;
+            let open = self.open.entry(start).or_insert_with(|| Open { first: sample.offset, tags: IndexMap::new() });
             open.tags.insert(sample.tag.into(), Tally::new(sample.offset));
         }
-        if let Some(tally) = open.tags.get_mut(sample.tag) {
+        if let Some(tally) = self.open.get_mut(&start).and_then(|open| open.tags.get_mut(sample.tag)) {
             tally.add(sample);
         }
         Taken::Counted

@@ -272,19 +272,20 @@ fn conditions(report: &EngineReport, damage: &Damage, keys: &Alarms, now: i64) -
         let age = Duration::from_secs_f64(sink.counts.lag_seconds(now / 1_000));
         if keys.lag.is_some_and(|most| age > most.0) {
             let counts = &sink.counts;
-            let when = match counts.catch_up_seconds {
-                Some(seconds) => format!("caught up in {}", Period(Duration::from_secs(seconds))),
-                None => "at this rate it never catches up".to_owned(),
+            let why = match (counts.lag, counts.catch_up_seconds) {
+                (0, _) => "its target does not confirm what was read".to_owned(),
+                (records, when) => {
+                    let when = when.map_or_else(
+                        || "at this rate it never catches up".to_owned(),
+                        |seconds| format!("caught up in {}", Period(Duration::from_secs(seconds))),
+                    );
+                    format!("{records} records, some {} KiB, wait; {when}", counts.lag_bytes.div_ceil(1 << 10))
+                }
             };
             found.push(Condition {
                 id: format!("sink/{name}/lag"),
                 level: AlarmLevel::Warning,
-                text: format!(
-                    "sink {name} is behind by {}: {} records, some {} KiB, wait; {when}",
-                    Period(Duration::from_secs(age.as_secs())),
-                    counts.lag,
-                    counts.lag_bytes.div_ceil(1 << 10)
-                ),
+                text: format!("sink {name} is behind by {}: {why}", Period(Duration::from_secs(age.as_secs()))),
                 help: "is its target there, and its line wide enough? Topics must keep records for longer than this".into(),
             });
         }
