@@ -476,7 +476,7 @@ fn windows_of_time_arrive_once_and_whole_over_kills_and_late_and_bad_samples_are
     };
     millrace.launch();
     let whole: Vec<String> = order.iter().map(|(_, index)| value(samples[*index])).collect();
-    for (part, texts) in whole.chunks(whole.len() / 4 + 1).enumerate() {
+    for (part, texts) in whole.chunks(whole.len() / 2 + 1).enumerate() {
         home.produce(&topic, texts.iter().map(|text| (if text.contains("\"a\"") { "a" } else { "b" }, text.as_bytes())));
         wait_for("some windows are there", || {
             cloud.topics().iter().any(|(name, _)| *name == topic) && cloud.read(&topic).len() > 10 * part
