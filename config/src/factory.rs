@@ -11,6 +11,7 @@ mod emit;
 pub(crate) mod environment;
 mod expand;
 mod files;
+mod group;
 mod http;
 mod intake;
 mod kafka;
@@ -30,6 +31,7 @@ pub use alarms::{AlarmLevel, AlarmLogin, AlarmTarget, AlarmTargets, Alarms, Main
 pub use connector::{COMMANDS, Connector, SinkKeys, SourceKeys, SourceLog, Start};
 pub use emit::expanded;
 pub use environment::{Disk, Files, Given, Load};
+pub use group::{OnIsolation, Runtime};
 pub use http::{Http, Level, MessageFormat, Messages, Token, TokenRole, User};
 pub use intake::{Alarm, Clock, Floor, Full, Log, LogCompression, Writes};
 pub use kafka::{Delivery, EmbeddedBroker, Kafka};

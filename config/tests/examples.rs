@@ -14,6 +14,7 @@ fn examples() -> Vec<PathBuf> {
         "plc.yaml",
         "demo.yaml",
         "contracts/factory.yaml",
+        "two-runtimes/factory.yaml",
         "templates/factory.yaml",
     ]
     .map(|name| folder.join(name))
@@ -28,7 +29,7 @@ fn every_example_loads_without_a_problem() {
         let factory = load(&[path], &Load { read_secrets: false, env, files: Arc::new(Disk) }, &mut problems).expect("is read");
         assert!(problems.is_empty(), "{}", problems.render());
         assert!(!factory.sources.is_empty());
-        assert!(["localhost:9092", "embedded"].contains(&factory.kafka.brokers.value.as_str()));
+        assert!(["localhost:9092", "embedded", "kafka-1:9092,kafka-2:9092,kafka-3:9092"].contains(&factory.kafka.brokers.value.as_str()));
     }
 }
 

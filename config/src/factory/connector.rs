@@ -42,6 +42,10 @@ pub struct SourceKeys {
     pub topic: Option<Spanned<String>>,
     /// Its own log's limits.
     pub log: Option<SourceLog>,
+    /// The `runtime.id` that reads it whenever that runtime is there. Left out: any of the group, so that each has about as many.
+    pub prefer: Option<Spanned<String>>,
+    /// The machines that may read it, as `runtime.host` names them: where its cable ends. Left out: all.
+    pub runs_on: Vec<Spanned<String>>,
 }
 
 /// Limits of one source's log, where they differ from the factory's.
@@ -56,7 +60,7 @@ pub struct SourceLog {
 
 impl SourceKeys {
     /// Of every source; `type` and `enabled` are in [`Connector`] already.
-    pub const KEYS: [&'static str; 5] = ["type", "enabled", "at", "topic", "log"];
+    pub const KEYS: [&'static str; 7] = ["type", "enabled", "at", "topic", "log", "prefer", "runs_on"];
 }
 
 /// Keys that every sink has, whatever its type.

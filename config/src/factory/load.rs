@@ -79,6 +79,7 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
         kafka: section(&settled, "kafka", problems),
         schemas: section(&settled, "schemas", problems),
         http: section(&settled, "http", problems),
+        runtime: section(&settled, "runtime", problems),
         messages: section(&settled, "messages", problems),
         alarms: section(&settled, "alarms", problems),
         otlp: section(&settled, "otlp", problems),
@@ -94,6 +95,7 @@ fn factory(mut expanded: Node, how: &Load, problems: &mut Problems) -> Factory {
         files: how.files.clone(),
     };
     addresses(&factory, problems);
+    factory.runtime.check(factory.head.get("runtime"), problems);
     listeners(&factory, problems);
     log_size(factory.log.size, factory.head.get("log").and_then(|log| log.get("size")), problems);
     written_out_passwords(&factory, problems);

@@ -14,12 +14,14 @@ use config::{Config, Map, Source, Value, ValueKind};
 use std::collections::HashMap;
 
 /// Settings that the environment may override, by path.
-pub const SETTINGS: [&str; 12] = [
+pub const SETTINGS: [&str; 14] = [
     "data_dir",
     "kafka.brokers",
     "schemas.registry",
     "schemas.listen",
     "http.listen",
+    "runtime.id",
+    "runtime.host",
     "log.size",
     "log.keep_free",
     "log.full",

@@ -4,6 +4,7 @@ use crate::factory::alarms::Alarms;
 use crate::factory::connector::Connector;
 use crate::factory::environment::Files;
 use crate::factory::files;
+use crate::factory::group::Runtime;
 use crate::factory::http::{Http, Messages};
 use crate::factory::intake::{Clock, Floor, Log};
 use crate::factory::kafka::Kafka;
@@ -35,6 +36,7 @@ pub struct Factory {
     pub kafka: Kafka,
     pub schemas: Schemas,
     pub http: Http,
+    pub runtime: Runtime,
     pub messages: Messages,
     pub alarms: Alarms,
     pub otlp: Otlp,
@@ -99,6 +101,9 @@ pub(crate) struct File {
     /// Millrace's own HTTP: console, REST, metrics, health.
     #[schemars(default)]
     http: Http,
+    /// More than one runtime with the same file.
+    #[schemars(default)]
+    runtime: Runtime,
     /// What Millrace says about itself on standard error.
     #[schemars(default)]
     messages: Messages,
@@ -145,7 +150,7 @@ fn data_dir() -> String {
 }
 
 impl File {
-    pub const KEYS: [&'static str; 20] = [
+    pub const KEYS: [&'static str; 21] = [
         "site",
         "levels",
         "include",
@@ -153,6 +158,7 @@ impl File {
         "kafka",
         "schemas",
         "http",
+        "runtime",
         "messages",
         "alarms",
         "otlp",

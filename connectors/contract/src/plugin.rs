@@ -99,6 +99,8 @@ pub struct Cluster {
     pub properties: BTreeMap<String, String>,
     /// Where the schemas of its values are registered.
     pub registry: Option<Registry>,
+    /// This runtime's own name, where several with the same file write to it.
+    pub runtime: Option<String>,
 }
 
 /// How to reach a schema registry.
@@ -152,6 +154,11 @@ pub trait Compiled: Send + Sync {
     /// Whether its source takes up where it left off, by positions: with a new data directory it starts once Kafka has said what it knows of them.
     fn keeps_positions(&self) -> bool {
         matches!(self.guarantee(), Guarantee::ExactlyOnce(_))
+    }
+    /// Whether a source that begins at an older position reads again all that came after it, as often as that is done: so that what a runtime that
+    /// died had read and not sent need not be sent from there.
+    fn reads_again(&self) -> bool {
+        false
     }
     /// Bytes of the longest message or record that its source takes in whole; of a longer one the dead letter has the beginning.
     fn longest(&self) -> Option<u64> {

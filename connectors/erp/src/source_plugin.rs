@@ -119,6 +119,10 @@ impl Compiled for CompiledSource {
         Some(Box::new(ErpSource::new(self.endpoint.clone(), self.sets.clone(), self.namespace.clone())))
     }
 
+    fn reads_again(&self) -> bool {
+        matches!(self.guarantee(), Guarantee::ExactlyOnce(_))
+    }
+
     fn guarantee(&self) -> Guarantee {
         match self.sets.iter().find(|set| set.wants_delta || set.watermark.is_none()) {
             None => Guarantee::ExactlyOnce(

@@ -63,6 +63,10 @@ impl Compiled for Reader {
         Some(Box::new(FileSource { setup: self.setup.clone() }))
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce("each file's position is kept with its data".into())
     }

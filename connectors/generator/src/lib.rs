@@ -240,6 +240,10 @@ impl Compiled for Load {
         Some(Box::new(Generator::new(self.job.clone())))
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce("the number of the next value is kept with the data".into())
     }

@@ -269,6 +269,7 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             commit_every: config.commit_every.0,
         },
         names,
+        runtime: context.cluster.runtime.clone(),
         home,
         target: there,
         making: Making {

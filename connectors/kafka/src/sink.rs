@@ -59,6 +59,8 @@ pub struct Carrying {
 pub struct Replication {
     pub carrying: Carrying,
     pub names: Names,
+    /// Which of several runtimes with the same file this is: each has transactions of its own.
+    pub runtime: Option<String>,
     pub home: Settings,
     pub target: Settings,
     pub making: Making,
@@ -68,7 +70,8 @@ pub struct Replication {
 
 impl Replication {
     pub fn transactional_id(&self) -> String {
-        format!("millrace-replication-{}-{}", self.names.origin, self.carrying.name.replace('/', "-"))
+        let id = format!("millrace-replication-{}-{}", self.names.origin, self.carrying.name.replace('/', "-"));
+        self.runtime.as_ref().map_or(id.clone(), |runtime| format!("{id}-{runtime}"))
     }
 
     /// In which windows of time the samples of a topic leave.

@@ -52,6 +52,10 @@ impl Compiled for CompiledSql {
         Some(Box::new(SqlSession { settings: self.0.clone(), records: Records::new(Origin::Poll, self.0.max_tags) }))
     }
 
+    fn reads_again(&self) -> bool {
+        matches!(self.guarantee(), Guarantee::ExactlyOnce(_))
+    }
+
     fn guarantee(&self) -> Guarantee {
         match self.0.queries.iter().find(|polling| polling.own.watermark.is_none()) {
             None => Guarantee::ExactlyOnce(

@@ -277,6 +277,7 @@ fn status_for_a_person(status: &Value) -> String {
         out += &format!("\n{}: {}{since}\n  {}\n", text(trouble, "what"), text(trouble, "status"), visible(text(trouble, "reason")));
         out += &format!("  -> {}\n", visible(text(trouble, "help")));
     }
+    out += &group_for_a_person(&status["group"]);
     out +=
         &format!("\n{:<24} {:<9} {:>12} {:>12} {:>9} {:>6} {:>6}\n", "source", "status", "received", "in Kafka", "waiting", "dead", "lost");
     for (name, source) in entries(status, "sources") {
@@ -285,7 +286,10 @@ fn status_for_a_person(status: &Value) -> String {
         let lost: u64 = entries(ledger, "lost").map(|(_, count)| number(count)).sum();
         let lost = lost + number(&ledger["dropped_at_intake"]) + number(&ledger["dropped_from_log"]);
         let (received, produced, waiting) = (number(&ledger["received"]), number(&ledger["produced"]), number(&ledger["waiting"]));
-        out += &format!("{name:<24} {:<9} {received:>12} {produced:>12} {waiting:>9} {dead:>6} {lost:>6}\n", text(source, "status"));
+        // Of one that another runtime reads: who.
+        let elsewhere = source["elsewhere"].as_str().map_or(String::new(), |who| format!("  ({})", visible(who)));
+        let word = text(source, "status");
+        out += &format!("{name:<24} {word:<9} {received:>12} {produced:>12} {waiting:>9} {dead:>6} {lost:>6}{elsewhere}\n");
     }
     for (at, (name, sink)) in entries(status, "sinks").enumerate() {
         if at == 0 {
@@ -294,6 +298,21 @@ fn status_for_a_person(status: &Value) -> String {
         let counts = &sink["counts"];
         let [consumed, written, lag, dead] = ["consumed", "written", "lag", "dead"].map(|key| number(&counts[key]));
         out += &format!("{name:<24} {:<9} {consumed:>12} {written:>12} {lag:>9} {dead:>6}\n", text(sink, "status"));
+    }
+    out
+}
+
+/// The runtimes that share the sources, and what each reads.
+fn group_for_a_person(group: &Value) -> String {
+    if group.is_null() {
+        return String::new();
+    }
+    let mut out = format!("\ngroup {}  {}  this is {}\n", text(group, "group"), text(group, "status"), text(group, "id"));
+    out += &format!("{:<16} {:<16} {:<6} {:<10} {:<9} {}\n", "runtime", "host", "state", "version", "file", "reads");
+    for (id, one) in entries(group, "runtimes") {
+        let reads: Vec<String> = entries(one, "reads").map(|(name, word)| format!("{name} ({})", word.as_str().unwrap_or(""))).collect();
+        let [host, state, version, config] = ["host", "state", "version", "config"].map(|key| visible(text(one, key)));
+        out += &format!("{:<16} {host:<16} {state:<6} {version:<10} {config:<9} {}\n", visible(id), visible(&reads.join(", ")));
     }
     out
 }

@@ -283,6 +283,7 @@ fn foundations(old: &Factory, new: &Factory) -> Vec<String> {
         ("http", old.http != new.http),
         ("otlp", old.otlp != new.otlp),
         ("opcua_server", old.opcua_server != new.opcua_server),
+        ("runtime", old.runtime != new.runtime),
         ("messages", old.messages != new.messages),
         ("log", old.log != new.log),
         ("clock", old.clock != new.clock),

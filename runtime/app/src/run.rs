@@ -93,7 +93,9 @@ async fn serve(files: (&[PathBuf], ReadFiles), watches: bool, factory: Factory, 
             }
         }
     };
-    if !again {
+    if again {
+        service.engine.will_return();
+    } else {
         notify::stopping();
     }
     tracing::info!("stopping: intake first, then what the log still holds goes to Kafka for {STOP_BOUND:?} at most");

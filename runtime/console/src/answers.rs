@@ -5,6 +5,7 @@ use crate::supplied::Damaged;
 use millrace_engine::EngineReport;
 use millrace_engine::engine::SinkReport;
 use millrace_engine::intake::TagReport;
+use millrace_engine::lease::report::GroupReport;
 use millrace_engine::tags::Look;
 use millrace_engine::trace::{Found, Trace};
 use serde::Serialize;
@@ -69,8 +70,15 @@ pub fn troubles(report: &EngineReport, damage: &[Damaged]) -> Vec<Trouble> {
             help: "make room in the data directory's file system; it goes on by itself".into(),
         });
     }
+    if let Some(group) = &report.group {
+        found.extend(of_group(group));
+    }
     for (name, source) in &report.sources {
         let state = &source.state;
+        // Another runtime reads it; what is wrong there is said there.
+        if source.elsewhere.is_some() && state.status == "Stopped" {
+            continue;
+        }
         let held = source.log_held.as_ref().map(|held| format!("its log takes nothing: {held}"));
         if state.status != "Running" || held.is_some() {
             let reason = state.reason.clone().or(held).or_else(|| state.last_failure.clone()).unwrap_or_default();
@@ -99,6 +107,38 @@ pub fn troubles(report: &EngineReport, damage: &[Damaged]) -> Vec<Trouble> {
         }
     }
     found.sort_by_key(|trouble| rank(&trouble.status));
+    found
+}
+
+/// What is wrong between the runtimes that share the sources.
+fn of_group(group: &GroupReport) -> Vec<Trouble> {
+    let trouble = |status: &str, reason: String, help: &str| Trouble {
+        what: format!("group {}", group.group),
+        status: status.into(),
+        since: None,
+        reason,
+        help: help.into(),
+    };
+    let mut found = Vec::new();
+    if matches!(group.status, "Blocked" | "Degraded") {
+        let help = match group.status {
+            "Blocked" => "it needs a human: give each runtime a `runtime.id` of its own, and the rights in Kafka that a group needs",
+            _ => "the sources go on as `runtime.on_isolation` says, and are shared again by themselves once Kafka answers",
+        };
+        found.push(trouble(group.status, group.reason.clone().unwrap_or_default(), help));
+    }
+    let told = |reason: &String| {
+        trouble("Degraded", reason.clone(), "give all runtimes the same file: `millrace status` shows each one's checksum")
+    };
+    found.extend(group.troubles.iter().map(told));
+    if !group.unread.is_empty() && group.status == "Running" {
+        let reason = format!("no runtime reads {}", group.unread.join(", "));
+        found.push(trouble(
+            "Degraded",
+            reason,
+            "is one of the machines in `runs_on` there? a source that just changes hands is read within seconds",
+        ));
+    }
     found
 }
 
@@ -353,6 +393,7 @@ mod tests {
             log_limit: 10,
             log_held: None,
             log_fills: None,
+            elsewhere: None,
             pace: Default::default(),
             measured: Default::default(),
         };
@@ -364,6 +405,7 @@ mod tests {
             site: "acme/plant".into(),
             started: 1,
             kafka,
+            group: None,
             sources: [("cells".to_owned(), source)].into(),
             sinks: Default::default(),
             disk: DiskReport::default(),

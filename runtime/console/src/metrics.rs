@@ -340,6 +340,7 @@ mod tests {
             log_limit: 10,
             log_held: None,
             log_fills: None,
+            elsewhere: None,
             pace: Default::default(),
             measured: [("trigger_to_ack", Measured { count: 2, sum: 0.25, ..Default::default() })].into(),
         };
@@ -347,6 +348,7 @@ mod tests {
             site: "acme/plant".into(),
             started: 1,
             kafka: millrace_engine::drain::DrainReport { status: "Running", ..Default::default() },
+            group: None,
             sources: [("a".to_owned(), source()), ("b".to_owned(), source())].into(),
             sinks: Default::default(),
             disk: DiskReport::default(),

@@ -12,11 +12,12 @@
 
 use crate::commands::{self, CommandRules};
 use crate::compile::CompiledFactory;
-use crate::engine::{Engine, OWN, OWN_LIMITS, RunningSink, RunningSource, stop_sinks};
+use crate::engine::{Begin, Engine, OWN, OWN_LIMITS, RunningSink, RunningSource, stop_sinks};
 use crate::error::EngineError;
 use crate::intake::Intake;
+use crate::lease::member::File;
 use crate::topics::{LATEST, Topic};
-use millrace_contract::{Compiled, Model, Role};
+use millrace_contract::{Compiled, Model};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -151,14 +152,19 @@ impl Engine {
             };
             match intake {
                 Ok(intake) => {
-                    let wanted = ground.held.wanted(Role::Source, &spec.name);
-                    kept.extend(RunningSource::start(spec, intake, wanted));
+                    ground.note_shared(&spec, &intake);
+                    let begin = self.begins(&spec.name);
+                    kept.extend(RunningSource::start(spec, intake, begin));
                 }
                 Err(error) => failed.push(error),
             }
         }
         for source in stopped {
             source.is_leaving.store(true, Relaxed);
+            if source.stands_by {
+                kept.push(source);
+                continue;
+            }
             retire(&source.host.intake.succeed(ground.intake_options(&source.name, &Model::default(), source.limits))).await;
             kept.push(source);
         }
@@ -167,8 +173,8 @@ impl Engine {
             match own {
                 Some(own) => {
                     own.stop().await;
-                    let model = commands::model(&works.commands);
-                    let options = ground.intake_options(OWN, &model, OWN_LIMITS);
+                    let (model, own_name) = (commands::model(&works.commands), ground.own_name());
+                    let options = ground.intake_options(&own_name, &model, OWN_LIMITS);
                     kept.push(RunningSource::start_own(own.host.intake.succeed(options)));
                 }
                 None if works.commands.is_empty() => {}
@@ -196,6 +202,7 @@ impl Engine {
                 Err(error) => failed.push(error),
             }
         }
+        *self.rules.lock() = works.commands.clone();
         if changes_commands {
             match ground.start_commands(works.commands, &kept) {
                 Ok(started) => running.extend(started),
@@ -203,6 +210,9 @@ impl Engine {
             }
         }
         *self.sinks.write() = running;
+        if let (Some(group), Some(sharing)) = (self.group.get(), works.sharing) {
+            group.changed(File { wishes: works.wishes, config: sharing.config });
+        }
         if failed.is_empty() { Ok(()) } else { Err(EngineError::Several(failed)) }
     }
 
@@ -210,7 +220,11 @@ impl Engine {
     fn changes_commands(&self, commands: &[CommandRules], touched: &Touched, stopped: &[Arc<RunningSource>]) -> bool {
         let sinks = self.sinks.read();
         let running: Vec<(&str, &str)> = sinks.iter().filter_map(|sink| Some((sink.name.as_str(), sink.target.as_deref()?))).collect();
-        let wanted: Vec<(&str, &str)> = commands.iter().map(|rules| (rules.name.as_str(), rules.source.as_str())).collect();
+        let wanted: Vec<(&str, &str)> = commands
+            .iter()
+            .filter(|rules| self.begins(&rules.source) != Begin::StandingBy)
+            .map(|rules| (rules.name.as_str(), rules.source.as_str()))
+            .collect();
         let is_other = running.len() != wanted.len() || wanted.iter().any(|one| !running.contains(one));
         let is_hit = |(name, source): &(&str, &str)| {
             touched.sinks.contains(*name) || touched.in_place.contains(*source) || stopped.iter().any(|stopped| stopped.name == *source)

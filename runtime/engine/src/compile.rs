@@ -3,9 +3,10 @@
 mod contracts;
 
 use crate::commands;
-pub use crate::compiled::{CompiledFactory, SinkSpec, SourceSpec, group};
+pub use crate::compiled::{CompiledFactory, Sharing, SinkSpec, SourceSpec, group};
 use crate::frame::Lane;
 use crate::intake::ClockWindow;
+use crate::lease::plan::Wish;
 use crate::sample_key::{SampleKey, TemplateError};
 use crate::topics::{Format, LATEST, Topic, Topics, dead_letter_of};
 use millrace_config::factory::{self, Connector, Factory, Shape, SourceKeys};
@@ -32,6 +33,8 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         topics,
         declared,
         clock: ClockWindow { behind: factory.clock.behind.0, ahead: factory.clock.ahead.0 },
+        sharing: sharing(factory),
+        wishes: BTreeMap::new(),
     };
     for connector in &factory.sources {
         let (keys, own) = connector.source_keys(problems);
@@ -42,6 +45,8 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         let context = context(factory, connector, &keys, options);
         let Some(compiled) = (entry.compile)(&own, &context, problems) else { continue };
         if connector.enabled {
+            let runs_on = keys.runs_on.iter().map(|host| host.value.clone()).collect();
+            works.wishes.insert(connector.name.clone(), Wish { prefer: keys.prefer.as_ref().map(|id| id.value.clone()), runs_on });
             works.sources.push(source_spec(factory, connector, &keys, compiled));
         }
     }
@@ -78,6 +83,36 @@ pub fn compile(factory: &Factory, entries: &[Entry], problems: &mut Problems) ->
         }
     }
     works
+}
+
+/// With whom the sources are shared.
+fn sharing(factory: &Factory) -> Option<Sharing> {
+    let runtime = &factory.runtime;
+    let (id, group) = runtime.id.as_ref().zip(runtime.group.as_ref())?;
+    Some(Sharing {
+        id: id.value.clone(),
+        group: group.value.clone(),
+        host: runtime.host.as_ref().map(|host| host.value.clone()),
+        session: runtime.session.0,
+        keeps: runtime.on_isolation == factory::OnIsolation::Keep,
+        transactional: format!("millrace-{}", factory.site.value.replace('/', "-")),
+        config: checksum(&millrace_config::expanded(factory)),
+    })
+}
+
+/// A checksum of a file, but for the sections that may differ between machines.
+fn checksum(expanded: &str) -> String {
+    let mut sum = 0;
+    let mut counts = true;
+    for line in expanded.lines() {
+        if line.starts_with(|first: char| first.is_ascii_lowercase()) {
+            counts = !["runtime:", "data_dir:", "http:", "messages:"].iter().any(|section| line.starts_with(section));
+        }
+        if counts {
+            sum = crc32c::crc32c_append(sum, line.as_bytes());
+        }
+    }
+    format!("{sum:08x}")
 }
 
 /// What stands around a sink.
@@ -126,7 +161,8 @@ fn context(factory: &Factory, connector: &Connector, keys: &SourceKeys, options:
         sources: factory.sources.iter().filter(|source| source.enabled).map(|source| source.name.clone()).collect(),
         cluster: {
             let settings = crate::cluster::settings(factory);
-            Cluster { brokers: settings.brokers, properties: settings.properties, registry: crate::cluster::registry(factory) }
+            let runtime = sharing(factory).map(|sharing| sharing.id);
+            Cluster { brokers: settings.brokers, properties: settings.properties, registry: crate::cluster::registry(factory), runtime }
         },
     }
 }

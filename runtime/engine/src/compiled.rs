@@ -2,13 +2,15 @@
 
 use crate::commands::rules::CommandRules;
 use crate::intake::ClockWindow;
+use crate::lease::plan::Wish;
 use crate::topics::Topics;
 use millrace_config::factory::{Connector, Factory, SinkKeys};
 use millrace_contract::Compiled;
 use millrace_kafka::admin::TopicSpec;
 use millrace_log::Full;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A factory, compiled.
 pub struct CompiledFactory {
@@ -21,6 +23,33 @@ pub struct CompiledFactory {
     /// Topics to create where they are missing.
     pub declared: Vec<TopicSpec>,
     pub clock: ClockWindow,
+    /// With whom the sources are shared; `None`: with nobody.
+    pub sharing: Option<Sharing>,
+    /// Which runtime is to read each source.
+    pub wishes: BTreeMap<String, Wish>,
+}
+
+/// Runtimes with the same file that share their sources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sharing {
+    pub id: String,
+    pub group: String,
+    /// `None`: as the machine names itself.
+    pub host: Option<String>,
+    pub session: Duration,
+    /// Cut off from Kafka it goes on reading.
+    pub keeps: bool,
+    /// Before the name of each: the id of its transactions.
+    pub transactional: String,
+    /// A checksum of what the file says, but for what may differ between machines.
+    pub config: String,
+}
+
+impl Sharing {
+    /// The consumer group of Kafka; a site of its own has groups of its own.
+    pub fn consumer_group(&self, site: &str) -> String {
+        format!("millrace.{}.{}", site.replace('/', "-"), self.group)
+    }
 }
 
 impl CompiledFactory {
@@ -36,7 +65,8 @@ impl CompiledFactory {
 
     /// Under which id the factory's own engine opens transactions; another engine of the same site has another.
     pub fn transactional_id(&self) -> String {
-        format!("millrace-{}", self.site.replace('/', "-"))
+        let id = format!("millrace-{}", self.site.replace('/', "-"));
+        self.sharing.as_ref().map_or(id.clone(), |sharing| format!("{id}-{}", sharing.id))
     }
 }
 

@@ -15,6 +15,7 @@
 //! - [`lane`](self): one log: its window in flight, and what happens where a record is in the way; in it `send`: records on their way to the producer.
 //! - `pump`: the loop, and the books it keeps; in it `commit`: how far each log is, told to Kafka.
 //! - `client`: the producer, topics made ready before their first record.
+//! - `pump/owning`: sources that change hands between runtimes.
 //! - `reports`: what the producer's thread tells this one.
 //!
 //! Invariants: a cursor never passes a record that Kafka does not have (or its dead letter). Kafka away means waiting, never dropping. A lane
@@ -29,16 +30,17 @@ mod shared;
 mod source;
 
 use crate::drain::pump::Pump;
-use crate::drain::shared::{Order, Shared};
+use crate::drain::shared::{Lease, Order, Shared};
 use crate::error::EngineError;
 use crate::source_logs::SourceLogs;
 use millrace_kafka::TopicSpec;
 pub use options::DrainOptions;
 use parking_lot::Mutex;
-pub use shared::DrainReport;
+pub use shared::{DrainReport, Taken};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The drain's thread.
 pub struct Drain {
@@ -53,8 +55,13 @@ impl Drain {
     pub fn start(mut options: DrainOptions) -> Result<Self, EngineError> {
         options.settings.properties.entry("linger.ms".into()).or_insert_with(|| options.linger.as_millis().to_string());
         let report = DrainReport { status: "Starting", ..DrainReport::default() };
-        let shared =
-            Arc::new(Shared { signal: Arc::default(), orders: Mutex::default(), stop: Mutex::default(), report: Mutex::new(report) });
+        let shared = Arc::new(Shared {
+            signal: Arc::default(),
+            orders: Mutex::default(),
+            leases: Mutex::default(),
+            stop: Mutex::default(),
+            report: Mutex::new(report),
+        });
         shared.listen(&options.source_logs);
         if let Some(registrar) = &options.registrar {
             let signal = shared.signal.clone();
@@ -70,6 +77,32 @@ impl Drain {
     pub fn add(&self, source_logs: Vec<Arc<SourceLogs>>, declared: Vec<TopicSpec>) {
         self.shared.listen(&source_logs);
         self.shared.orders.lock().push(Order { source_logs, declared });
+        self.shared.signal.wake();
+    }
+
+    /// Makes this runtime the owner of sources; those of `patient` are waited for until then. Returned are those that are taken over, once Kafka has it.
+    pub fn take(&self, sources: Vec<Arc<str>>, patient: Vec<Arc<str>>, until: Instant) -> oneshot::Receiver<Vec<Taken>> {
+        let (done, is_done) = oneshot::channel();
+        self.lease(Lease::Take { sources, patient, until, done });
+        is_done
+    }
+
+    /// Sends what sources hold, until then, and gives them back.
+    pub fn give(&self, sources: Vec<Arc<str>>, until: Instant) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
+        self.lease(Lease::Give { sources, until, done });
+        is_done
+    }
+
+    /// The leases of sources are gone.
+    pub fn lose(&self, sources: Vec<Arc<str>>) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
+        self.lease(Lease::Lose { sources, done });
+        is_done
+    }
+
+    fn lease(&self, lease: Lease) {
+        self.shared.leases.lock().push(lease);
         self.shared.signal.wake();
     }
 

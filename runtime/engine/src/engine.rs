@@ -7,45 +7,41 @@
 use crate::commands::{self, CommandParts, CommandRules, CommandSink};
 use crate::compile::{CompiledFactory, SinkSpec, SourceSpec};
 use crate::dead::kept::KeptRecords;
-use crate::drain::{Drain, DrainOptions, DrainReport};
+use crate::drain::{Drain, DrainOptions};
 use crate::error::EngineError;
 use crate::frame::Lane;
-use crate::hold::{Held, Order, Wanted};
+use crate::hold::{Held, Order};
 use crate::intake::{ClockWindow, Intake, IntakeOptions, TagReport, source_dir};
-use crate::ledger::Snapshot;
-use crate::measures::Measured;
+use crate::lease::Group;
+use crate::lease::member::{GroupOptions, Stop};
+use crate::lease::seat::Seat;
 use crate::paths::Paths;
 use crate::registrar::Registrar;
+pub use crate::reports::{DiskReport, EngineReport, PaceReport, SinkReport, SourceReport};
+pub(crate) use crate::running::{Begin, OWN, OWN_LIMITS, RunningSource};
 use crate::schema_store::SchemaStore;
-use crate::sinks::{SinkCounts, SinkOptions, SinkTask};
-use crate::source::{Host, Remote, supervise};
-use crate::source_logs::{Pace, SourceLogs};
-use crate::status::{Board, Report};
+use crate::sinks::{SinkOptions, SinkTask};
+use crate::source_logs::SourceLogs;
+use crate::status::Board;
 use crate::tags::Look;
 use crate::taps::Taps;
 use crate::topics::Topics;
-use millrace_contract::{AckId, Compiled, Model, Role, Status};
+use millrace_contract::{AckId, Model, Role, Status};
 use millrace_kafka::{Admin, Settings};
 use millrace_log::{Full, KeepFree, Log, Store, StoreOptions};
 use millrace_registry::Client;
 use millrace_schemas::{Micros, RouteId};
-use parking_lot::RwLock;
-use serde::Serialize;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::Instrument;
 
-/// The name of the engine's own log: audit and answers of commands.
-pub(crate) const OWN: &str = "millrace";
-pub(crate) const OWN_LIMITS: (u64, Full) = (256 << 20, Full::Block);
-
-/// How long a reload waits for a session to hand its connection over.
-const CHANGED_WITHIN: Duration = Duration::from_secs(15);
+/// How long it may take to give the sources to other runtimes.
+const LEAVE_BOUND: Duration = Duration::from_secs(20);
 /// How long Kafka may take to say which cluster it is.
 const CLUSTER_ID_WITHIN: Duration = Duration::from_secs(5);
 
@@ -74,6 +70,12 @@ pub struct Engine {
     pub(crate) drain: Arc<Drain>,
     /// One change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What may be commanded, by the file.
+    pub(crate) rules: Mutex<Vec<CommandRules>>,
+    /// The runtimes that share the sources; unset: this one has all.
+    pub(crate) group: OnceLock<Group>,
+    /// It stops to begin again at once, with its sources.
+    returns: AtomicBool,
     watcher: JoinHandle<()>,
     filling: crate::alarm::Filling,
     started: Micros,
@@ -94,6 +96,8 @@ pub(crate) struct Ground {
     pub taps: Arc<Taps>,
     pub paths: Arc<Paths>,
     pub held: Held,
+    /// This runtime's place among those that share the sources.
+    pub seat: Option<Arc<Seat>>,
 }
 
 impl Ground {
@@ -119,131 +123,12 @@ impl Ground {
     }
 
     pub fn open_own(&self, commands: &[CommandRules]) -> Result<Arc<Intake>, EngineError> {
-        self.open_intake(OWN, &commands::model(commands), OWN_LIMITS)
-    }
-}
-
-pub(crate) struct RunningSource {
-    pub name: String,
-    pub type_name: String,
-    pub host: Arc<Host>,
-    pub remote: Remote,
-    pub limits: (u64, Full),
-    /// `None`: the engine's own.
-    compiled: Option<Arc<RwLock<Arc<dyn Compiled>>>>,
-    order: watch::Sender<Order>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-    /// It is not in the configuration any more: what its log holds still goes to Kafka.
-    pub is_leaving: AtomicBool,
-}
-
-impl RunningSource {
-    /// `None`: what was compiled is no source.
-    pub fn start(spec: SourceSpec, intake: Arc<Intake>, wanted: Wanted) -> Option<Arc<Self>> {
-        let order = watch::Sender::new(Order::new(wanted));
-        let (host, remote) = Host::new(intake, Arc::new(Board::default()), order.subscribe());
-        let resumes = spec.compiled.keeps_positions();
-        let compiled: Arc<dyn Compiled> = spec.compiled.into();
-        compiled.source()?;
-        let compiled = Arc::new(RwLock::new(compiled));
-        let make = {
-            let compiled = compiled.clone();
-            move || compiled.read().source().expect("compiled as a source")
-        };
-        let task = supervise(make, host.clone(), resumes).instrument(span(&spec.name, &spec.type_name));
-        Some(Arc::new(Self {
-            name: spec.name,
-            type_name: spec.type_name,
-            host,
-            remote,
-            limits: (spec.log_size, spec.full),
-            compiled: Some(compiled),
-            order,
-            task: tokio::sync::Mutex::new(Some(tokio::spawn(task))),
-            is_leaving: AtomicBool::new(false),
-        }))
+        self.open_intake(&self.own_name(), &commands::model(commands), OWN_LIMITS)
     }
 
-    /// The engine's own, which reads nothing: only the command sinks send on it; its ticks write catalog entries and save positions.
-    pub fn start_own(intake: Arc<Intake>) -> Arc<Self> {
-        let order = watch::Sender::new(Order::default());
-        let (host, remote) = Host::new(intake, Arc::new(Board::default()), order.subscribe());
-        host.board.set(Status::Running, Micros::now());
-        let task = tokio::spawn(supervise(|| Box::new(Idle), host.clone(), false));
-        Arc::new(Self {
-            name: OWN.to_owned(),
-            type_name: "engine".to_owned(),
-            host,
-            remote,
-            limits: OWN_LIMITS,
-            compiled: None,
-            order,
-            task: tokio::sync::Mutex::new(Some(task)),
-            is_leaving: AtomicBool::new(false),
-        })
-    }
-
-    /// Ends the session in order, and waits until everything it sent is synced.
-    pub async fn stop(&self) {
-        self.tell(|order| order.ends = true);
-        if let Some(task) = self.task.lock().await.take() {
-            let _ = task.await;
-        }
-    }
-
-    /// Whether a session runs, or is tried for, that can take over a change.
-    pub fn takes_changes(&self) -> bool {
-        self.order.borrow().wanted == Wanted::Running && !self.is_leaving.load(Relaxed)
-    }
-
-    /// Takes over a changed configuration with its connection, its tags and what is known of them. Resolves when it has.
-    pub async fn change(&self, after: Arc<dyn Compiled>) {
-        let Some(compiled) = &self.compiled else { return };
-        let before = std::mem::replace(&mut *compiled.write(), after.clone());
-        self.host.is_to_change(before, after);
-        self.tell(|order| order.changes += 1);
-        // One that waits for Kafka before its first session takes it when that begins.
-        let _ = tokio::time::timeout(CHANGED_WITHIN, self.host.changed()).await;
-    }
-
-    /// What it is compiled to now; `None`: the engine's own.
-    pub fn compiled(&self) -> Option<Arc<dyn Compiled>> {
-        self.compiled.as_ref().map(|compiled| compiled.read().clone())
-    }
-
-    /// Changes what it is to do.
-    pub fn tell(&self, change: impl Fn(&mut Order)) {
-        self.order.send_modify(change);
-    }
-
-    /// It left the configuration, and Kafka has all it read.
-    pub fn is_gone(&self) -> bool {
-        self.is_leaving.load(Relaxed) && self.host.intake.ledger.snapshot().waiting == 0
-    }
-
-    fn report(&self, filling: &crate::alarm::Filling) -> SourceReport {
-        let intake = &self.host.intake;
-        let ledger = intake.ledger.snapshot();
-        let (log_bytes, log_limit) = intake.log_bytes();
-        let blocked = intake.source_logs.blocked.lock().clone();
-        let mut state = self.host.board.report(blocked);
-        if self.is_leaving.load(Relaxed) && state.reason.is_none() {
-            state.reason = Some("it is not in the configuration any more; what its log holds still goes to Kafka".to_owned());
-        }
-        SourceReport {
-            r#type: self.type_name.clone(),
-            state,
-            guarantee: self.compiled().map(|compiled| compiled.guarantee().words()),
-            pace: PaceReport::of(&intake.source_logs.pace),
-            measured: self.host.measures.report(),
-            adds_up: ledger.adds_up(),
-            ledger,
-            tags: intake.tags_len(),
-            log_bytes,
-            log_limit,
-            log_held: intake.held(),
-            log_fills: filling.lock().get(&intake.source).cloned(),
-        }
+    /// Of the engine's own log: of runtimes that share their sources each has its own.
+    pub fn own_name(&self) -> String {
+        self.seat.as_ref().map_or_else(|| OWN.to_owned(), |seat| format!("{OWN}@{}", seat.runtime))
     }
 }
 
@@ -257,85 +142,6 @@ pub(crate) struct RunningSink {
     pub topics: Vec<String>,
     board: Arc<Board>,
     pub task: SinkTask,
-}
-
-/// The engine at one moment, as REST gives it.
-#[derive(Clone, Debug, Serialize)]
-pub struct EngineReport {
-    pub site: Arc<str>,
-    /// Microseconds since 1970.
-    pub started: i64,
-    pub kafka: DrainReport,
-    pub sources: BTreeMap<String, SourceReport>,
-    pub sinks: BTreeMap<String, SinkReport>,
-    pub disk: DiskReport,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct SourceReport {
-    pub r#type: String,
-    #[serde(flatten)]
-    pub state: Report,
-    /// What survives a kill between device and log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guarantee: Option<&'static str>,
-    pub ledger: Snapshot,
-    pub pace: PaceReport,
-    /// How long what the source measures took, in seconds: `trigger_to_ack`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub measured: BTreeMap<&'static str, Measured>,
-    /// Both equations of the ledger hold.
-    pub adds_up: bool,
-    pub tags: usize,
-    pub log_bytes: u64,
-    pub log_limit: u64,
-    /// Why the log takes nothing at the moment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_held: Option<String>,
-    /// It fills: how full it is, and how soon it is full.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_fills: Option<String>,
-}
-
-/// How fresh a source is. Times in microseconds since 1970; `null`: none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct PaceReport {
-    /// When the newest record was read.
-    pub newest: Option<i64>,
-    /// When the oldest record was read that Kafka does not have.
-    pub waiting_since: Option<i64>,
-    /// From reading to delivery, in microseconds: the sum over all records of this run.
-    pub latency_sum: u64,
-    /// How many records that are.
-    pub delivered: u64,
-}
-
-impl PaceReport {
-    fn of(pace: &Pace) -> Self {
-        let time = |at: &AtomicI64| Some(at.load(Relaxed)).filter(|at| *at != 0);
-        Self {
-            newest: time(&pace.newest),
-            waiting_since: time(&pace.waiting_since),
-            latency_sum: pace.latency_sum.load(Relaxed),
-            delivered: pace.delivered.load(Relaxed),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct SinkReport {
-    pub r#type: String,
-    #[serde(flatten)]
-    pub state: Report,
-    pub counts: SinkCounts,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct DiskReport {
-    /// Bytes free beyond `keep_free`.
-    pub free: u64,
-    /// Appends are refused until there is room again.
-    pub low: bool,
 }
 
 impl Engine {
@@ -372,15 +178,19 @@ impl Engine {
             taps: Arc::default(),
             paths: Arc::default(),
             held: Held::open(&options.data_dir),
+            seat: works.sharing.as_ref().map(|sharing| Seat::new(&sharing.id, &sharing.transactional, sharing.session)),
         };
         let mut prepared = Vec::new();
         for spec in works.sources {
             let intake = ground.open_intake(&spec.name, spec.compiled.model(), (spec.log_size, spec.full))?;
+            ground.note_shared(&spec, &intake);
             prepared.push((spec, intake));
         }
         // What an earlier run wrote into the audit goes to Kafka, too.
-        let has_audit =
-            ground.store.names().is_ok_and(|names| names.contains(&SourceLogs::log_name(&format!("{}/{OWN}", ground.site), Lane::Normal)));
+        let has_audit = ground
+            .store
+            .names()
+            .is_ok_and(|names| names.contains(&SourceLogs::log_name(&format!("{}/{}", ground.site, ground.own_name()), Lane::Normal)));
         let own = if works.commands.is_empty() && !has_audit { None } else { Some(ground.open_own(&works.commands)?) };
         let intakes = prepared.iter().map(|(_, intake)| intake).chain(&own);
         let source_logs = intakes.map(|intake| intake.source_logs.clone()).collect();
@@ -394,10 +204,13 @@ impl Engine {
             schema_store,
             registrar,
             kept: KeptRecords::new(&options.data_dir),
+            seat: ground.seat.clone(),
         })?);
         let start = |(spec, intake): (SourceSpec, Arc<Intake>)| {
-            let wanted = ground.held.wanted(Role::Source, &spec.name);
-            RunningSource::start(spec, intake, wanted)
+            // One that is shared is started when the group gives it to this runtime.
+            let begin =
+                if ground.seat.is_some() { Begin::StandingBy } else { Begin::Running(ground.held.wanted(Role::Source, &spec.name)) };
+            RunningSource::start(spec, intake, begin)
         };
         let mut sources: Vec<_> = prepared.into_iter().filter_map(start).collect();
         sources.extend(own.map(RunningSource::start_own));
@@ -405,7 +218,7 @@ impl Engine {
         for spec in works.sinks {
             sinks.push(ground.start_sink(spec)?);
         }
-        sinks.extend(ground.start_commands(works.commands, &sources)?);
+        sinks.extend(ground.start_commands(works.commands.clone(), &sources)?);
         let sources = Arc::new(RwLock::new(sources));
         let watched = {
             let sources = sources.clone();
@@ -413,16 +226,26 @@ impl Engine {
         };
         let filling = crate::alarm::Filling::default();
         let watcher = tokio::spawn(crate::alarm::watch(watched, ground.store.clone(), options.alarm, filling.clone()));
-        Ok(Arc::new(Self {
+        let site = ground.site.to_string();
+        let (settings, seat) = (ground.settings.clone(), ground.seat.clone());
+        let engine = Arc::new(Self {
             ground,
             sources,
+            rules: Mutex::new(works.commands),
+            group: OnceLock::new(),
+            returns: AtomicBool::new(false),
             sinks: RwLock::new(sinks),
             drain,
             changing: tokio::sync::Mutex::default(),
             watcher,
             filling,
             started: Micros::now(),
-        }))
+        });
+        if let (Some(sharing), Some(seat)) = (works.sharing, seat) {
+            let keeps = sharing.keeps;
+            engine.join(GroupOptions::of(settings, site, sharing, works.wishes, &options.data_dir), seat, keeps)?;
+        }
+        Ok(engine)
     }
 
     pub fn taps(&self) -> &Arc<Taps> {
@@ -432,7 +255,7 @@ impl Engine {
     /// Tags whose path and state are wanted, at most so many, by path; second, how many are wanted in all.
     pub fn tags(&self, path: impl Fn(&str) -> bool, state: impl Fn(&Look<'_>) -> bool, limit: usize) -> (Vec<TagReport>, usize) {
         let (mut found, mut total) = (Vec::new(), 0);
-        for source in self.sources.read().iter().filter(|source| !source.is_leaving.load(Relaxed)) {
+        for source in self.sources.read().iter().filter(|source| !source.is_leaving.load(Relaxed) && !source.stands_by) {
             let (more, of_source) = source.host.intake.look(&path, &state, limit.saturating_sub(found.len()));
             found.extend(more);
             total += of_source;
@@ -516,7 +339,9 @@ impl Engine {
 
     pub fn report(&self) -> EngineReport {
         let sources = self.sources.read();
-        let sources = sources.iter().filter(|source| !source.is_gone()).map(|source| (source.name.clone(), source.report(&self.filling)));
+        let elsewhere = |source: &RunningSource| self.group.get().map_or_else(String::new, |group| group.elsewhere(&source.name));
+        let report = |source: &Arc<RunningSource>| (source.name.clone(), source.report(&self.filling, || elsewhere(source)));
+        let sources = sources.iter().filter(|source| !source.is_gone()).map(report);
         let sinks = self.sinks.read();
         let sinks = sinks.iter().map(|sink| {
             let report = SinkReport { r#type: sink.type_name.clone(), state: sink.board.report(None), counts: sink.task.counts() };
@@ -526,14 +351,24 @@ impl Engine {
             site: self.ground.site.clone(),
             started: self.started.0,
             kafka: self.drain.report(),
+            group: self.group.get().map(Group::report),
             sources: sources.collect(),
             sinks: sinks.collect(),
             disk: DiskReport { free: self.ground.store.free().unwrap_or(0), low: self.ground.store.low_on_space() },
         }
     }
 
+    /// The stop that comes is the beginning of a restart: of sources that are shared none goes to another runtime.
+    pub fn will_return(&self) {
+        self.returns.store(true, Relaxed);
+    }
+
     /// Stops in order: intake, sinks, drain. Everything together takes little more than `bound`.
     pub async fn stop(&self, bound: Duration) {
+        let returns = self.returns.load(Relaxed);
+        if let Some(group) = self.group.get().filter(|_| !returns) {
+            tokio::task::block_in_place(|| group.stop(Stop::Leave, LEAVE_BOUND));
+        }
         let _one = self.changing.lock().await;
         let (sources, sinks) = (self.sources.read().clone(), self.sinks.read().clone());
         futures_util::future::join_all(sources.iter().map(|source| source.stop())).await;
@@ -541,6 +376,9 @@ impl Engine {
         tokio::task::block_in_place(|| {
             stop_sinks(&sinks, bound);
             self.drain.stop(bound);
+            if let Some(group) = self.group.get() {
+                group.stop(Stop::Return, LEAVE_BOUND);
+            }
             if let Err(e) = self.ground.store.close() {
                 tracing::error!("cannot close the log: {e}; it is checked at the next start");
             }
@@ -557,11 +395,6 @@ pub(crate) fn stop_sinks(sinks: &[Arc<RunningSink>], bound: Duration) {
     });
 }
 
-/// Around everything a connector does, so that every message names it.
-fn span(name: &str, type_name: &str) -> tracing::Span {
-    tracing::info_span!("connector", name, r#type = type_name)
-}
-
 impl Ground {
     pub fn start_sink(&self, spec: SinkSpec) -> Result<Arc<RunningSink>, EngineError> {
         let (compiled, topics) = (spec.compiled, spec.topics);
@@ -576,7 +409,7 @@ impl Ground {
         commands: Vec<CommandRules>,
         sources: &[Arc<RunningSource>],
     ) -> Result<Vec<Arc<RunningSink>>, EngineError> {
-        let named = |name: &str| sources.iter().find(|source| source.name == name && !source.is_leaving.load(Relaxed));
+        let named = |name: &str| sources.iter().find(|source| source.name == name && !source.is_leaving.load(Relaxed) && !source.stands_by);
         let mut started = Vec::new();
         for (index, rules) in commands.into_iter().enumerate() {
             let Some((own, target)) = named(OWN).zip(named(&rules.source)) else { continue };
@@ -644,18 +477,6 @@ struct SinkAbout {
     group: String,
     topics: Vec<String>,
     from_latest: bool,
-}
-
-/// A source that reads nothing: the engine's own.
-struct Idle;
-
-#[async_trait::async_trait]
-impl millrace_contract::Source for Idle {
-    async fn session(&mut self, io: millrace_contract::SourceIo) -> Result<(), millrace_contract::Failure> {
-        io.status("", Status::Running);
-        io.stopping().await;
-        Ok(())
-    }
 }
 
 /// Makes the data directory, for nobody else: logs hold what the plant makes, positions what it is asked for. What fails here fails where it is used.

@@ -31,7 +31,7 @@ pub(crate) use self::records::{believe, dead_letter_headers, encode};
 
 use crate::intake::acks::{Acks, Unsynced};
 use crate::intake::core::Core;
-use crate::intake::number::{APART, incarnation};
+use crate::intake::number::{APART, TAKEN_OVER_APART, incarnation};
 use crate::intake::pipe::{PIECE_BYTES, Pipe};
 use crate::intake::position_store::PositionStore;
 use crate::ledger::Ledger;
@@ -120,6 +120,20 @@ impl Intake {
             tracing::warn!(source = %self.source, known, next = pipe.next_seq, "Kafka knows later offsets than this new log; numbering goes on above them");
         }
         pipe.next_seq = pipe.next_seq.max(known).max(clock);
+    }
+
+    /// Another runtime has read this source: what it left is where this one goes on, under numbers of their own.
+    ///
+    /// Errors: the positions can't be kept; nothing may be read then.
+    pub async fn take_over(&self, positions: &Positions, end: u64) -> std::io::Result<()> {
+        let mut pipe = self.pipe.lock().await;
+        pipe.owed.clear();
+        // What the other has numbered and not sent yet, or numbers while it is cut off, lies below.
+        pipe.next_seq = pipe.next_seq.max(end + APART).max(incarnation(Micros::now())) + TAKEN_OVER_APART;
+        drop(pipe);
+        self.positions.replace(positions);
+        let positions = self.positions.clone();
+        tokio::task::spawn_blocking(move || positions.save()).await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
     }
 
     pub fn declare(&self, tag: TagDef) -> Result<TagId, Clash> {

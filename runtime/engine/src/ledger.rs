@@ -93,10 +93,14 @@ impl Ledger {
         self.dropped(reason, count);
     }
 
-    /// Records that the log lost, in all: those that `drop_oldest` removed, and those in corrupt places.
-    pub fn lost_by_log(&self, dropped: u64, oldest: u64) {
+    /// Records that are in the log and never go to Kafka, in all: those that `drop_oldest` removed, those that another runtime has read again, and
+    /// those in corrupt places.
+    pub fn lost_by_log(&self, dropped: u64, oldest: u64, superseded: u64) {
         let mut reasons = self.dropped.lock();
-        for (reason, count) in [("dropped_oldest", dropped.min(oldest)), ("corrupt", dropped.saturating_sub(oldest))] {
+        let superseded = superseded.min(dropped);
+        let lost = dropped - superseded;
+        for (reason, count) in [("dropped_oldest", lost.min(oldest)), ("corrupt", lost.saturating_sub(oldest)), ("superseded", superseded)]
+        {
             if count > 0 {
                 reasons.insert(reason, count);
             }

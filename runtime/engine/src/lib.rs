@@ -1,8 +1,9 @@
 //! The engine: supervises sources and sinks, validates, encodes, logs, drains, and keeps the ledger.
 //!
-//! - [`engine`]: all of it, started and stopped in order; [`alarm`] warns before a log is full.
+//! - [`engine`]: all of it, started and stopped in order (`running`: one source; `reports`: what is seen of it); [`alarm`] warns before a log is full.
 //! - [`error`]: why a part of it cannot run. [`change`]: a changed factory, taken while it runs. [`hold`]: what a person paused
 //!   or stopped, which `told` tells the connectors; [`offsets`]: of sinks, to look at and to move.
+//! - [`lease`]: which of several runtimes reads a source; `owning`: what that one does.
 //! - [`intake`]: what a source sends is judged, encoded and appended; [`tags`] judges, [`topics`] says where it goes, [`catalog`] what a tag is.
 //!   [`sample_key`]: the key of a record.
 //! - [`source`]: session after session, supervised. [`paths`]: which source has which tag path.
@@ -29,15 +30,19 @@ pub mod error;
 pub mod frame;
 pub mod hold;
 pub mod intake;
+pub mod lease;
 pub mod ledger;
 pub mod measures;
 pub mod offsets;
+mod owning;
 pub mod paths;
 pub mod positions;
 pub mod reader;
 pub mod registrar;
 pub mod repeats;
 pub mod replay;
+mod reports;
+mod running;
 pub mod sample_key;
 pub mod schema_store;
 pub mod sinks;

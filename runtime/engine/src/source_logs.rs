@@ -32,6 +32,12 @@ pub struct SourceLogs {
     pub from_kafka: watch::Sender<Option<Arc<Positions>>>,
     /// The highest cursor that Kafka holds for a log of this source; 0: none, or not known yet.
     pub known_end: AtomicU64,
+    /// Other runtimes may read this source, too.
+    pub is_shared: AtomicBool,
+    /// Another runtime that begins at the positions that Kafka has reads again all that came after them.
+    pub reads_again: AtomicBool,
+    /// Under which term its positions here are those of its owner; 0: they are of a time before it was shared.
+    pub term: AtomicU64,
     /// Called before segments are reclaimed: saves what only those segments held (positions).
     pub save: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
 }
@@ -76,7 +82,7 @@ pub struct TopicRules {
 /// What is kept with a lane's cursor, in the log and in `millrace.cursors`: the lane's half of the ledger at that offset.
 ///
 /// ```text
-/// five u64, little-endian: lane total, produced, dead, dropped, timestamps replaced
+/// six u64, little-endian: lane total, produced, dead, dropped, timestamps replaced, superseded
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CursorMetadata {
@@ -86,13 +92,15 @@ pub struct CursorMetadata {
     pub dead: u64,
     pub dropped: u64,
     pub timestamp_replaced: u64,
+    /// Of those dropped: another runtime has read them again.
+    pub superseded: u64,
 }
 
 impl CursorMetadata {
-    pub fn encode(&self) -> [u8; 40] {
-        let mut bytes = [0; 40];
-        for (at, count) in bytes.chunks_exact_mut(8).zip([self.lane_total, self.produced, self.dead, self.dropped, self.timestamp_replaced])
-        {
+    pub fn encode(&self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        let counts = [self.lane_total, self.produced, self.dead, self.dropped, self.timestamp_replaced, self.superseded];
+        for (at, count) in bytes.chunks_exact_mut(8).zip(counts) {
             at.copy_from_slice(&count.to_le_bytes());
         }
         bytes
@@ -102,6 +110,6 @@ impl CursorMetadata {
     pub fn decode(bytes: &[u8]) -> Self {
         let mut counts = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
         let mut next = || counts.next().unwrap_or(0);
-        Self { lane_total: next(), produced: next(), dead: next(), dropped: next(), timestamp_replaced: next() }
+        Self { lane_total: next(), produced: next(), dead: next(), dropped: next(), timestamp_replaced: next(), superseded: next() }
     }
 }

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// librdkafka's words for an offset that the group has, or that `Start` decides.
 const STORED: i64 = sys::RD_KAFKA_OFFSET_STORED as i64;
 
+/// How long a lessee may be busy between two polls before the group takes its partitions away.
+const LESSEE_POLL: Duration = Duration::from_secs(15);
+
 /// Where a group begins that has no offset yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Start {
@@ -124,6 +127,28 @@ impl Consumer {
             ("enable.partition.eof", "true"),
         ];
         Self::new(settings, &fixed)
+    }
+
+    /// A member that holds partitions as leases and reads none of them: one that is silent for `session` has lost them, one whose name comes up
+    /// again (after a restart) has them back, and a second one of the same name ends this one, [`Class::Fenced`]. [`Consumer::take`] them, then
+    /// [`Consumer::pause`] them.
+    pub fn lessee(settings: &Settings, group: &str, name: &str, session: Duration) -> Result<Self, KafkaError> {
+        let session_ms = session.as_millis().to_string();
+        let poll_ms = session.max(LESSEE_POLL).as_millis().to_string();
+        let own = [
+            ("group.id", group),
+            ("group.instance.id", name),
+            ("group.protocol", "classic"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("session.timeout.ms", session_ms.as_str()),
+            // What happened is heard with a heartbeat.
+            ("heartbeat.interval.ms", "1000"),
+            ("max.poll.interval.ms", poll_ms.as_str()),
+            ("topic.metadata.refresh.interval.ms", "10000"),
+            ("auto.offset.reset", "latest"),
+            ("isolation.level", "read_committed"),
+        ];
+        Self::new(settings, &own)
     }
 
     /// A reader of partitions of its own choice, in no group: [`Consumer::take`] them. Their ends are told. `committed`: records of open
@@ -374,6 +399,17 @@ impl Consumer {
     /// The membership, for a producer that commits this group's offsets in its transaction.
     pub fn membership(&self) -> Option<GroupMetadata> {
         self.native.group().map(GroupMetadata)
+    }
+
+    /// As [`Consumer::membership`], where the group counts on this client at the moment: a client that lost its membership has one that fences nobody.
+    pub fn fence(&self) -> Option<GroupMetadata> {
+        let membership = self.membership()?;
+        self.native.is_member().then_some(membership)
+    }
+
+    /// Tells the group that this member goes for good, a static one too; its partitions come back as revoked.
+    pub fn unsubscribe(&self) -> Result<(), KafkaError> {
+        self.native.unsubscribe()
     }
 
     /// Leaves the group at once, so that others need not wait for the session to time out. Flush and commit before; partitions

@@ -35,7 +35,7 @@ pub use consumer::{Consumer, Message, Polled, Start, read_topic};
 pub use error::{Class, Connection, KafkaError, RecordFault};
 pub use oauth::{Token, TokenError, TokenSource};
 pub use partition::{GroupMetadata, TopicPartition};
-pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError};
+pub use producer::{Deliveries, Outgoing, Producer, Report, SendError, Topic, TransactionError, fence_out};
 pub use properties::{PropertyProblem, Settings, check_properties};
 pub use raw::Pin;
 pub use rights::{Allowed, Operation};

@@ -325,6 +325,18 @@ impl Drop for Producer {
     }
 }
 
+/// Ends whoever has this transactional id: what it has open is aborted, and nothing of it is committed any more.
+///
+/// Errors: the cluster does not answer within the timeout, or refuses.
+pub fn fence_out(settings: &Settings, id: &str, timeout: Duration) -> Result<(), KafkaError> {
+    struct Nobody;
+    impl Deliveries for Nobody {
+        fn reports(&self, _: &[Report]) {}
+    }
+    let producer = Producer::transactional(settings, id, timeout, Arc::new(Nobody))?;
+    producer.init_transactions(timeout).map_err(|error| error.error().clone())
+}
+
 /// The thread that takes events out of the queue.
 struct Poller {
     queue: Arc<Queue>,

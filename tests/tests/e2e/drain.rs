@@ -73,6 +73,7 @@ fn site(kafka: &Kafka, dir: &Path, commit: Option<Duration>, sources: &[(&str, &
         schema_store: Arc::new(SchemaStore::open(dir).expect("the folder of schemas is made")),
         registrar: None,
         kept: KeptRecords::new(dir),
+        seat: None,
     })
     .expect("the drain starts");
     Site { tokio, store, sources, drain }

@@ -53,6 +53,7 @@ mod registry;
 mod reload;
 mod reload_in_place;
 mod replication;
+mod runtimes;
 mod secured;
 mod simulate;
 mod sparkplug;

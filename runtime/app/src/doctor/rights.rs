@@ -5,6 +5,7 @@
 use crate::doctor::finding::Finding;
 use millrace_config::factory::{Delivery, Factory};
 use millrace_engine::compile::CompiledFactory;
+use millrace_engine::lease::view;
 use millrace_engine::topics::{Topics, dead_letter_of};
 use millrace_engine::{catalog, commands, cursors};
 use millrace_kafka::{Admin, Allowed, KafkaError, Operation, Settings};
@@ -35,6 +36,12 @@ impl Needs {
         }
         needs.topic(cursors::TOPIC, &[Operation::Read, Operation::Write]);
         needs.topic(catalog::TOPIC, &[Operation::Write]);
+        if let Some(sharing) = &works.sharing {
+            for topic in [view::ASSIGN, view::STATUS] {
+                needs.topic(topic, &[Operation::Read, Operation::Write]);
+            }
+            needs.groups.insert(sharing.consumer_group(&works.site));
+        }
         for sink in &works.sinks {
             needs.reads(&sink.topics, &sink.group, &works.topics);
         }
@@ -85,7 +92,7 @@ pub fn look(factory: &Factory, works: &CompiledFactory, settings: &Settings) -> 
     if factory.kafka.delivery == Delivery::ExactlyOnce && factory.kafka.brokers.value != millrace_engine::cluster::EMBEDDED {
         let says = format!(
             "`delivery: exactly_once` needs Write and Describe on the transactional id {}; that is not asked, since asking would end its transactions",
-            settings.client_id
+            works.transactional_id()
         );
         findings.push(Finding { what: "kafka's transactional id".into(), ok: true, says, help: String::new() });
     }

@@ -284,6 +284,25 @@ impl Lane {
         head.lane_total = lane_total;
     }
 
+    /// What is not sent never will be: another runtime has read it again. Returns how many records that is.
+    pub fn supersede(&mut self) -> u64 {
+        self.back_to_cursor();
+        let (end, total) = self.log.head();
+        if end <= self.next {
+            return 0;
+        }
+        let before = self.head.dropped;
+        self.account_gap(total);
+        let records = self.head.dropped - before;
+        self.head.superseded += records;
+        self.finish_unit(end, 0, 0, Micros::NONE, None);
+        // The cursor goes to Kafka with the next ones.
+        if let Some(unit) = self.window.pop_back() {
+            self.moved_to(&unit);
+        }
+        records
+    }
+
     fn finish_unit(&mut self, next: u64, records: u32, bytes: usize, read_time: Micros, moved: Option<Moved>) {
         let (serial, note) = (self.serial, self.head);
         self.window.push_back(Unit { serial, next, records, bytes, read_time, reported: 0, error: None, note, moved });

@@ -2,6 +2,7 @@
 
 use crate::dead::kept::KeptRecords;
 use crate::frame::RESERVED;
+use crate::lease::seat::Seat;
 use crate::registrar::{Answer, Registrar};
 use crate::schema_store::SchemaStore;
 use crate::source_logs::SourceLogs;
@@ -30,6 +31,8 @@ pub struct DrainOptions {
     pub registrar: Option<Arc<Registrar>>,
     /// Where records go that are too large for the dead letters.
     pub kept: KeptRecords,
+    /// This runtime's place among those that share the sources; `None`: it shares nothing.
+    pub seat: Option<Arc<Seat>>,
 }
 
 /// Why a batch can't go yet.

@@ -2,19 +2,20 @@
 
 mod commit;
 mod connect;
+mod owning;
 
 use crate::drain::client::begin;
 use crate::drain::client::{Client, Seen, gone};
 use crate::drain::lane::{Lane, Room, State};
 use crate::drain::options::DrainOptions;
 use crate::drain::reports::{Mailbox, Tally};
-use crate::drain::shared::Shared;
-use crate::drain::source::Source;
+use crate::drain::shared::{Lease, Shared};
+use crate::drain::source::{Right, Source};
 use crate::frame::Lane as LaneName;
 use crate::source_logs::SourceLogs;
 use millrace_kafka::{Class, Connection, KafkaError};
 use millrace_schemas::Micros;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -70,6 +71,18 @@ pub(super) struct Pump {
     pub(super) cursors_at: Instant,
     pub(super) reclaim_at: Instant,
     pub(super) save_at: Instant,
+    /// Sources that are to change hands.
+    pub(super) leases: Vec<Lease>,
+    /// When it is looked again whose sources are.
+    pub(super) owners_at: Instant,
+    /// A fence did not hold: sources that are shared wait until then.
+    pub(super) fenced_until: Option<Instant>,
+    /// What is committed of a slot, so that the commit is fenced.
+    pub(super) fences: i64,
+    /// How often in a row a fence did not hold.
+    pub(super) refused: u32,
+    /// Runtimes that were taken over from and whose transactions may still be open.
+    pub(super) unfenced: BTreeSet<String>,
 }
 
 /// Why the client is given up.
@@ -99,6 +112,12 @@ impl Pump {
             cursors_at: now,
             reclaim_at: now,
             save_at: now,
+            leases: Vec::new(),
+            owners_at: now,
+            fenced_until: None,
+            fences: 0,
+            refused: 0,
+            unfenced: BTreeSet::new(),
         };
         for source_logs in std::mem::take(&mut pump.options.source_logs) {
             pump.take_on(source_logs);
@@ -113,7 +132,8 @@ impl Pump {
             let id = self.lanes.len() as u32 + 1;
             self.lanes.insert(id, Lane::new(id, *name, log.clone(), source));
         }
-        self.sources.push(Source { source_logs, pending: BTreeMap::new() });
+        let right = if source_logs.is_shared.load(Relaxed) { Right::Remains } else { Right::All };
+        self.sources.push(Source { source_logs, pending: BTreeMap::new(), right });
         self.count(source);
     }
 
@@ -145,10 +165,12 @@ impl Pump {
     pub(super) fn step(&mut self) -> Result<bool, Spent> {
         self.take_orders()?;
         if self.client.is_none() && !self.connect()? {
+            self.change_hands_without_kafka();
             return Ok(false);
         }
         self.take_reports()?;
         self.watch()?;
+        self.change_hands()?;
         match self.options.commit_every() {
             None => {
                 self.settle();
@@ -167,7 +189,7 @@ impl Pump {
                     self.careful_transactions(commit)?;
                     busy = true;
                 }
-                if self.open.is_none() && self.lanes.values().any(|l| l.is_careful() && l.is_ready(Instant::now())) {
+                if self.open.is_none() && self.next_careful().is_some() {
                     self.careful_transactions(commit)?;
                     busy = true;
                 }
@@ -258,6 +280,8 @@ impl Pump {
             if waiting >= IN_FLIGHT || self.lanes.values().map(Lane::bytes_in_flight).sum::<usize>() >= BYTES_IN_FLIGHT {
                 return Ok(busy);
             }
+            let (sources, is_broken) = (&self.sources, self.fenced_until.is_some());
+            let may = |lane: &Lane| may(lane) && sources.get(lane.source).is_some_and(|source| source.may_send(is_broken));
             let Some(id) = pick(&self.lanes, self.turn, &mut self.last, &may) else { return Ok(busy) };
             self.turn += 1;
             if self.options.transactions.is_some() && self.open.is_none() {
@@ -290,16 +314,16 @@ impl Pump {
     /// Sums the lanes' counts into the source's ledger.
     pub(super) fn count(&self, source: usize) {
         let Some(source_logs) = self.sources.get(source).map(|s| &s.source_logs) else { return };
-        let mut sums = [0; 4];
+        let mut sums = [0; 5];
         for note in self.lanes.values().filter(|l| l.source == source).map(|l| &l.note) {
-            for (sum, count) in sums.iter_mut().zip([note.produced, note.dead, note.dropped, note.timestamp_replaced]) {
+            for (sum, count) in sums.iter_mut().zip([note.produced, note.dead, note.dropped, note.timestamp_replaced, note.superseded]) {
                 *sum += count;
             }
         }
-        source_logs.ledger.outgoing.set(&sums);
+        source_logs.ledger.outgoing.set(&sums[..4]);
         if sums[2] > 0 {
             let oldest = self.lanes.values().filter(|l| l.source == source).map(|l| l.log.dropped()).sum();
-            source_logs.ledger.lost_by_log(sums[2], oldest);
+            source_logs.ledger.lost_by_log(sums[2], oldest, sums[4]);
         }
     }
 
@@ -368,12 +392,14 @@ impl Pump {
         }
         self.lanes.values().for_each(|l| by(l.wakes()));
         by(Some(self.look_at));
+        by(self.hands_wake());
         wakes
     }
 
     /// What waits for a human is not waited for.
     pub(super) fn is_drained(&self) -> bool {
-        self.open.is_none() && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.is_blocked()))
+        self.open.is_none()
+            && self.lanes.values().all(|l| l.window.is_empty() && (!l.has_more() || l.is_blocked() || self.waits_for_owner(l)))
     }
 
     pub(super) fn finish(&mut self) {
@@ -461,9 +487,12 @@ mod tests {
             must_repeat: Default::default(),
             pace: Default::default(),
             from_kafka: tokio::sync::watch::Sender::new(None),
+            is_shared: Default::default(),
+            reads_again: Default::default(),
+            term: Default::default(),
             save: Box::new(|| Ok(())),
         };
-        let mut source = Source { source_logs: Arc::new(source_logs), pending: BTreeMap::new() };
+        let mut source = Source { source_logs: Arc::new(source_logs), pending: BTreeMap::new(), right: Right::All };
         for behind in 0..=PENDING as u64 {
             let keys = vec![("same".to_owned(), vec![behind as u8]), (format!("own {behind}"), vec![1])];
             source.push(Moved { behind, keys });

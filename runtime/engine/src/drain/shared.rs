@@ -1,10 +1,11 @@
 //! What the drain's thread and those who made it share: orders, the report, a signal.
 
-use crate::source_logs::SourceLogs;
+use crate::source_logs::{Positions, SourceLogs};
 use millrace_kafka::TopicSpec;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The drain at one moment.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -31,10 +32,36 @@ pub(super) struct Order {
     pub(super) declared: Vec<TopicSpec>,
 }
 
+/// What became of a take-over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// `enterprise/site/name`.
+    pub source: Arc<str>,
+    /// Another runtime read it meanwhile: what is known here is old.
+    pub was_others: bool,
+    /// Under which it is this runtime's now.
+    pub term: u64,
+    pub positions: Positions,
+    /// The highest cursor that any runtime has of it.
+    pub end: u64,
+}
+
+/// A source changes hands.
+pub(super) enum Lease {
+    /// This runtime becomes their owner. Those of `patient` wait for their owner until then.
+    Take { sources: Vec<Arc<str>>, patient: Vec<Arc<str>>, until: Instant, done: oneshot::Sender<Vec<Taken>> },
+    /// What they hold is sent, until then, and they are given back.
+    Give { sources: Vec<Arc<str>>, until: Instant, done: oneshot::Sender<()> },
+    /// Their leases are gone.
+    Lose { sources: Vec<Arc<str>>, done: oneshot::Sender<()> },
+}
+
 pub(super) struct Shared {
     pub(super) signal: Arc<Signal>,
     /// Sources and topics that are to be taken on.
     pub(super) orders: Mutex<Vec<Order>>,
+    /// Sources that are to change hands.
+    pub(super) leases: Mutex<Vec<Lease>>,
     /// When to stop at the latest.
     pub(super) stop: Mutex<Option<Instant>>,
     pub(super) report: Mutex<DrainReport>,

@@ -117,6 +117,9 @@ impl Intake {
             pace: Pace::default(),
             must_repeat: AtomicBool::new(false),
             from_kafka: watch::Sender::new(None),
+            is_shared: AtomicBool::new(false),
+            reads_again: AtomicBool::new(false),
+            term: AtomicU64::new(0),
             save: {
                 let positions = positions.clone();
                 Box::new(move || positions.save())

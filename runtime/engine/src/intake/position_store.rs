@@ -87,6 +87,15 @@ impl PositionStore {
         state.is_dirty = true;
     }
 
+    /// Forgets what is known here: another runtime has moved on from it.
+    pub fn replace(&self, others: &Positions) {
+        let mut state = self.state.lock();
+        state.map.clone_from(others);
+        state.ahead.clear();
+        state.ends = self.ends();
+        state.is_dirty = true;
+    }
+
     /// Each lane's end at this moment.
     pub fn ends(&self) -> [u64; 3] {
         ends(&self.logs)

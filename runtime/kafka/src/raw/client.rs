@@ -202,6 +202,25 @@ impl Native {
         check(unsafe { rd_kafka_subscribe(self.ptr(), topics.0.as_ptr()) }, "cannot subscribe")
     }
 
+    /// Gives the subscription up; a member tells the group that it leaves, a static one too.
+    pub fn unsubscribe(&self) -> Result<(), KafkaError> {
+        // SAFETY: thread-safe.
+        check(unsafe { rd_kafka_unsubscribe(self.ptr()) }, "cannot leave the group")
+    }
+
+    /// Whether the group knows this client at the moment.
+    pub fn is_member(&self) -> bool {
+        // SAFETY: the text is ours, and given back once it is looked at.
+        unsafe {
+            let id = rd_kafka_memberid(self.ptr());
+            let is_member = !owned(id).is_empty();
+            if !id.is_null() {
+                rd_kafka_mem_free(self.ptr(), id.cast());
+            }
+            is_member
+        }
+    }
+
     pub fn assign(&self, parts: Option<&List>) -> Result<(), KafkaError> {
         // SAFETY: the list is copied; null means nothing.
         check(unsafe { rd_kafka_assign(self.ptr(), parts.map_or(ptr::null(), |p| p.0.as_ptr().cast_const())) }, "cannot assign")

@@ -3,7 +3,9 @@
 use crate::cursors;
 use crate::drain::client::begin;
 use crate::drain::lane::{Lane, Room, State};
+use crate::drain::pump::owning::Fenced;
 use crate::drain::pump::{CURSORS_EVERY, IN_FLIGHT, Pump, QUANTUM, Spent, gone};
+use crate::drain::source::Right;
 use crate::source_logs::CursorMetadata;
 use millrace_kafka::{KafkaError, Outgoing, SendError, TransactionError};
 use millrace_schemas::Micros;
@@ -50,7 +52,7 @@ impl Pump {
 
     /// Up to where the source's positions may be written: every lane has delivered what lies below.
     pub(super) fn ready_positions(&self, source: usize, has: impl Fn(&Lane, u64) -> bool) -> Option<u64> {
-        let pending = &self.sources.get(source)?.pending;
+        let pending = &self.sources.get(source).filter(|source| source.right != Right::Remains)?.pending;
         let lanes: Vec<&Lane> = self.lanes.values().filter(|l| l.source == source).collect();
         pending.keys().copied().take_while(|behind| lanes.iter().all(|l| has(l, *behind))).last()
     }
@@ -66,6 +68,7 @@ impl Pump {
         let (Some(client), Some(source)) = (&self.client, self.sources.get(source)) else { return Ok(Wrote::Some) };
         let topic = client.producer.topic(cursors::TOPIC)?;
         let name = &source.source_logs.source;
+        let runtime = self.options.seat.as_ref().map(|seat| seat.runtime.as_str());
         let send = |key: &[u8], value: Option<&[u8]>| {
             let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms: 0, opaque: 0 };
             match client.producer.send(&topic, &message, std::iter::empty()) {
@@ -77,7 +80,7 @@ impl Pump {
         };
         for lane in lanes.iter().filter_map(|id| self.lanes.get(id)) {
             let (offset, note) = at(lane);
-            let wrote = send(&cursors::cursor_key(name, lane.name), Some(&cursors::cursor_value(offset, &note)))?;
+            let wrote = send(&cursors::cursor_key(name, lane.name, runtime), Some(&cursors::cursor_value(offset, &note)))?;
             if wrote != Wrote::All {
                 return Ok(wrote);
             }
@@ -126,6 +129,10 @@ impl Pump {
                 }
             }
             ready.push((id, behind));
+        }
+        match self.fence(&touched)? {
+            Fenced::No => {}
+            Fenced::Refused => return self.abort(),
         }
         loop {
             let Some(client) = &self.client else { return Ok(()) };
@@ -198,12 +205,23 @@ impl Pump {
         // Positions that were on their way stay pending: they wait for the offset behind which they count, as before.
     }
 
+    /// A lane in trouble that may go on alone.
+    pub(super) fn next_careful(&self) -> Option<u32> {
+        let now = Instant::now();
+        let may = |lane: &&Lane| {
+            lane.is_careful()
+                && lane.is_ready(now)
+                && self.sources.get(lane.source).is_some_and(|s| s.may_send(self.fenced_until.is_some()))
+        };
+        self.lanes.values().find(may).map(|lane| lane.id)
+    }
+
     /// Small transactions of the lanes that are in trouble, each alone, for about this long.
     pub(super) fn careful_transactions(&mut self, budget: Duration) -> Result<(), Spent> {
         let begun = Instant::now();
         while begun.elapsed() < budget && self.open.is_none() {
             let now = Instant::now();
-            let Some(id) = self.lanes.values().find(|l| l.is_careful() && l.is_ready(now)).map(|l| l.id) else { return Ok(()) };
+            let Some(id) = self.next_careful() else { return Ok(()) };
             let (Some(client), Some(lane)) = (&mut self.client, self.lanes.get_mut(&id)) else { return Ok(()) };
             let Some(source) = self.sources.get(lane.source) else { return Ok(()) };
             begin(client)?;

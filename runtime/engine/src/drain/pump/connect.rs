@@ -4,7 +4,6 @@ use crate::drain::client::Client;
 use crate::drain::lane::Lane;
 use crate::drain::pump::{LOOK_EVERY, Pump, SILENCE, Spent};
 use crate::drain::shared::Order;
-use crate::source_logs::SourceLogs;
 use crate::{catalog, cursors};
 use millrace_kafka::{Class, Connection, KafkaError};
 use std::collections::BTreeSet;
@@ -18,8 +17,14 @@ impl Pump {
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return Ok(false);
         }
+        // Another runtime may have this one's name, and with it the id of its transactions.
+        if self.options.seat.as_ref().is_some_and(|seat| !seat.is_admitted()) {
+            return Ok(false);
+        }
         let (client, contradictions) = Client::open(&self.options, self.mailbox.clone(), self.seen.clone())?;
-        self.learn(&cursors::read(&self.options.settings)?, 0);
+        let known = self.read_cursors()?;
+        self.learn(&known, 0);
+        self.believe(&known);
         self.client = Some(client);
         self.failures = 0;
         // What the client before this one said of its connection is over.
@@ -51,10 +56,15 @@ impl Pump {
         }
         // A client that is to come asks for all.
         if self.client.is_some() && first < self.sources.len() {
-            self.learn(&cursors::read(&self.options.settings)?, first);
+            let known = self.read_cursors()?;
+            self.learn(&known, first);
             (first..self.sources.len()).for_each(|source| self.count(source));
         }
         Ok(())
+    }
+
+    pub(super) fn read_cursors(&self) -> Result<cursors::Known, KafkaError> {
+        cursors::read(&self.options.settings, self.options.seat.as_ref().map(|seat| seat.runtime.as_str()))
     }
 
     /// Takes over what Kafka knows of the sources from that one on.
@@ -77,8 +87,7 @@ impl Pump {
             source.source_logs.must_repeat.store(true, Relaxed);
         }
         for source in &self.sources[first..] {
-            let logs = crate::frame::Lane::ALL.map(|lane| SourceLogs::log_name(&source.source_logs.source, lane));
-            let known_end = logs.iter().filter_map(|log| known.cursors.get(log)).map(|(offset, _)| *offset).max();
+            let known_end = known.ends.get(&*source.source_logs.source).copied();
             source.source_logs.known_end.fetch_max(known_end.unwrap_or(0), Relaxed);
             source.source_logs.from_kafka.send_if_modified(|from| {
                 let is_first = from.is_none();
@@ -145,12 +154,17 @@ impl Pump {
         self.back_to_cursors();
         self.failures += 1;
         let pause = match error.class {
+            // Whoever took over from this runtime has ended its transactions.
+            Class::Fenced if self.options.seat.is_some() => Duration::from_secs(1),
             Class::Denied | Class::Fenced | Class::Topic => Duration::from_secs(10),
             _ => Duration::from_millis(200 << self.failures.min(5)),
         };
         self.retry_at = Some(Instant::now() + pause);
         self.shared.report.lock().in_flight = 0;
         self.connection(&match error.class {
+            Class::Fenced if self.options.seat.is_some() => {
+                Connection::Down(format!("another runtime has taken over and ended the transactions of this one: {error}"))
+            }
             Class::Fenced => Connection::Denied(format!("another runtime uses the same transactional id: {error}")),
             Class::Denied | Class::Topic => Connection::Denied(error.to_string()),
             _ => Connection::Down(error.to_string()),
