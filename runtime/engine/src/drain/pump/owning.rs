@@ -268,11 +268,8 @@ impl Pump {
 
     fn show_fence(&mut self) -> Result<Fenced, Spent> {
         // What it vouches for lies in Kafka before it is shown.
-        loop {
-            match self.client.as_ref().map(|client| client.producer.flush(PATIENCE)) {
-                Some(Err(error)) => self.may_wait(&error)?,
-                _ => break,
-            }
+        while let Some(Err(error)) = self.client.as_ref().map(|client| client.producer.flush(PATIENCE)) {
+            self.may_wait(&error)?;
         }
         let (Some(client), Some(seat)) = (&self.client, &self.options.seat) else { return Ok(Fenced::No) };
         self.fences += 1;
