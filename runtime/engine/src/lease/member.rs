@@ -42,6 +42,8 @@ const SAY_EVERY: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long Kafka may take to answer.
 const ASK: Duration = Duration::from_secs(5);
+/// So many failures in a row are told.
+const TOLD_AFTER: u32 = 3;
 /// Between two tries to reach Kafka.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the group is left alone after a change before it is planned anew: who joins brings others with it.
@@ -149,7 +151,7 @@ enum Ended {
 
 impl Member {
     pub fn run(self) {
-        let mut told = String::new();
+        let (mut told, mut failures) = (String::new(), 0);
         while self.common.stop.lock().is_none() {
             match self.live() {
                 Ok(Ended::Stopped) => break,
@@ -164,7 +166,9 @@ impl Member {
                     self.let_go();
                     let word = if error.class == Class::Denied { "Blocked" } else { "Degraded" };
                     self.say(word, Some(error.to_string()));
-                    if told != error.text {
+                    failures += 1;
+                    // A topic that was just made has no leader for a moment.
+                    if failures >= TOLD_AFTER && told != error.text {
                         tracing::warn!(group = self.options.group, "cut off from the runtimes of its group, tried again: {error}");
                         told.clone_from(&error.text);
                     }
