@@ -419,14 +419,21 @@ impl Life<'_> {
         self.slots.extend(came);
         self.is_lost = false;
         self.changed = Instant::now();
-        let part = self.slots.first().map(|slot| TopicPartition::new(ASSIGN, *slot));
-        let fence = part.zip(consumer.fence()).map(|(part, group)| Fence { part, group: Arc::new(group) });
-        self.member.common.seat.confirm(fence);
+        self.confirm();
         self.member.say("Running", None);
         Ok(())
     }
 
+    /// The group has spoken, and counts on this runtime: what it holds is fenced by what the group is now.
+    fn confirm(&self) {
+        let part = self.slots.first().map(|slot| TopicPartition::new(ASSIGN, *slot));
+        let group = self.consumer.as_ref().and_then(Consumer::fence);
+        self.member.common.seat.confirm(part.zip(group).map(|(part, group)| Fence { part, group: Arc::new(group) }));
+    }
+
     fn revoked(&mut self, parts: Vec<TopicPartition>) {
+        // Until they are given back these are this runtime's: what it still sends of them is fenced by the group as it is now.
+        self.confirm();
         for part in &parts {
             self.slots.remove(&part.partition);
         }

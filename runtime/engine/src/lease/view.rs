@@ -155,7 +155,8 @@ impl View {
                 ));
             }
         }
-        let is_read = |name: &str| self.runtimes(within, now).any(|(_, told, is_there)| is_there && told.knows.contains(name));
+        let is_read =
+            |name: &str| self.runtimes(within, now).any(|(id, told, is_there)| (is_there || id == own) && told.knows.contains(name));
         for name in self.map.keys().filter(|name| !is_read(name)) {
             let who: Vec<&str> =
                 self.runtimes.iter().filter(|(_, heard)| heard.told.knows.contains(name)).map(|(id, _)| id.as_str()).collect();

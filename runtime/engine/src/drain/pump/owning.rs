@@ -79,7 +79,10 @@ impl Pump {
                 Ok(Some(Lease::Give { sources, until, done }))
             }
             Lease::Give { sources, until, done } => match self.give_back(&sources) {
-                Ok(()) => {
+                // The group deals its slots out anew at this very moment: the fence holds when it has spoken.
+                Ok(false) if Instant::now() < until => Ok(Some(Lease::Give { sources, until, done })),
+                Ok(_) => {
+                    self.strip(&sources);
                     let _ = done.send(());
                     Ok(None)
                 }
@@ -197,7 +200,8 @@ impl Pump {
         true
     }
 
-    fn give_back(&mut self, sources: &[Arc<str>]) -> Result<(), Spent> {
+    /// False: the fence did not hold, and it is not written down.
+    fn give_back(&mut self, sources: &[Arc<str>]) -> Result<bool, Spent> {
         if self.open.is_some() {
             self.commit()?;
         }
@@ -209,11 +213,7 @@ impl Pump {
             self.cursors_at = Instant::now();
             self.write_cursors_behind()?;
         }
-        if !owned.is_empty() {
-            self.write_owners(&owned, true)?;
-        }
-        self.strip(sources);
-        Ok(())
+        if owned.is_empty() { Ok(true) } else { self.write_owners(&owned, true) }
     }
 
     /// Whether Kafka has all that these sources hold.
