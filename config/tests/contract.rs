@@ -37,6 +37,8 @@ fn the_top_level_is_what_the_contract_says() {
     assert_eq!(factory.data_dir, PathBuf::from("./millrace-data"));
     assert_eq!(factory.kafka.brokers.value, "embedded");
     assert_eq!(factory.kafka.embedded.sync, Period::from_millis(200));
+    let said = [&factory.runtime.id, &factory.runtime.group].map(|name| name.as_ref().map(|name| name.value.as_str()));
+    assert_eq!(said, [Some("a"), Some("detroit")]);
     assert_eq!(factory.kafka.delivery, factory::Delivery::AtLeastOnce);
     assert_eq!(factory.kafka.properties["compression.type"].value, "lz4");
     assert_eq!(factory.schemas.registry.value, "embedded");
