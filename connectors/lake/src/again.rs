@@ -4,54 +4,41 @@
 
 use crate::config::Shape;
 use crate::mark::{Each, Mark};
+use crate::object::LiveFile;
 use crate::store::LakeError;
-use crate::table::Table;
-use crate::upkeep::{Merging, folder_of};
+use crate::target::{Target, Wanted};
+use crate::upkeep::Merging;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
-use delta_kernel::expressions::{Expression, Predicate, Scalar, column_expr};
-use delta_kernel::scan::state::ScanFile;
 use millrace_config::Reason;
 use millrace_schemas::{Batch, Columns, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
-
-const DAY: i64 = 86_400_000_000;
 
 /// Hands on every sample of a range of microseconds since 1970 that lies behind `after`: a batch, and its place.
 ///
 /// Errors: the table can't be read, holds no samples, or what `each` says.
-pub fn walk(table: &mut Table, range: &Range<i64>, after: Option<&Mark>, each: &mut Each<'_>) -> Result<(), LakeError> {
+pub fn walk(table: &mut Target, range: &Range<i64>, after: Option<&Mark>, each: &mut Each<'_>) -> Result<(), LakeError> {
     table.prepare()?;
     if !matches!(table.shape(), Shape::Samples(_)) {
-        return Err(LakeError::Refused(format!("the table {} holds documents, and samples can be replayed", table.store.url)));
+        return Err(LakeError::Refused(format!("the table {} holds documents, and samples can be replayed", table.store().url)));
     }
-    let day = |time: i64| Expression::literal(Scalar::Date(time.div_euclid(DAY).clamp(-719_162, 2_932_896) as i32));
-    let predicate = Predicate::and_from([column_expr!("date").ge(day(range.start)), column_expr!("date").le(day(range.end))]);
-    let mut folders: BTreeMap<(i32, String), Vec<ScanFile>> = BTreeMap::new();
-    for file in table.files(Some(Arc::new(predicate)))? {
-        if file.dv_info.has_vector() {
-            return Err(LakeError::Refused(format!(
-                "{} has rows deleted by a deletion vector; rewrite the file by its own tool",
-                file.path
-            )));
-        }
-        let values: Vec<(String, String)> = file.partition_values.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let folder = folder_of(&values, table)?;
-        folders.entry((folder.day, folder.level.as_deref().unwrap_or_default().to_owned())).or_default().push(file);
+    let mut folders: BTreeMap<(i32, String), Vec<LiveFile>> = BTreeMap::new();
+    for file in table.live(&Wanted { range: Some(range.clone()), tag: None })? {
+        folders.entry((file.day, file.level.as_deref().unwrap_or_default().to_owned())).or_default().push(file);
     }
+    let form = table.form()?;
     let runtime = table.runtime().clone();
     for ((day, level), files) in folders {
         if after.is_some_and(|after| (day, level.as_str()) < (after.0, after.1.as_str())) {
             continue;
         }
-        let mut merging = runtime.block_on(Merging::open(table, &files))?;
+        let mut merging = runtime.block_on(Merging::open(table.store(), &form, &files))?;
         while let Some(rows) = runtime.block_on(merging.next())? {
             for row in 0..rows.num_rows() {
                 let mut batch = Batch::new();
-                sample(&rows, row, &mut batch).map_err(|what| LakeError::Refused(format!("a row of {} {what}", table.store.url)))?;
+                sample(&rows, row, &mut batch).map_err(|what| LakeError::Refused(format!("a row of {} {what}", table.store().url)))?;
                 let Some(columns) = &batch.decoded else { continue };
                 let tag = batch.text_of(columns.tag_path[0]).to_owned();
                 let place = (day, level.clone(), tag, batch.rows[0].time.0, columns.seq[0]);

@@ -137,6 +137,7 @@ mod answers {
     use crate::series::{Buckets, Point, Sample, interpolate, lttb, min_max};
     use crate::store::LakeError;
     use crate::table::Table;
+    use crate::target::Target;
     use crate::upkeep::{self, Bound};
     use millrace_config::Reason;
 
@@ -152,8 +153,8 @@ mod answers {
 
     fn answer(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, LakeError> {
         let Question { tag, range, what, lookback_days, limit, budget, tail } = question;
-        let history = History::new(Table::open(place, false, runtime)?, tail.samples.clone(), *budget);
-        let (version, committed) = history.committed()?;
+        let history = History::new(Target::open(place, false, runtime)?, tail.samples.clone(), *budget);
+        let (version, committed) = history.table.committed()?;
         let complete_until = tail.read_at.unwrap_or(committed);
         if let What::Buckets { every } | What::At { every, .. } = what
             && (range.end - range.start) / every.max(&1) > MOST
@@ -232,7 +233,7 @@ mod answers {
         parts: &[Partition],
         runtime: tokio::runtime::Handle,
     ) -> Result<Vec<Option<Offset>>, Reason> {
-        let table = Table::open(place, false, runtime).map_err(|error| error.to_string())?;
+        let table = Target::open(place, false, runtime).map_err(|error| error.to_string())?;
         let ids: Vec<String> = parts.iter().map(|part| crate::sink::app_id(upstream, part)).collect();
         table.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string().into())
     }
@@ -247,7 +248,7 @@ mod answers {
         runtime: tokio::runtime::Handle,
         each: &mut Each<'_>,
     ) -> Result<(), Reason> {
-        let mut table = Table::open(place, false, runtime).map_err(|error| error.to_string())?;
+        let mut table = Target::open(place, false, runtime).map_err(|error| error.to_string())?;
         crate::again::walk(&mut table, range, after, each).map_err(|error| error.to_string().into())
     }
 
@@ -259,6 +260,12 @@ mod answers {
     }
 
     fn tended(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, LakeError> {
+        if place.format == TableFormat::Iceberg {
+            return Err(LakeError::Refused(format!(
+                "{} is an Iceberg table, which tools of its own tend: rewrite_data_files and expire_snapshots by Spark, or its catalog",
+                place.table
+            )));
+        }
         let mut table = Table::open(place, false, runtime)?;
         let as_json = |facts: Result<serde_json::Value, serde_json::Error>| facts.map_err(|error| LakeError::Refused(error.to_string()));
         Ok(match what {

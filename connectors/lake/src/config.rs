@@ -1,6 +1,8 @@
 //! The keys of `type: lake`.
 
 use millrace_config::{ByteSize, Period, Problems, Secret, Spanned, suggest};
+use millrace_kit::Tls;
+use millrace_kit::http::{Endpoint, EndpointKeys, HttpLogin, Options};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -10,24 +12,29 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LakeConfig {
-    /// Where the table lies: a folder, `s3://bucket/folder`, `abfss://container@account.dfs.core.windows.net/folder` or `gs://bucket/folder`. It is
-    /// made when missing.
+    /// Where the table lies: a folder, `s3://bucket/folder`, `abfss://container@account.dfs.core.windows.net/folder`, `gs://bucket/folder` or
+    /// `hdfs://namenode:8020/folder`. Of an Iceberg table its name in the catalog: `plant.telemetry`. It is made when missing.
     pub table: Spanned<String>,
-    /// What kind of table: `delta` is read by whatever knows Delta Lake; `parquet` is for programs that read all files of a folder.
+    /// What kind of table: `delta` is read by whatever knows Delta Lake, `iceberg` by whatever knows the catalog; `parquet` is for programs that read
+    /// all files of a folder.
     #[serde(default)]
     pub format: TableFormat,
+    /// The catalog of an Iceberg table.
+    #[serde(default)]
+    pub catalog: Option<Spanned<CatalogConfig>>,
     /// The folders: `date` (the day of `time`, in UTC) and, of samples, at most one of the upper two `levels`.
     #[serde(default = "partition_by")]
     pub partition_by: Vec<Spanned<String>>,
-    /// How often files are written and committed, with the positions in Kafka.
-    #[serde(default = "commit_every")]
-    pub commit_every: Spanned<Period>,
+    /// How often files are written and committed, with the positions in Kafka. Left out: `60s`; of an Iceberg table `5m`, since each commit is a
+    /// snapshot in its catalog.
+    #[serde(default)]
+    pub commit_every: Option<Spanned<Period>>,
     /// How much may wait in memory: what is above it is committed at once, and nothing is read from Kafka meanwhile.
     #[serde(default = "memory")]
     pub memory: Spanned<ByteSize>,
-    /// How the table is tended by its sink.
+    /// How the table is tended by its sink. An Iceberg table is tended by tools of its own: `rewrite_data_files`, `expire_snapshots`.
     #[serde(default)]
-    pub upkeep: UpkeepConfig,
+    pub upkeep: Option<UpkeepConfig>,
     /// How the store is reached.
     #[serde(default)]
     pub store: StoreConfig,
@@ -60,6 +67,48 @@ pub enum TableFormat {
     /// The same table, kept so that its folder may be read without the log in `_delta_log`: what a broken-off commit left is removed at the next
     /// start. Until then, such a reader may see rows that come again.
     Parquet,
+    /// A table of Apache Iceberg, format version 2, by a REST catalog: partitioned by the day of `time`, which needs no column of its own. In builds
+    /// with the feature `lake-iceberg`.
+    Iceberg,
+}
+
+/// A catalog that speaks Iceberg's REST interface: Polaris, Lakekeeper, Nessie, Gravitino, Unity.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogConfig {
+    /// Its address, without `/v1`: `https://catalog.plant/api/catalog`.
+    pub uri: Spanned<String>,
+    /// The warehouse, where the catalog has several.
+    #[serde(default)]
+    pub warehouse: Option<String>,
+    /// Where a new table lies, if the catalog is not to choose: `s3://bucket/folder`.
+    #[serde(default)]
+    pub location: Option<String>,
+    /// How to log in there: a bearer token, OAuth2 client credentials.
+    #[serde(default)]
+    pub login: Option<Spanned<HttpLogin>>,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// How requests are sent: timeouts, rate, proxy, headers.
+    #[serde(default)]
+    pub http: Options,
+}
+
+/// A catalog that can be asked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CatalogPlace {
+    pub endpoint: Endpoint,
+    pub warehouse: Option<String>,
+    pub location: Option<String>,
+}
+
+impl CatalogConfig {
+    fn place(&self, problems: &mut Problems) -> Option<CatalogPlace> {
+        let keys = EndpointKeys { endpoint: self.uri.clone(), login: self.login.clone(), tls: self.tls.clone(), http: self.http.clone() };
+        let endpoint = keys.compile(problems)?;
+        Some(CatalogPlace { endpoint, warehouse: self.warehouse.clone(), location: self.location.clone() })
+    }
 }
 
 /// How a store in a cloud is reached; what is left out comes from the environment, as for the cloud's own programs: `AWS_*`, `AZURE_*`,
@@ -95,6 +144,8 @@ pub enum Cloud {
     S3,
     Azure,
     Google,
+    /// Hadoop's file system.
+    Hdfs,
 }
 
 impl Cloud {
@@ -104,6 +155,7 @@ impl Cloud {
             "s3" => Some(Self::S3),
             "abfss" => Some(Self::Azure),
             "gs" => Some(Self::Google),
+            "hdfs" => Some(Self::Hdfs),
             _ => None,
         }
     }
@@ -127,6 +179,7 @@ impl StoreConfig {
                 Cloud::S3 => "s3",
                 Cloud::Azure => "abfss",
                 Cloud::Google => "gs",
+                Cloud::Hdfs => "hdfs",
             };
             problems.error(table.place, format!("`{key}` of `store` is for tables in `{scheme}://`, and the table is `{}`", table.value));
         }
@@ -139,6 +192,11 @@ impl StoreConfig {
         if application.contains(&true) && application.contains(&false) {
             problems.error(table.place, "`tenant`, `client` and `client_secret` come together").help("give all three, or none of them");
         }
+        if let (Some(endpoint), Some(Cloud::Hdfs)) = (&self.endpoint, cloud) {
+            problems
+                .error(endpoint.place, "HDFS has no endpoint: the name node, or the name of its cluster, stands in `table`")
+                .help("the addresses of a cluster's name nodes are read from `core-site.xml` and `hdfs-site.xml` in HADOOP_CONF_DIR");
+        }
         if let Some(endpoint) = &self.endpoint
             && !endpoint.starts_with("http://")
             && !endpoint.starts_with("https://")
@@ -150,10 +208,6 @@ impl StoreConfig {
 
 fn partition_by() -> Vec<Spanned<String>> {
     vec![Spanned::from(DATE.to_owned())]
-}
-
-fn commit_every() -> Spanned<Period> {
-    Spanned::from(Period::from_secs(60))
 }
 
 fn memory() -> Spanned<ByteSize> {
@@ -228,12 +282,15 @@ pub struct Place {
     pub format: TableFormat,
     pub shape: Shape,
     pub store: StoreConfig,
+    /// Of an Iceberg table.
+    pub catalog: Option<CatalogPlace>,
 }
 
 impl Place {
     /// A table that no factory's file names: a folder, or S3 as the environment says.
     pub fn bare(table: &str) -> Self {
-        Self { table: table.to_owned(), format: TableFormat::Delta, shape: Shape::Samples(None), store: StoreConfig::default() }
+        let (format, shape) = (TableFormat::Delta, Shape::Samples(None));
+        Self { table: table.to_owned(), format, shape, store: StoreConfig::default(), catalog: None }
     }
 
     /// `None`: it is a folder.
@@ -250,6 +307,44 @@ impl Place {
 impl LakeConfig {
     /// Checks the keys, and says where the table is. `levels`: what the parts of `at` are called.
     pub fn place(&self, levels: &[String], problems: &mut Problems) -> Place {
+        let catalog = self.check_table(problems);
+        self.check_times(problems);
+        if self.memory.0 < LEAST_MEMORY {
+            problems.error(self.memory.place, format!("`memory: {}` is less than 1MiB", self.memory.value));
+        }
+        let level = self.level(levels, problems);
+        Place { table: self.table.value.clone(), format: self.format, shape: Shape::Samples(level), store: self.store.clone(), catalog }
+    }
+
+    /// Where the table is: in a catalog, whose store is where that says, or in a store.
+    fn check_table(&self, problems: &mut Problems) -> Option<CatalogPlace> {
+        let table = &self.table;
+        match (&self.catalog, self.format == TableFormat::Iceberg) {
+            (None, false) => self.check_address(problems),
+            (Some(catalog), false) => {
+                problems
+                    .error(catalog.place, "`catalog` is for tables of `format: iceberg`")
+                    .help("other tables need none: who knows the folder reads them");
+            }
+            (None, true) => {
+                problems
+                    .error(table.place, "an Iceberg table is in a catalog, and `catalog` says none")
+                    .help("write `catalog: {uri: https://catalog.plant/api/catalog}`");
+            }
+            (Some(catalog), true) => {
+                let parts: Vec<&str> = table.split('.').collect();
+                if parts.len() < 2 || parts.iter().any(|part| part.trim().is_empty()) || table.contains('/') {
+                    problems
+                        .error(table.place, format!("`{}` names no table of a catalog", table.value))
+                        .help("write its namespace and its name: `plant.telemetry`; where its files lie, the catalog says, or `location`");
+                }
+                return catalog.place(problems);
+            }
+        }
+        None
+    }
+
+    fn check_address(&self, problems: &mut Problems) {
         let table = &self.table;
         if table.trim().is_empty() {
             problems.error(table.place, "`table` names no folder").help("write a folder, or `s3://bucket/folder`");
@@ -271,34 +366,49 @@ impl LakeConfig {
                 None if scheme != "file" => {
                     problems
                         .error(table.place, format!("there is no store `{scheme}://`"))
-                        .help("a table is a folder, or lies in `s3://`, `abfss://` or `gs://`");
+                        .help("a table is a folder, or lies in `s3://`, `abfss://`, `gs://` or `hdfs://`");
                 }
                 _ => {}
             }
         }
         let cloud = table.split_once("://").and_then(|(scheme, _)| Cloud::of(scheme));
         self.store.check(table, cloud, problems);
-        if self.commit_every.is_zero() || self.commit_every.0 > LONGEST_COMMIT {
-            problems
-                .error(self.commit_every.place, format!("`commit_every: {}` must be more than 0 and at most 1h", self.commit_every.value));
-        } else if self.commit_every.0 < Duration::from_secs(1) {
-            problems.warn(self.commit_every.place, format!("`commit_every: {}` makes very many small files", self.commit_every.value));
+    }
+
+    /// How often files are committed.
+    pub fn commit_every(&self) -> Duration {
+        let usual = if self.format == TableFormat::Iceberg { Duration::from_secs(300) } else { Duration::from_secs(60) };
+        self.commit_every.as_ref().map_or(usual, |period| period.0)
+    }
+
+    fn check_times(&self, problems: &mut Problems) {
+        if let Some(every) = &self.commit_every {
+            if every.is_zero() || every.0 > LONGEST_COMMIT {
+                problems.error(every.place, format!("`commit_every: {}` must be more than 0 and at most 1h", every.value));
+            } else if self.format == TableFormat::Iceberg && every.0 < Duration::from_secs(60) {
+                problems
+                    .warn(every.place, format!("`commit_every: {}` makes very many snapshots of an Iceberg table", every.value))
+                    .help("each is kept in the catalog's metadata until `expire_snapshots`; 5m is usual");
+            } else if every.0 < Duration::from_secs(1) {
+                problems.warn(every.place, format!("`commit_every: {}` makes very many small files", every.value));
+            }
         }
-        if self.upkeep.every.0 < Duration::from_secs(1) {
+        let Some(upkeep) = &self.upkeep else { return };
+        if self.format == TableFormat::Iceberg {
             problems
-                .error(self.upkeep.every.place, format!("`every: {}` of `upkeep` is less than 1s", self.upkeep.every.value))
+                .error(self.table.place, "`upkeep` is for Delta and plain Parquet: an Iceberg table is tended by tools of its own")
+                .help("leave it out; run `rewrite_data_files` and `expire_snapshots` by Spark, or let the catalog do it");
+        }
+        if upkeep.every.0 < Duration::from_secs(1) {
+            problems
+                .error(upkeep.every.place, format!("`every: {}` of `upkeep` is less than 1s", upkeep.every.value))
                 .help("to leave it out, write `upkeep: {enabled: false}`");
         }
-        if self.upkeep.keep.0 < LEAST_KEEP {
+        if upkeep.keep.0 < LEAST_KEEP {
             problems
-                .error(self.upkeep.keep.place, format!("`keep: {}` of `upkeep` is less than 1h", self.upkeep.keep.value))
+                .error(upkeep.keep.place, format!("`keep: {}` of `upkeep` is less than 1h", upkeep.keep.value))
                 .help("a writer may not have committed its files yet");
         }
-        if self.memory.0 < LEAST_MEMORY {
-            problems.error(self.memory.place, format!("`memory: {}` is less than 1MiB", self.memory.value));
-        }
-        let level = self.level(levels, problems);
-        Place { table: self.table.value.clone(), format: self.format, shape: Shape::Samples(level), store: self.store.clone() }
     }
 
     fn level(&self, levels: &[String], problems: &mut Problems) -> Option<Level> {
@@ -357,7 +467,8 @@ mod tests {
         for (text, expected) in [
             ("table: \"\"\n", "names no folder"),
             ("table: s3://plant\n", "is a whole bucket"),
-            ("table: hdfs://name/a\n", "there is no store `hdfs://`"),
+            ("table: ftp://name/a\n", "there is no store `ftp://`"),
+            ("table: hdfs://name/a\nstore: {endpoint: 'http://a'}\n", "HDFS has no endpoint"),
             ("table: a\npartition_by: [area]\n", "begins with `date`"),
             ("table: a\npartition_by: [date, tag]\n", "what grows without bound"),
             ("table: a\npartition_by: [date, aera]\n", "did you mean `area`"),
@@ -367,7 +478,12 @@ mod tests {
             ("table: a\nmemory: 1KiB\n", "less than 1MiB"),
             ("table: s3://a/b\nstore: {access_key: a}\n", "come together"),
             ("table: s3://a/b\nstore: {endpoint: minio}\n", "is no address"),
-            ("table: a\nformat: iceberg\n", "delta"),
+            ("table: a\nformat: hudi\n", "delta"),
+            ("table: a.b\nformat: iceberg\n", "`catalog` says none"),
+            ("table: telemetry\nformat: iceberg\ncatalog: {uri: 'http://localhost'}\n", "names no table of a catalog"),
+            ("table: a.b\nformat: iceberg\ncatalog: {uri: 'catalog'}\n", "is not the URL of a server"),
+            ("table: a.b\nformat: iceberg\ncommit_every: 10s\ncatalog: {uri: 'http://localhost'}\n", "very many snapshots"),
+            ("table: a\ncatalog: {uri: 'http://localhost'}\n", "is for tables of `format: iceberg`"),
         ] {
             let said = problems(text, &levels);
             assert!(said.contains(expected), "{expected} is not in\n{said}");

@@ -1,17 +1,18 @@
 //! Rows to Parquet: sorted by tag and time, in encodings for a historian's questions.
 //!
 //! - times, sequence numbers and delays as differences, doubles with their bytes apart, words that repeat as a dictionary, all in zstd;
-//! - row groups of a million rows, pages of 20,000, with the least and greatest value of each: one tag of a file is found without reading the others.
+//! - row groups of a million rows with the least and greatest value of every column, pages of 8,192 with those of tag and time: one tag of a file is
+//!   found without reading the others, and an index of all columns would be larger than what it saves.
 
 use crate::config::Shape;
 use crate::layout::{COLUMNS, DIMS, file_schema, items};
-use crate::rows::{Buffer, Names, Sample};
+use crate::rows::{Buffer, Folder, Names, Rows, Sample};
 use crate::store::LakeError;
 use arrow_array::builder::{
     ArrayBuilder, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder, ListBuilder, StringBuilder,
     TimestampMicrosecondBuilder,
 };
-use arrow_array::{ArrayRef, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, StructArray};
 use arrow_schema::{FieldRef, SchemaRef};
 use delta_kernel::expressions::ColumnName;
 use delta_kernel::schema::StructType;
@@ -29,7 +30,9 @@ use std::sync::Arc;
 /// Rows made into columns at once.
 const CHUNK: usize = 16_384;
 const ROW_GROUP: usize = 1_000_000;
-const PAGE_ROWS: usize = 20_000;
+const PAGE_ROWS: usize = 8_192;
+/// By what pages are looked for.
+const FOUND_BY: [&str; 2] = ["tag", "time"];
 /// What the dictionary encoding can't make smaller.
 const DIFFERENCES: [&str; 8] = ["time", "seq", "read_delay", "server_time", "device_time", "kafka_offset", "kafka_time", "millrace_seq"];
 
@@ -39,6 +42,8 @@ pub struct Form {
     pub schema: StructType,
     pub arrow: SchemaRef,
     pub holds: Shape,
+    /// The level stands in the files, too, as the last column, with this value.
+    pub level: Option<Option<Arc<str>>>,
 }
 
 impl Form {
@@ -46,7 +51,12 @@ impl Form {
     pub fn new(holds: &Shape, table: &StructType) -> Result<Self, LakeError> {
         let made = file_schema(holds, table);
         let (schema, arrow) = made.map_err(|error| LakeError::Refused(format!("the table's columns can't be made: {error}")))?;
-        Ok(Self { schema, arrow, holds: holds.clone() })
+        Ok(Self { schema, arrow, holds: holds.clone(), level: None })
+    }
+
+    /// For the files of one folder.
+    pub fn of(&self, folder: &Folder) -> Self {
+        Self { level: self.level.as_ref().map(|_| folder.level.clone()), ..self.clone() }
     }
 }
 
@@ -62,7 +72,10 @@ pub fn properties(form: &Form) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::Page);
     if let Shape::Samples(_) = form.holds {
         let by = [0, 1].map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: false });
-        builder = builder.set_sorting_columns(Some(by.to_vec()));
+        builder = builder.set_sorting_columns(Some(by.to_vec())).set_statistics_enabled(EnabledStatistics::Chunk);
+        for name in FOUND_BY {
+            builder = builder.set_column_statistics_enabled(column(name), EnabledStatistics::Page);
+        }
     }
     for name in DIFFERENCES {
         builder =
@@ -116,9 +129,21 @@ pub fn encode(buffer: &Buffer, names: &Names, ranks: &[u32], stats_columns: &[Co
     let order = buffer.order(ranks);
     let mut file = FileWriter::new(stats_columns, form)?;
     for chunk in order.chunks(CHUNK) {
-        file.write(&batch(&form.arrow, buffer, names, chunk)?)?;
+        file.write(&batch(form, buffer, names, chunk)?)?;
     }
     file.finish()
+}
+
+/// All that waits, as columns of files; by folder.
+pub fn batches(rows: &Rows, form: &Form) -> Result<Vec<(Folder, RecordBatch)>, LakeError> {
+    let ranks = rows.names.ranks();
+    let mut all = Vec::new();
+    for (folder, buffer) in rows.folders() {
+        for chunk in buffer.order(&ranks).chunks(CHUNK) {
+            all.push((folder.clone(), batch(&form.of(folder), buffer, &rows.names, chunk)?));
+        }
+    }
+    Ok(all)
 }
 
 pub fn failed(error: &dyn std::error::Error) -> LakeError {
@@ -126,9 +151,12 @@ pub fn failed(error: &dyn std::error::Error) -> LakeError {
 }
 
 /// Sorted samples as columns.
-fn batch(schema: &SchemaRef, buffer: &Buffer, names: &Names, places: &[u32]) -> Result<RecordBatch, LakeError> {
-    let chosen = Chosen { buffer, names, places };
-    let columns = COLUMNS.iter().chain([&DIMS]).map(|column| chosen.column(column, schema)).collect();
+fn batch(form: &Form, buffer: &Buffer, names: &Names, places: &[u32]) -> Result<RecordBatch, LakeError> {
+    let (chosen, schema) = (Chosen { buffer, names, places }, &form.arrow);
+    let mut columns: Vec<ArrayRef> = COLUMNS.iter().chain([&DIMS]).map(|column| chosen.column(column, schema)).collect();
+    if let Some(level) = &form.level {
+        columns.push(Arc::new(std::iter::repeat_n(level.as_deref(), places.len()).collect::<StringArray>()));
+    }
     RecordBatch::try_new(schema.clone(), columns).map_err(|error| failed(&error))
 }
 

@@ -6,22 +6,20 @@
 //!
 //! Days are apart, since a sample lies in the folder of its own day: what is held at once is one tag's day.
 
-use crate::object::Object;
+use crate::object::{LiveFile, Object};
 use crate::series::{Sample, Value, tidy};
 use crate::store::{LakeError, chain};
-use crate::table::{Table, kernel};
+use crate::target::{Target, Wanted};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
-use delta_kernel::expressions::{Expression, Predicate, Scalar, column_expr};
-use delta_kernel::scan::state::ScanFile;
 use futures_util::{StreamExt, TryStreamExt};
 use millrace_config::Reason;
 use millrace_schemas::{Origin, StatusCode};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
@@ -30,8 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const DAY: i64 = 86_400_000_000;
-/// Writers may cut the least and greatest times in the log to this.
-const MILLI: i64 = 1_000;
 /// Files of one day read at a time.
 const AT_ONCE: usize = 4;
 /// Samples of one tag and one day held at once.
@@ -67,7 +63,7 @@ pub struct Cost {
 
 /// A table, for questions.
 pub struct History {
-    pub table: Table,
+    pub table: Target,
     /// Samples of the tag that are in Kafka only, in order.
     tail: Vec<Sample>,
     bytes: Arc<AtomicU64>,
@@ -78,7 +74,7 @@ pub struct History {
 impl History {
     /// `tail`: samples of the tag in question that the table may lack.
     /// `budget`: how many bytes of the table may be read.
-    pub fn new(table: Table, mut tail: Vec<Sample>, budget: u64) -> Self {
+    pub fn new(table: Target, mut tail: Vec<Sample>, budget: u64) -> Self {
         tidy(&mut tail);
         Self { table, tail, bytes: Arc::default(), files: AtomicU64::new(0), budget }
     }
@@ -116,36 +112,19 @@ impl History {
         Ok(None)
     }
 
-    fn by_day(&self, tag: &str, range: Range<i64>) -> Result<BTreeMap<i64, Vec<ScanFile>>, LakeError> {
-        let day = |time: i64| Expression::literal(Scalar::Date(time.div_euclid(DAY).clamp(-719_162, 2_932_896) as i32));
-        let predicate = Predicate::and_from([
-            column_expr!("date").ge(day(range.start)),
-            column_expr!("date").le(day(range.end)),
-            column_expr!("tag").eq(Expression::literal(Scalar::String(tag.to_owned()))),
-            column_expr!("time").ge(Expression::literal(Scalar::Timestamp(range.start.saturating_sub(MILLI)))),
-            column_expr!("time").lt(Expression::literal(Scalar::Timestamp(range.end.saturating_add(MILLI)))),
-        ]);
-        let mut days: BTreeMap<i64, Vec<ScanFile>> = BTreeMap::new();
+    fn by_day(&self, tag: &str, range: Range<i64>) -> Result<BTreeMap<i64, Vec<LiveFile>>, LakeError> {
+        let mut days: BTreeMap<i64, Vec<LiveFile>> = BTreeMap::new();
         for sample in self.tail.iter().filter(|sample| range.contains(&sample.time)) {
             days.entry(sample.time.div_euclid(DAY)).or_default();
         }
-        for file in self.table.files(Some(Arc::new(predicate)))? {
-            if file.dv_info.has_vector() {
-                return Err(LakeError::Refused(format!(
-                    "{} has rows deleted by a deletion vector, which only its own tool can read; rewrite the file there",
-                    file.path
-                )));
-            }
-            let date = file.partition_values.get("date").map_or("", String::as_str);
-            let date: jiff::civil::Date = date.parse().map_err(|_| LakeError::Refused(format!("{} is in no day: `{date}`", file.path)))?;
-            let start = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| LakeError::Refused(error.to_string()))?;
-            days.entry(start.timestamp().as_microsecond().div_euclid(DAY)).or_default().push(file);
+        for file in self.table.live(&Wanted { range: Some(range), tag: Some(tag) })? {
+            days.entry(i64::from(file.day)).or_default().push(file);
         }
         Ok(days)
     }
 
     /// One day's samples, in order.
-    fn read(&self, day: i64, files: Vec<ScanFile>, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
+    fn read(&self, day: i64, files: Vec<LiveFile>, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
         let of_day = |sample: &&Sample| sample.time.div_euclid(DAY) == day && range.contains(&sample.time);
         let tail: Vec<Sample> = self.tail.iter().filter(of_day).cloned().collect();
         if self.bytes.load(Relaxed) > self.budget {
@@ -163,9 +142,9 @@ impl History {
         Ok(samples)
     }
 
-    async fn read_file(&self, file: ScanFile, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
-        let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.path, chain(error)));
-        let reader = Object::new(&self.table.store, &file, self.bytes.clone())?;
+    async fn read_file(&self, file: LiveFile, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
+        let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
+        let reader = Object::new(self.table.store(), &file, self.bytes.clone());
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Optional);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(|error| failed(&error))?;
         let metadata = builder.metadata().clone();
@@ -173,25 +152,19 @@ impl History {
         if groups.is_empty() {
             return Ok(Vec::new());
         }
-        let mask = ProjectionMask::columns(builder.parquet_schema(), WANTED);
+        let filled = WANTED.into_iter().filter(|name| has_values(&metadata, &groups, name));
+        let mask = ProjectionMask::columns(builder.parquet_schema(), filled);
         let stream = builder.with_row_groups(groups).with_row_selection(selection).with_projection(mask).with_batch_size(8192).build();
         let mut stream = stream.map_err(|error| failed(&error))?;
         let mut samples = Vec::new();
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| failed(&error))?;
-            take(&batch, tag, &range, &mut samples).map_err(|what| LakeError::Refused(format!("cannot read {}: {what}", file.path)))?;
+            take(&batch, tag, &range, &mut samples).map_err(|what| LakeError::Refused(format!("cannot read {}: {what}", file.name)))?;
             if samples.len() > MOST {
                 return Err(LakeError::Refused(format!("tag {tag} has more than {MOST} samples on one day; ask for a shorter range")));
             }
         }
         Ok(samples)
-    }
-
-    /// When the newest version was committed, in microseconds since 1970, and its number.
-    pub fn committed(&self) -> Result<(u64, i64), LakeError> {
-        let snapshot = &self.table.snapshot;
-        let at = snapshot.get_timestamp(&*self.table.engine).map_err(|error| kernel("cannot read the time of the last commit", &error))?;
-        Ok((snapshot.version(), at.saturating_mul(1000)))
     }
 }
 
@@ -229,6 +202,18 @@ fn chosen(metadata: &ParquetMetaData, tag: &str, range: &Range<i64>) -> (Vec<usi
         selectors.extend(Vec::<RowSelector>::from(selection));
     }
     (groups, RowSelection::from(selectors))
+}
+
+/// Whether a column, or a list's items, has a value in one of these row groups; most columns of values have none.
+fn has_values(metadata: &ParquetMetaData, groups: &[usize], name: &str) -> bool {
+    let is_null = |column: &ColumnChunkMetaData| {
+        let nulls = column.statistics().and_then(Statistics::null_count_opt);
+        nulls.is_some_and(|nulls| nulls == column.num_values().unsigned_abs())
+    };
+    groups.iter().any(|group| {
+        let columns = metadata.row_group(*group).columns().iter();
+        columns.filter(|column| column.column_path().parts().first().is_some_and(|first| first == name)).any(|column| !is_null(column))
+    })
 }
 
 /// The rows of the pages of one column that may fit; `None`: nothing is known of its pages.

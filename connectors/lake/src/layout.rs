@@ -50,8 +50,24 @@ pub fn file_schema(shape: &Shape, table: &StructType) -> Result<(StructType, Arc
     Ok((schema, Arc::new(arrow)))
 }
 
+/// Of an Iceberg table, which is partitioned by the day of a time: no column for the day; the level is one like any other.
+#[cfg(feature = "iceberg")]
+pub fn iceberg_schema(shape: &Shape) -> Result<StructType, String> {
+    let all = schema(shape)?;
+    StructType::try_new(all.fields().filter(|field| field.name != shape.date()).cloned()).map_err(|error| error.to_string())
+}
+
+/// Why an Iceberg table's columns are others, if they are.
+#[cfg(feature = "iceberg")]
+pub fn mismatch_of_columns(shape: &Shape, schema: &StructType) -> Option<String> {
+    match shape {
+        Shape::Samples(level) => lack_of_samples(schema, level.as_ref().map(|level| level.name.as_str())),
+        Shape::Documents => lack_of_documents(schema),
+    }
+}
+
 /// Says that a column's texts are JSON.
-const KIND: &str = "millrace.kind";
+pub const KIND: &str = "millrace.kind";
 
 /// A column of documents as the table has it.
 pub fn field(column: &Column) -> Result<StructField, Reason> {
@@ -101,6 +117,10 @@ fn mismatch_of_documents(schema: &StructType, partitions: &[String]) -> Option<S
     if partitions != [DOCUMENTS_DATE] {
         return Some(format!("it is partitioned by [{}], and documents lie in folders by [{}]", partitions.join(", "), DOCUMENTS_DATE));
     }
+    lack_of_documents(schema)
+}
+
+fn lack_of_documents(schema: &StructType) -> Option<String> {
     let there = columns(schema);
     for (name, kind) in META {
         match there.iter().find(|column| &*column.name == name) {
@@ -197,8 +217,12 @@ fn mismatch_of_samples(schema: &StructType, partitions: &[String], level: Option
     if partitions != wanted {
         return Some(format!("it is partitioned by [{}], and the file says [{}]", partitions.join(", "), wanted.join(", ")));
     }
-    let all = COLUMNS.iter().copied().chain([DIMS]).chain(wanted);
-    for column in all {
+    lack_of_samples(schema, wanted)
+}
+
+/// `more`: the columns besides those of every sample.
+fn lack_of_samples<'m>(schema: &StructType, more: impl IntoIterator<Item = &'m str>) -> Option<String> {
+    for column in COLUMNS.into_iter().chain([DIMS]).chain(more) {
         match schema.field(column) {
             None => return Some(format!("it has no column `{column}`")),
             Some(field) if *field.data_type() != type_of(column) => {

@@ -1,8 +1,7 @@
 //! A file of the table, as Parquet's reader wants it; what is read is counted.
 
-use crate::store::{LakeError, Store};
+use crate::store::Store;
 use bytes::Bytes;
-use delta_kernel::scan::state::ScanFile;
 use futures_util::future::{BoxFuture, FutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -14,6 +13,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// A data file that a table names.
+#[derive(Clone, Debug)]
+pub struct LiveFile {
+    pub path: Path,
+    /// For messages.
+    pub name: String,
+    pub size: u64,
+    pub rows: u64,
+    /// Days since 1970.
+    pub day: i32,
+    pub level: Option<Arc<str>>,
+}
+
 pub struct Object {
     objects: Arc<dyn ObjectStore>,
     path: Path,
@@ -23,8 +35,8 @@ pub struct Object {
 }
 
 impl Object {
-    pub fn new(store: &Store, file: &ScanFile, bytes: Arc<AtomicU64>) -> std::result::Result<Self, LakeError> {
-        Ok(Self { objects: store.objects.clone(), path: store.path(&file.path)?, size: file.size.unsigned_abs(), bytes })
+    pub fn new(store: &Store, file: &LiveFile, bytes: Arc<AtomicU64>) -> Self {
+        Self { objects: store.objects.clone(), path: file.path.clone(), size: file.size, bytes }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The plugin `lake`: what its keys compile to.
 
+#[cfg(feature = "tables")]
+use crate::config::{Cloud, TableFormat};
 use crate::config::{LakeConfig, Place, Shape};
 use millrace_config::{Problems, Severity};
 use millrace_contract::{Carries, Compiled, Context, Plugin, Role};
@@ -43,15 +45,30 @@ impl Plugin for LakeSink {
 }
 
 #[cfg(feature = "tables")]
-fn compiled(config: &LakeConfig, place: Place, context: &Context, _problems: &mut Problems) -> Option<Box<dyn Compiled>> {
-    let upkeep = &config.upkeep;
-    let turns = upkeep.enabled.then(|| crate::tending::Turns {
+fn compiled(config: &LakeConfig, place: Place, context: &Context, problems: &mut Problems) -> Option<Box<dyn Compiled>> {
+    let lacks = |what: &str, feature: &str| {
+        format!("this build can't write {what}, which sink {} asks for; it lacks the feature `{feature}`", context.name)
+    };
+    for (is_wanted, is_there, what, feature) in [
+        (place.format == TableFormat::Iceberg, cfg!(feature = "iceberg"), "Iceberg tables", "lake-iceberg"),
+        (place.cloud() == Some(Cloud::Hdfs), cfg!(feature = "hdfs"), "to HDFS", "lake-hdfs"),
+    ] {
+        if is_wanted && !is_there {
+            problems
+                .error(context.place, lacks(what, feature))
+                .help(format!("build it with that feature: cargo build --release -p millrace --features {feature}"));
+            return None;
+        }
+    }
+    let upkeep = config.upkeep.clone().unwrap_or_default();
+    let is_tended = upkeep.enabled && place.format != TableFormat::Iceberg;
+    let turns = is_tended.then(|| crate::tending::Turns {
         every: upkeep.every.0,
         keep: upkeep.keep.0,
         // It is in memory beside what waits.
         target: i64::try_from(config.memory.0 / 2).unwrap_or(i64::MAX).min(64 << 20),
     });
-    Some(Box::new(crate::sink::CompiledSink::new(place, config.commit_every.0, config.memory.0, turns, context)))
+    Some(Box::new(crate::sink::CompiledSink::new(place, config.commit_every(), config.memory.0, turns, context)))
 }
 
 #[cfg(not(feature = "tables"))]

@@ -8,15 +8,17 @@
 //! ```
 
 use crate::config::{DOCUMENTS_DATE, Place, Shape, TableFormat};
-use crate::encode::{self, Encoded};
+use crate::encode::{self, Encoded, Form};
 use crate::encode_documents;
 use crate::intents;
 use crate::layout;
 use crate::rows::{Folder, Rows};
 use crate::store::LakeError;
 use crate::table::{Fence, Table, Written};
+use crate::target::Target;
 use crate::tending::{Tending, Turns};
 use async_trait::async_trait;
+use delta_kernel::expressions::ColumnName;
 use millrace_contract::{
     Compiled, Context, Failure, Flush, Flushed, Guarantee, Input, Model, Offset, Partition, Plan, Records, Refused, Sink, Upstream,
 };
@@ -70,6 +72,7 @@ impl Compiled for CompiledSink {
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce(match self.settings.place.format {
             TableFormat::Delta => "files and positions are one commit of the table, which compares the positions it begins at".into(),
+            TableFormat::Iceberg => "files and positions are one snapshot of the table, and the catalog compares the one it begins at".into(),
             TableFormat::Parquet => {
                 "files and positions are one commit; who reads the folder without the log may see rows of a commit that broke off, until the next start removes them".into()
             }
@@ -85,6 +88,7 @@ impl Compiled for CompiledSink {
         };
         let kind = match place.format {
             TableFormat::Delta => "a Delta table",
+            TableFormat::Iceberg => "an Iceberg table",
             TableFormat::Parquet => "plain Parquet, with a Delta log beside it",
         };
         let mut lines = vec![
@@ -92,7 +96,11 @@ impl Compiled for CompiledSink {
             format!("commits files and positions every {commit_every:?}, or when {} MiB wait", memory >> 20),
         ];
         lines.extend(turns.as_ref().map(ToString::to_string));
-        Plan { endpoint: place.table.clone(), lines, rate: None }
+        let endpoint = match &place.catalog {
+            Some(catalog) => format!("{} in {}", place.table, catalog.endpoint.url),
+            None => place.table.clone(),
+        };
+        Plan { endpoint, lines, rate: None }
     }
 }
 
@@ -100,7 +108,7 @@ impl Compiled for CompiledSink {
 struct Instance {
     settings: Arc<Settings>,
     upstream: Upstream,
-    table: Option<Table>,
+    table: Option<Target>,
     parts: Parts,
     fences: Vec<Fence>,
     waiting: Waiting,
@@ -144,17 +152,25 @@ impl Waiting {
         }
     }
 
-    /// Makes the files, one after the other, and hands each on.
-    fn encode(&self, table: &Table, mut each: impl FnMut(Encoded) -> Result<(), LakeError>) -> Result<(), LakeError> {
-        let (stats, form) = (table.stats_columns(), table.form()?);
+    /// Makes the files, one after the other, in the order of the folders, and hands each on.
+    fn encode(&self, stats: &[ColumnName], form: &Form, mut each: impl FnMut(Encoded) -> Result<(), LakeError>) -> Result<(), LakeError> {
         match self {
             Self::Samples(rows) => {
                 let ranks = rows.names.ranks();
-                rows.folders().try_for_each(|(_, buffer)| each(encode::encode(buffer, &rows.names, &ranks, stats, &form)?))
+                let encode = |folder: &Folder, buffer| encode::encode(buffer, &rows.names, &ranks, stats, &form.of(folder));
+                rows.folders().try_for_each(|(folder, buffer)| each(encode(folder, buffer)?))
             }
             Self::Documents(documents) => {
-                documents.days().try_for_each(|(_, day)| each(encode_documents::encode(day, documents.columns(), stats, &form)?))
+                documents.days().try_for_each(|(_, day)| each(encode_documents::encode(day, documents.columns(), stats, form)?))
             }
+        }
+    }
+
+    /// The columns that documents brought and the table had not.
+    fn added(&self) -> &[Column] {
+        match self {
+            Self::Samples(_) => &[],
+            Self::Documents(documents) => documents.added(),
         }
     }
 }
@@ -200,15 +216,15 @@ impl Instance {
     /// Runs on a thread that may block, as the kernel does. The table comes back; after a panic there it is gone, and the session ends.
     async fn with_table<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Table) -> Result<T, LakeError> + Send + 'static,
+        work: impl FnOnce(&mut Target) -> Result<T, LakeError> + Send + 'static,
     ) -> Result<T, Failure> {
         let table = self.table.take();
         let settings = self.settings.clone();
         let runtime = tokio::runtime::Handle::current();
-        let done = tokio::task::spawn_blocking(move || -> Result<(Table, T), LakeError> {
+        let done = tokio::task::spawn_blocking(move || -> Result<(Target, T), LakeError> {
             let mut table = match table {
                 Some(table) => table,
-                None => Table::open(&settings.place, true, runtime)?,
+                None => Target::open(&settings.place, true, runtime)?,
             };
             let outcome = work(&mut table)?;
             Ok((table, outcome))
@@ -229,23 +245,56 @@ impl Instance {
             self.fences.iter().filter(|fence| moves.iter().any(|one| intents::epoch(&one.id) == fence.app_id)).cloned().collect();
         let declares = self.is_parquet();
         let committed = moves.clone();
-        self.with_table(move |table| write(table, &waiting, &moves, &fences, declares)).await?;
+        self.with_table(move |table| match table {
+            Target::Delta(table) => write(table, &waiting, &moves, &fences, declares),
+            #[cfg(feature = "iceberg")]
+            Target::Iceberg(table) => write_iceberg(table, &waiting, &moves),
+        })
+        .await?;
         self.has_committed = true;
         Ok(self.parts.committed(&committed))
     }
 }
 
+/// The files to be made. After a crash the same records may be in a file of another name, which no commit names.
+fn names(waiting: &Waiting) -> Vec<(Folder, String)> {
+    let mark = uuid::Uuid::new_v4();
+    let folders = waiting.folders().into_iter().enumerate();
+    folders.map(|(index, folder)| (folder, format!("part-{index:05}-{mark}.zstd.parquet"))).collect()
+}
+
+/// The same for an Iceberg table. Files of a commit that did not come to pass go by themselves, where that is sure.
+#[cfg(feature = "iceberg")]
+fn write_iceberg(table: &mut crate::iceberg::IcebergTable, waiting: &Waiting, moves: &[Move]) -> Result<(), LakeError> {
+    if !waiting.added().is_empty() {
+        table.widen(waiting.added())?;
+    }
+    let names = names(waiting);
+    let (mut files, mut left, form) = (Vec::new(), names.iter(), table.form().clone());
+    waiting.encode(&[], &form, |encoded| {
+        if let Some((folder, name)) = left.next() {
+            files.push(table.put(folder, name, encoded)?);
+        }
+        Ok(())
+    })?;
+    let done = table.commit(&files, moves)?;
+    tracing::debug!(
+        table = table.name(),
+        snapshot = done.snapshot,
+        conflicts = done.conflicts,
+        rows = waiting.count(),
+        files = files.len(),
+        "committed"
+    );
+    Ok(())
+}
+
 /// Writes what waits, and commits it.
 fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence], declares: bool) -> Result<(), LakeError> {
-    if let Waiting::Documents(documents) = waiting
-        && !documents.added().is_empty()
-    {
-        table.widen(documents.added())?;
+    if !waiting.added().is_empty() {
+        table.widen(waiting.added())?;
     }
-    // The name holds where it begins: after a crash the same records may be in a file of another name, which no commit names.
-    let mark = uuid::Uuid::new_v4();
-    let names: Vec<(Folder, String)> =
-        waiting.folders().into_iter().enumerate().map(|(index, folder)| (folder, format!("part-{index:05}-{mark}.zstd.parquet"))).collect();
+    let names = names(waiting);
     let intent = if declares && !names.is_empty() {
         let files = names.iter().map(|(folder, name)| table.path_of(folder, name)).collect::<Result<_, _>>()?;
         Some(intents::declare(table, files, moves.iter().map(|one| one.id.clone()).collect())?)
@@ -275,7 +324,7 @@ fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence],
 
 fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: &mut Vec<Written>) -> Result<(), LakeError> {
     let mut names = names.iter();
-    waiting.encode(table, |encoded| {
+    waiting.encode(table.stats_columns(), &table.form()?, |encoded| {
         if let Some((folder, name)) = names.next() {
             files.push(table.put(folder, name, encoded)?);
         }
@@ -323,6 +372,15 @@ impl Sink for Instance {
         let (wanted, recovers) = (ids.clone(), self.is_parquet());
         let (held, fences, columns) = self
             .with_table(move |table| {
+                let table = match table {
+                    Target::Delta(table) => table,
+                    #[cfg(feature = "iceberg")]
+                    Target::Iceberg(table) => {
+                        table.refresh()?;
+                        let held = table.positions(wanted.iter().map(String::as_str));
+                        return Ok((held, Vec::new(), table.columns()?));
+                    }
+                };
                 if recovers {
                     intents::recover(table, &wanted)?;
                 }
@@ -375,7 +433,11 @@ impl Sink for Instance {
         }
         if why == Flush::Stop && self.table.is_some() && std::mem::take(&mut self.has_committed) {
             self.with_table(|table| {
-                table.checkpoint();
+                match table {
+                    Target::Delta(table) => table.checkpoint(),
+                    #[cfg(feature = "iceberg")]
+                    Target::Iceberg(_) => {}
+                }
                 Ok(())
             })
             .await?;

@@ -1,4 +1,4 @@
-//! Local disk, S3, Azure and Google, by one interface; what is asked of a store before it is trusted.
+//! Local disk, S3, Azure, Google and HDFS, by one interface; what is asked of a store before it is trusted.
 //!
 //! Invariants: what is put on a local disk is synced before it counts; an object that must not be there yet is put with the store's own condition, and
 //! a store that takes the condition and ignores it is found by a probe.
@@ -113,9 +113,51 @@ impl Store {
             Cloud::S3 => s3(place, &url, retry, options),
             Cloud::Azure => azure(place, &url, retry, options),
             Cloud::Google => google(place, &url, retry, options),
+            Cloud::Hdfs => return Self::of_hdfs(url),
         };
         let objects = objects.map_err(|error| LakeError::Refused(format!("cannot use {}: {}", place.table, chain(&error))))?;
         Ok(Self { objects, url, local: false })
+    }
+
+    #[cfg(feature = "hdfs")]
+    fn of_hdfs(url: Url) -> Result<Self, LakeError> {
+        let root = format!("{}://{}", url.scheme(), url.authority());
+        let made = hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(&root).build();
+        let objects = made.map_err(|error| LakeError::Refused(format!("cannot use {root}: {}", chain(&error))))?;
+        Ok(Self { objects: Arc::new(objects), url, local: false })
+    }
+
+    #[cfg(not(feature = "hdfs"))]
+    fn of_hdfs(url: Url) -> Result<Self, LakeError> {
+        Err(LakeError::Refused(format!(
+            "this build can't reach {url}; build it with the feature `lake-hdfs`: cargo build --release -p millrace --features lake-hdfs"
+        )))
+    }
+
+    /// A store whose objects are named by whole locations, as a catalog has them; `location`: of the table.
+    ///
+    /// Errors: the settings can't be used.
+    pub fn at(location: &str, place: &Place, makes: bool) -> Result<Self, LakeError> {
+        // Hadoop's names for what has another one elsewhere.
+        let location = match location.split_once(':') {
+            Some(("file", rest)) => format!("/{}", rest.trim_start_matches('/')),
+            Some(("s3a" | "s3n", rest)) => format!("s3:{rest}"),
+            Some(("abfs", rest)) => format!("abfss:{rest}"),
+            _ => location.to_owned(),
+        };
+        if location.split_once("://").is_some_and(|(scheme, _)| Place::bare(&format!("{scheme}://a/b")).cloud().is_none()) {
+            return Err(LakeError::Refused(format!("the catalog has the table at {location}, a store that is not known here")));
+        }
+        Self::open(&Place { table: location, ..place.clone() }, makes)
+    }
+
+    /// An object by its whole location: what stands behind the store's name is its path, letter by letter.
+    pub fn located(&self, location: &str) -> Result<Path, LakeError> {
+        let path = match location.split_once("://") {
+            Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+            None => location.strip_prefix("file:").unwrap_or(location),
+        };
+        Path::parse(path.trim_start_matches('/')).map_err(|error| LakeError::Refused(format!("{location} is no location: {error}")))
     }
 
     /// An object by its path in the log: relative to the root, as in a URL.
@@ -131,9 +173,13 @@ impl Store {
 
     /// Puts an object, whole or not at all, and synced.
     pub async fn put(&self, relative: &str, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
-        let path = self.path(relative)?;
-        self.objects.put(&path, bytes.into()).await.map_err(|error| self.cannot_write(relative, &error))?;
-        self.sync(relative)
+        self.put_at(&self.path(relative)?, bytes).await
+    }
+
+    /// The same, by its path.
+    pub async fn put_at(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
+        self.objects.put(path, bytes.into()).await.map_err(|error| self.cannot_write(path.as_ref(), &error))?;
+        self.sync_at(path)
     }
 
     fn cannot_write(&self, relative: &str, error: &Error) -> LakeError {
@@ -147,10 +193,14 @@ impl Store {
 
     /// Waits until the disk has a file and its name.
     pub fn sync(&self, relative: &str) -> Result<(), LakeError> {
+        self.sync_at(&self.path(relative)?)
+    }
+
+    fn sync_at(&self, path: &Path) -> Result<(), LakeError> {
         if !self.local {
             return Ok(());
         }
-        let file = PathBuf::from(format!("/{}", self.path(relative)?));
+        let file = PathBuf::from(format!("/{path}"));
         let synced = std::fs::File::open(&file).and_then(|file| file.sync_all()).and_then(|()| match file.parent() {
             Some(folder) => std::fs::File::open(folder)?.sync_all(),
             None => Ok(()),
@@ -171,8 +221,13 @@ impl Store {
 
     /// The bytes of an object; `None`: it is not there.
     pub async fn get(&self, relative: &str) -> Result<Option<bytes::Bytes>, LakeError> {
-        let cannot = |error: &Error| LakeError::store(format!("cannot read {relative} in {}", self.url), error);
-        match self.objects.get(&self.path(relative)?).await {
+        self.get_at(&self.path(relative)?).await
+    }
+
+    /// The same, by its path.
+    pub async fn get_at(&self, path: &Path) -> Result<Option<bytes::Bytes>, LakeError> {
+        let cannot = |error: &Error| LakeError::store(format!("cannot read {path} in {}", self.url), error);
+        match self.objects.get(path).await {
             Ok(got) => got.bytes().await.map(Some).map_err(|error| cannot(&error)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(cannot(&error)),

@@ -432,6 +432,16 @@ impl Table {
         Ok(files)
     }
 
+    /// The folder of a file with these values of its partition.
+    pub fn folder_of(&self, key: &[(String, String)]) -> Result<Folder, LakeError> {
+        let of = |name: &str| key.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let date = of(self.shape.date()).unwrap_or_default();
+        let day: jiff::civil::Date = date.parse().map_err(|_| LakeError::Refused(format!("a file is in no day: `{date}`")))?;
+        let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| LakeError::Refused(error.to_string()))?;
+        let level = self.shape.level().and_then(|level| of(&level.name)).map(Arc::from);
+        Ok(Folder { day: start.timestamp().as_second().div_euclid(86_400) as i32, level })
+    }
+
     /// What it holds, once it was held against that.
     pub fn shape(&self) -> &Shape {
         &self.shape

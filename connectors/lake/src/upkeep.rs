@@ -3,9 +3,9 @@
 use crate::config::Shape;
 use crate::encode::{FileWriter, Form};
 use crate::intents;
-use crate::object::Object;
+use crate::object::{LiveFile, Object};
 use crate::rows::Folder;
-use crate::store::{LakeError, chain};
+use crate::store::{LakeError, Store, chain};
 use crate::table::{Table, Written};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
@@ -123,7 +123,7 @@ pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Re
     }
     let mut done = Compacted::default();
     for (key, files) in folders {
-        let folder = folder_of(&key, table)?;
+        let folder = table.folder_of(&key)?;
         if files.len() < 2 || (!all && i64::from(folder.day) >= today) {
             continue;
         }
@@ -152,15 +152,6 @@ pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Re
     Ok(done)
 }
 
-pub fn folder_of(key: &[(String, String)], table: &Table) -> Result<Folder, LakeError> {
-    let of = |name: &str| key.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let date = of(table.shape().date()).unwrap_or_default();
-    let day: jiff::civil::Date = date.parse().map_err(|_| LakeError::Refused(format!("a file is in no day: `{date}`")))?;
-    let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| LakeError::Refused(error.to_string()))?;
-    let level = table.shape().level().and_then(|level| of(&level.name)).map(Arc::from);
-    Ok(Folder { day: start.timestamp().as_second().div_euclid(86_400) as i32, level })
-}
-
 /// Files that become one, each group below the target.
 fn groups(mut files: Vec<ScanFile>, target: i64) -> Vec<Vec<ScanFile>> {
     files.sort_by_key(|file| file.size);
@@ -180,12 +171,22 @@ fn groups(mut files: Vec<ScanFile>, target: i64) -> Vec<Vec<ScanFile>> {
     groups
 }
 
+/// The files of a folder, as they are read.
+fn live_of(table: &Table, folder: &Folder, files: &[ScanFile]) -> Result<Vec<LiveFile>, LakeError> {
+    let live = files.iter().map(|file| {
+        let rows = file.stats.as_ref().map_or(0, |stats| stats.num_records);
+        let (path, name) = (table.store.path(&file.path)?, file.path.clone());
+        Ok(LiveFile { path, name, size: file.size.unsigned_abs(), rows, day: folder.day, level: folder.level.clone() })
+    });
+    live.collect()
+}
+
 /// Makes one file of several; the rows in it. `None`: one of them is not in the table any more, or it is to stop.
 fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBool) -> Result<Option<u64>, LakeError> {
     let form = table.form()?;
     let mut writer = FileWriter::new(table.stats_columns(), &form)?;
     let runtime = table.runtime().clone();
-    let mut merging = runtime.block_on(Merging::open(table, group))?;
+    let mut merging = runtime.block_on(Merging::open(&table.store, &form, &live_of(table, folder, group)?))?;
     while let Some(batch) = runtime.block_on(merging.next())? {
         writer.write(&batch)?;
         if stop.load(Relaxed) {
@@ -268,12 +269,11 @@ pub struct Merging {
 }
 
 impl Merging {
-    pub async fn open(table: &Table, group: &[ScanFile]) -> Result<Self, LakeError> {
-        let form = table.form()?;
+    pub async fn open(store: &Store, form: &Arc<Form>, group: &[LiveFile]) -> Result<Self, LakeError> {
         let mut merging = Self { form: form.clone(), streams: Vec::new(), batches: Vec::new(), rows: Vec::new(), heap: BinaryHeap::new() };
         for file in group {
-            let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.path, chain(error)));
-            let reader = Object::new(&table.store, file, Arc::default())?;
+            let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
+            let reader = Object::new(store, file, Arc::default());
             // Types as they are written; a file of somebody else's that differs is refused here.
             let options = match form.holds {
                 Shape::Samples(_) => ArrowReaderOptions::new().with_schema(form.arrow.clone()),

@@ -186,7 +186,7 @@ impl Ground {
 
     /// The same source, which runs or stands by.
     fn successor(&self, source: &Arc<RunningSource>, begin: Begin) -> Arc<RunningSource> {
-        let Some(compiled) = &source.compiled else { return source.clone() };
+        let Some(compiled) = source.compiled() else { return source.clone() };
         self.paths.release_all(&source.host.intake.source);
         let intake = source.host.intake.succeed(self.intake_options(&source.name, compiled.model(), source.limits));
         source.again(intake, begin).unwrap_or_else(|| source.clone())
