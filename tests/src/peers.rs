@@ -25,6 +25,8 @@ pub const APICURIO_VERSION: &str = "3.0.9";
 pub const SERDES_VERSION: &str = "3.1.7";
 pub const AXE_CORE_VERSION: &str = "4.10.3";
 pub const AZURITE_VERSION: &str = "3.37.0";
+pub const ICEBERG_VERSION: &str = "1.11.0";
+pub const HADOOP_VERSION: &str = "3.4.2";
 pub const QUESTDB_VERSION: &str = "9.2.0";
 const KAFKAJS_VERSION: &str = "2.2.4";
 pub const CAP_VERSION: &str = "10.1.1";
@@ -42,6 +44,9 @@ const JUDGES: [&str; 2] = ["kubernetes-validate==1.37.0", "cyclonedx-python-lib[
 const TDS: [&str; 2] = ["pysqlbridge==2.1.3", "python-tds==1.17.1"];
 /// Readers of tables, and an S3 store.
 const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
+
+/// Readers of Iceberg tables.
+const ICEBERG: [&str; 4] = ["pyiceberg==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.1", "pytz==2026.2"];
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -266,6 +271,12 @@ pub fn kafka_streams() -> &'static Path {
     LIBS.get_or_init(|| jars("kafka-streams", "kafka", KAFKA_VERSION, "../../examples/oee/pom.xml"))
 }
 
+/// PyPI's `pyiceberg`, `pyarrow` and `duckdb`: a Python as [`pysparkplug`]'s.
+pub fn iceberg_readers() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("iceberg-1", &ICEBERG))
+}
+
 /// PyPI's `pillow`, a reader of pictures: a Python as [`pysparkplug`]'s.
 pub fn pillow() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
@@ -323,6 +334,18 @@ pub fn milo() -> &'static str {
 pub fn apicurio_serdes() -> &'static str {
     static CLASS_PATH: OnceLock<String> = OnceLock::new();
     CLASS_PATH.get_or_init(|| java("serdes", SERDES_VERSION, "serdes.xml", "Decode.java"))
+}
+
+/// Apache Iceberg's REST catalog, from Maven Central, with our `Catalog.java` compiled beside it: the class path.
+pub fn iceberg() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| java("iceberg", ICEBERG_VERSION, "iceberg.xml", "Catalog.java"))
+}
+
+/// Apache Hadoop's mini cluster, from Maven Central, with our `Hdfs.java` compiled beside it: the class path.
+pub fn hdfs() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| java("hdfs", HADOOP_VERSION, "hdfs.xml", "Hdfs.java"))
 }
 
 /// The jars of a build file, which takes the version as `{property}.version`.

@@ -2,15 +2,16 @@
 
 use crate::catalog::Pki;
 use crate::dead::Letters;
-use crate::lake::place_of;
+use crate::lake::{place_of, places_of};
 use crate::messages;
 use crate::query::{As, Asked};
 use crate::reload::Reloader;
-use crate::{connect, pki, reference, say};
+use crate::{connect, pki, reference, say, sql};
 use futures_util::future::BoxFuture;
 use millrace_console::control::{Control, DeadQuery, Declared, HistoryQuery, Refusal, Wrong};
 use millrace_engine::dead::Filter;
 use millrace_engine::hold::Role;
+use millrace_lake::sql::Statement;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ const SAMPLES: usize = 10_000;
 const SAMPLES_MAX: usize = 100_000;
 const POINTS_MAX: usize = 10_000;
 const BYTES_MAX: u64 = 256 << 20;
+/// What SQL may take: memory for its sorts and joins, and time.
+const SQL_MEMORY: usize = 128 << 20;
+const SQL_PATIENCE: Duration = Duration::from_secs(20);
 /// How long one who asks waits for the one before.
 const TURN: Duration = Duration::from_secs(20);
 
@@ -101,6 +105,12 @@ fn asked(which: HistoryQuery) -> Result<Asked, Refusal> {
     })
 }
 
+/// SQL over HTTP, within bounds.
+fn statement(sql: String, limit: Option<usize>) -> Statement {
+    let rows = limit.unwrap_or(SAMPLES).min(SAMPLES_MAX);
+    Statement { sql, rows, memory: SQL_MEMORY, patience: SQL_PATIENCE, as_parquet: false }
+}
+
 impl Control for Controls {
     fn reload(&self, dry_run: bool) -> BoxFuture<'_, Result<Value, Refusal>> {
         Box::pin(self.reloader.take(dry_run))
@@ -121,15 +131,23 @@ impl Control for Controls {
     fn history(&self, which: HistoryQuery) -> BoxFuture<'_, Result<Value, Refusal>> {
         Box::pin(async move {
             let sink = Some(which.sink.clone()).filter(|sink| !sink.is_empty());
-            let asked = asked(which)?;
+            let sql = Some(which.sql.clone()).filter(|sql| !sql.trim().is_empty());
+            let statement = sql.map(|sql| statement(sql, which.limit));
+            let lake_only = which.lake_only;
+            let asked = if statement.is_some() { None } else { Some(asked(which)?) };
             let Ok(Ok(permit)) = tokio::time::timeout(TURN, self.asking.clone().acquire_owned()).await else {
                 return Err(Refusal::conflict("a table is being read already; ask again when that is done"));
             };
             let factory = self.reloader.factory().await;
             let answered = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
+                if let Some(statement) = statement {
+                    let lakes = places_of(&factory, sink.as_deref())?;
+                    return sql::ask(lakes, Some(&factory), lake_only, &statement).map(|answered| answered.to_json());
+                }
                 let (place, writer) = place_of(factory, sink.as_deref())?;
-                asked.ask(&place, Some(&writer)).map(|answers| answers.to_json())
+                let answers = asked.map(|asked| asked.ask(&place, Some(&writer))).transpose()?;
+                Ok(answers.map_or(Value::Null, |answers| answers.to_json()))
             });
             match answered.await {
                 Ok(Ok(answer)) => Ok(answer),

@@ -8,20 +8,24 @@
 //!
 //! - [`place`]: the factory's file, its ports and its data directory.
 //! - [`plant`]: the simulators and what befalls them. [`consumer`]: reads back out of Kafka.
+//! - [`lake`]: counts the same in the table on the disk, where the build has it.
 //! - [`view`]: the demo at one moment, and its summary. [`screen`]: drawn on a terminal, or told line by line.
 //!
 //! The end: the devices rest, what is stored anywhere goes its way, the runtime stops, the consumer reads what that sent; only then is it judged
 //! whether anything is missing.
 
+mod lake;
 mod place;
 mod plant;
 mod screen;
 mod verifying_consumer;
 mod view;
 
+use crate::lake::place_of;
 use crate::service::{STOP_BOUND, Service};
 use crate::{check, logging};
 use anyhow::{Context, Result, bail};
+use lake::LakeReader;
 use millrace_config::{Period, Problems};
 use place::Place;
 use plant::Plant;
@@ -116,7 +120,12 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
     };
     let mut screen = Screen::open(options.json);
     let tags = plant.numbered().into_iter().map(|device| (device.tag, device.counts_from_first));
-    let consumer = VerifyingConsumer::start(service.kafka.clone(), factory.site.value.clone(), tags)?;
+    let tags: Vec<(String, bool)> = tags.collect();
+    let consumer = VerifyingConsumer::start(service.kafka.clone(), factory.site.value.clone(), tags.clone())?;
+    let mut lake = match cfg!(feature = "lake") {
+        true => Some(LakeReader::new(place_of(factory.clone(), None)?.0, factory.site.value.clone(), tags, consumer.since)),
+        false => None,
+    };
     let mut view = View::new(began, &place, &service, &factory);
 
     let mut frames = tokio::time::interval(FRAME);
@@ -135,7 +144,10 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
         let left = options.lasts.map(|lasts| lasts.0.saturating_sub(view.elapsed()));
         let happened = plant.act(view.elapsed(), left, view.total.ledger.waiting);
         service.let_kafka_be(plant.kafka_is_away()).await?;
-        view.update(&service, &plant, &consumer, happened);
+        if let Some(lake) = &mut lake {
+            lake.turn();
+        }
+        view.update(&service, &plant, &consumer, lake.as_ref(), happened);
         if !screen.draw(&view)? || left.is_some_and(|left| left.is_zero()) {
             break;
         }
@@ -153,7 +165,7 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
         }
         let happened = plant.act(view.elapsed(), Some(Duration::ZERO), view.total.ledger.waiting);
         service.let_kafka_be(plant.kafka_is_away()).await?;
-        view.update(&service, &plant, &consumer, happened);
+        view.update(&service, &plant, &consumer, lake.as_ref(), happened);
         screen.draw(&view)?;
         if view.is_settled() || Instant::now() >= settled {
             break;
@@ -163,11 +175,15 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
     view.is_stopping();
     screen.draw(&view)?;
     service.engine.stop(if hurried { Duration::from_secs(1) } else { STOP_BOUND }).await;
+    // The sink has committed all that it had read.
+    if let Some(lake) = &mut lake {
+        lake.finish().await;
+    }
     let read = Instant::now() + READ_REST;
-    view.update(&service, &plant, &consumer, Vec::new());
+    view.update(&service, &plant, &consumer, lake.as_ref(), Vec::new());
     while !view.is_settled() && !hurried && Instant::now() < read {
         frames.tick().await;
-        view.update(&service, &plant, &consumer, Vec::new());
+        view.update(&service, &plant, &consumer, lake.as_ref(), Vec::new());
     }
     tokio::task::block_in_place(|| consumer.stop());
     service.stop(Duration::ZERO).await;

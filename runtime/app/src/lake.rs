@@ -62,39 +62,70 @@ pub struct Table {
 impl Table {
     /// The table, and the factory whose sink writes it.
     pub fn find(&self) -> Result<(Place, Option<Writer>)> {
-        if let Some(table) = &self.table {
-            return Ok((Place::bare(table), None));
+        match &self.table {
+            Some(table) => Ok((Place::bare(table), None)),
+            None => place_of(self.factory()?, self.sink.as_deref()).map(|(place, writer)| (place, Some(writer))),
         }
+    }
+
+    /// All tables that are meant, and the factory whose sinks write them.
+    pub fn all(&self) -> Result<(Vec<Lake>, Option<Factory>)> {
+        if let Some(table) = &self.table {
+            let lake = Lake { name: "lake".into(), place: Place::bare(table), group: String::new(), topics: Vec::new() };
+            return Ok((vec![lake], None));
+        }
+        let factory = self.factory()?;
+        Ok((places_of(&factory, self.sink.as_deref())?, Some(factory)))
+    }
+
+    fn factory(&self) -> Result<Factory> {
         let mut problems = Problems::new();
         let factory = millrace_config::load(&self.config, &Load::to_run(), &mut problems);
-        let factory =
-            factory.filter(|_| !problems.has_errors()).ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))?;
-        place_of(factory, self.sink.as_deref()).map(|(place, writer)| (place, Some(writer)))
+        factory.filter(|_| !problems.has_errors()).ok_or_else(|| anyhow!("cannot load the configuration\n{}", problems.render()))
     }
 }
 
 /// The table of a factory's sink of type `lake`, and who writes it. `name`: which, where there are several.
 pub fn place_of(factory: Factory, name: Option<&str>) -> Result<(Place, Writer)> {
-    let mut problems = Problems::new();
-    let sinks: Vec<_> =
-        factory.sinks.iter().filter(|sink| sink.type_name.value == LakeSink::TYPE && name.is_none_or(|name| *name == sink.name)).collect();
-    let sink = match (&sinks[..], name) {
-        ([sink], _) => sink,
-        ([], Some(name)) => bail!("the factory has no sink {name} of type lake"),
-        ([], None) => bail!("the factory has no sink of type lake; name a table with --table"),
-        (many, _) => {
-            let names: Vec<&str> = many.iter().map(|sink| sink.name.as_str()).collect();
-            bail!("the factory has several sinks of type lake: name one with --sink: {}", names.join(", "));
-        }
-    };
-    let (keys, own) = sink.sink_keys(&mut problems);
-    let keys = keys.unwrap_or_default();
-    let group = millrace_engine::compile::group(&factory, sink, &keys);
-    let topics = keys.topics.into_iter().map(|topic| topic.value).collect();
-    let config: Option<LakeConfig> = own.parse(&mut problems);
-    let place = config.map(|config| config.place(&factory.levels, &mut problems));
-    let place = place.filter(|_| !problems.has_errors()).ok_or_else(|| anyhow!("cannot use sink {}\n{}", sink.name, problems.render()))?;
-    Ok((place, Writer { group, topics, factory }))
+    let mut found = places_of(&factory, name)?;
+    if found.len() > 1 {
+        let names: Vec<&str> = found.iter().map(|sink| sink.name.as_str()).collect();
+        bail!("the factory has several sinks of type lake: name one with --sink: {}", names.join(", "));
+    }
+    let Some(sink) = found.pop() else { bail!("the factory has no sink of type lake; name a table with --table") };
+    Ok((sink.place, Writer { group: sink.group, topics: sink.topics, factory }))
+}
+
+/// A sink of type `lake`: its table, and what it reads.
+pub struct Lake {
+    pub name: String,
+    pub place: Place,
+    pub group: String,
+    pub topics: Vec<String>,
+}
+
+/// The factory's sinks of type `lake`; `name`: that one alone.
+pub fn places_of(factory: &Factory, name: Option<&str>) -> Result<Vec<Lake>> {
+    let is_meant =
+        |sink: &&millrace_config::factory::Connector| sink.type_name.value == LakeSink::TYPE && name.is_none_or(|name| *name == sink.name);
+    let mut found = Vec::new();
+    for sink in factory.sinks.iter().filter(is_meant) {
+        let mut problems = Problems::new();
+        let (keys, own) = sink.sink_keys(&mut problems);
+        let keys = keys.unwrap_or_default();
+        let group = millrace_engine::compile::group(factory, sink, &keys);
+        let topics = keys.topics.into_iter().map(|topic| topic.value).collect();
+        let config: Option<LakeConfig> = own.parse(&mut problems);
+        let place = config.map(|config| config.place(&factory.levels, &mut problems));
+        let place =
+            place.filter(|_| !problems.has_errors()).ok_or_else(|| anyhow!("cannot use sink {}\n{}", sink.name, problems.render()))?;
+        found.push(Lake { name: sink.name.to_string(), place, group, topics });
+    }
+    match (name, found.is_empty()) {
+        (Some(name), true) => bail!("the factory has no sink {name} of type lake"),
+        (None, true) => bail!("the factory has no sink of type lake; name a table with --table"),
+        _ => Ok(found),
+    }
 }
 
 /// Who writes a table.

@@ -53,6 +53,7 @@ mod service;
 mod shell;
 #[cfg(feature = "demo")]
 mod simulate;
+mod sql;
 mod support;
 mod tap;
 

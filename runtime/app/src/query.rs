@@ -1,16 +1,19 @@
-//! `millrace query`: the history of tags out of the lake, without SQL: samples, the last value, averages, interpolated values, plots.
+//! `millrace query`: the history of tags out of the lake, without SQL: samples, the last value, averages, interpolated values, plots. [`sql`] has
+//! `--sql`.
 
 use crate::lake::{Table, Writer, runtime};
 use crate::say::{self, say, say_part, tell, visible};
+use crate::sql;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
-use millrace_config::{Period, Problems};
-use millrace_contract::{Partition, Upstream};
+use millrace_config::{ByteSize, Factory, Period, Problems};
+use millrace_contract::{Offset, Partition, Upstream};
 use millrace_engine::tail::{self, Reading};
 use millrace_lake::plot::Plot;
 use millrace_lake::series::{Bucket, Point, Sample, Value};
 use millrace_lake::{Answer, Place, Question, Series, Tail, What};
+use millrace_schemas::Batch;
 use serde_json::{Map, json};
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -21,10 +24,14 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 pub struct Options {
     /// Tags, by their whole path, or without the site.
-    #[arg(required = true, value_name = "TAG")]
+    #[arg(required_unless_present = "sql", conflicts_with = "sql", value_name = "TAG")]
     tags: Vec<String>,
+    /// SQL instead: a SELECT over the table `lake`, or over tables named as their sinks, and over `history('tag', '8h')`,
+    /// `resample('tag', '8h', '0s', '1m')` and `interpolate('tag', '8h', '0s', '1m')`. In builds with the feature `lake-sql`.
+    #[arg(long, value_name = "SELECT")]
+    pub sql: Option<String>,
     #[command(flatten)]
-    table: Table,
+    pub table: Table,
     /// The beginning: a time such as 2026-11-28T06:00:00Z, a day, or how long ago: `8h`.
     #[arg(long, value_name = "TIME", default_value = "1h")]
     from: String,
@@ -37,18 +44,24 @@ pub struct Options {
     /// The step of averages and interpolated values: `1m`.
     #[arg(long, value_name = "PERIOD", default_value = "1m")]
     every: Period,
+    /// SQL: memory for what is sorted, joined and summed.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub memory: ByteSize,
+    /// SQL: how long it may take.
+    #[arg(long, value_name = "PERIOD", default_value = "60s")]
+    pub patience: Period,
     /// About so many points, of minmax, triangles and plots.
     #[arg(long, default_value_t = 1000)]
     points: usize,
-    /// At most so many samples of a tag.
+    /// At most so many samples of a tag, or rows of SQL.
     #[arg(long, default_value_t = 100_000)]
-    limit: usize,
+    pub limit: usize,
     /// How long before the range a value is looked for that still holds in it; counted in whole days.
     #[arg(long, value_name = "PERIOD", default_value = "31d")]
     lookback: Period,
     /// Only what is committed to the lake, not what is still in Kafka alone.
     #[arg(long)]
-    lake_only: bool,
+    pub lake_only: bool,
     /// How the answer looks; on a terminal a table, else CSV.
     #[arg(long, value_enum)]
     output: Option<Output>,
@@ -153,7 +166,7 @@ impl Asked {
         let tags: Vec<String> = self.tags.iter().map(whole).collect();
         let mut trouble = None;
         let mut tails = match writer {
-            Some(writer) if !self.lake_only => tail(writer, place, &tags, &runtime).unwrap_or_else(|error| {
+            Some(writer) if !self.lake_only => tails(writer, place, &tags, &runtime).unwrap_or_else(|error| {
                 trouble = Some(format!("{error:#}"));
                 HashMap::new()
             }),
@@ -189,6 +202,9 @@ pub fn query(options: &Options) -> Result<ExitCode> {
         None if std::io::stdout().is_terminal() => Output::Table,
         None => Output::Csv,
     };
+    if let Some(sql) = &options.sql {
+        return sql::query(sql, options, output);
+    }
     let draws = matches!(output, Output::Plot | Output::Svg | Output::Png);
     if draws && options.what == As::Last {
         bail!("one value makes no plot; leave `--as last` out");
@@ -240,31 +256,43 @@ pub fn query(options: &Options) -> Result<ExitCode> {
 }
 
 /// What is in Kafka only, of each of the tags.
-fn tail(writer: &Writer, place: &Place, tags: &[String], runtime: &tokio::runtime::Runtime) -> Result<HashMap<String, Tail>> {
-    if let Some(pattern) = writer.topics.iter().find(|topic| topic.contains('*')) {
-        bail!("the sink reads topics like {pattern}");
-    }
-    let mut problems = Problems::new();
-    let works = millrace_engine::compile::compile(&writer.factory, crate::catalog::ENTRIES, &mut problems);
-    let reading = Reading {
-        settings: &millrace_engine::cluster::settings(&writer.factory),
-        group: &writer.group,
-        topics: &writer.topics,
-        known: &works.topics,
-        registry: crate::registry::client(&writer.factory, writer.factory.schemas.listen.0)?,
-        tokio: runtime.handle().clone(),
-    };
+fn tails(writer: &Writer, place: &Place, tags: &[String], runtime: &tokio::runtime::Runtime) -> Result<HashMap<String, Tail>> {
     let mut tails: HashMap<String, Tail> = tags.iter().map(|tag| (tag.clone(), Tail::default())).collect();
     let held = |upstream: &Upstream, parts: &[Partition]| millrace_lake::positions(place, upstream, parts, runtime.handle().clone());
-    let read = tail::read(&reading, held, |batch| {
+    let until = tail_of(&writer.factory, &writer.group, &writer.topics, runtime.handle(), held, |batch| {
         let Some(columns) = &batch.decoded else { return };
         if let Some(tail) = tails.get_mut(batch.text_of(columns.tag_path[0])) {
             tail.samples.push(Sample::of(batch, columns, 0));
         }
-    });
-    let read = read.map_err(|error| anyhow!(error))?;
-    tails.values_mut().for_each(|tail| tail.read_at = Some(read.until.0));
+    })?;
+    tails.values_mut().for_each(|tail| tail.read_at = Some(until));
     Ok(tails)
+}
+
+/// Hands on what is in Kafka behind the positions that `held` knows; when all of it was read, in microseconds since 1970.
+pub fn tail_of(
+    factory: &Factory,
+    group: &str,
+    topics: &[String],
+    tokio: &tokio::runtime::Handle,
+    held: impl FnOnce(&Upstream, &[Partition]) -> Result<Vec<Option<Offset>>, String>,
+    each: impl FnMut(&Batch),
+) -> Result<i64> {
+    if let Some(pattern) = topics.iter().find(|topic| topic.contains('*')) {
+        bail!("the sink reads topics like {pattern}");
+    }
+    let mut problems = Problems::new();
+    let works = millrace_engine::compile::compile(factory, crate::catalog::ENTRIES, &mut problems);
+    let reading = Reading {
+        settings: &millrace_engine::cluster::settings(factory),
+        group,
+        topics,
+        known: &works.topics,
+        registry: crate::registry::client(factory, factory.schemas.listen.0)?,
+        tokio: tokio.clone(),
+    };
+    let read = tail::read(&reading, held, each).map_err(|error| anyhow!(error))?;
+    Ok(read.until.0)
 }
 
 /// How far the answer can be trusted.
@@ -283,20 +311,11 @@ fn remarks(answers: &[(String, Answer)], options: &Options, end: i64) {
 
 /// A time, a day, or how long ago.
 pub fn moment(text: &str, now: i64) -> Result<i64> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time.as_microsecond());
-    }
-    if let Ok(day) = text.parse::<jiff::civil::Date>() {
-        return Ok(day.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp().as_microsecond());
-    }
-    match text.parse::<Period>() {
-        Ok(period) => Ok(now.saturating_sub(i64::try_from(period.0.as_micros()).unwrap_or(i64::MAX))),
-        Err(_) => bail!("`{text}` is no time: write 2026-11-28T06:00:00Z, 2026-11-28, or how long ago: `8h`"),
-    }
+    millrace_lake::moment(text, now).map_err(|error| anyhow!(error))
 }
 
 /// Writes bytes where they are wanted.
-fn out(bytes: &[u8], options: &Options) -> Result<()> {
+pub fn out(bytes: &[u8], options: &Options) -> Result<()> {
     match &options.file {
         Some(file) => std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display())),
         None if options.output != Some(Output::Svg) && std::io::stdout().is_terminal() => {
@@ -387,7 +406,7 @@ fn float(value: f64) -> serde_json::Value {
 }
 
 /// To the microsecond.
-fn precise(micros: i64) -> String {
+pub fn precise(micros: i64) -> String {
     Timestamp::from_microsecond(micros).map_or_else(|_| format!("{micros} us"), |time| format!("{time:.6}"))
 }
 
@@ -400,42 +419,53 @@ fn plain(value: &serde_json::Value) -> String {
     }
 }
 
-fn csv(answers: &[(String, Answer)]) {
-    let quoted = |text: String| match text.contains([',', '"', '\n', '\r']) {
+/// A field of CSV.
+pub fn quoted(text: String) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text,
-    };
+    }
+}
+
+/// Lines of CSV, each behind what stands `before` it.
+pub fn lines_of_csv(before: &str, lines: &[Vec<serde_json::Value>]) {
+    let mut text = String::new();
+    for line in lines {
+        let fields: Vec<String> = line.iter().map(|field| quoted(plain(field))).collect();
+        text.push_str(&format!("{before}{}\n", fields.join(",")));
+    }
+    say_part!("{text}");
+}
+
+fn csv(answers: &[(String, Answer)]) {
     let Some((_, first)) = answers.first() else { return };
     say!("tag,{}", header(&first.series).join(","));
     for (tag, answer) in answers {
-        let tag = quoted(tag.clone());
-        let mut text = String::new();
-        for line in lines(&answer.series) {
-            let fields: Vec<String> = line.iter().map(|field| quoted(plain(field))).collect();
-            text.push_str(&format!("{tag},{}\n", fields.join(",")));
-        }
-        say_part!("{text}");
+        lines_of_csv(&format!("{},", quoted(tag.clone())), &lines(&answer.series));
     }
 }
 
 fn table(answers: &[(String, Answer)]) {
     for (tag, answer) in answers {
         say!("{}", visible(tag));
-        let header = header(&answer.series);
-        let lines: Vec<Vec<String>> =
-            lines(&answer.series).iter().map(|line| line.iter().map(|field| visible(&plain(field))).collect()).collect();
-        let widths: Vec<usize> = header
-            .iter()
-            .enumerate()
-            .map(|(column, name)| lines.iter().map(|line| line[column].chars().count()).chain([name.len()]).max().unwrap_or(0))
-            .collect();
-        let show = |fields: &[String]| {
-            let padded: Vec<String> = fields.iter().zip(&widths).map(|(field, width)| format!("{field:<width$}")).collect();
-            say!("  {}", padded.join("  ").trim_end());
-        };
-        show(&header.iter().map(ToString::to_string).collect::<Vec<_>>());
-        lines.iter().for_each(|line| show(line));
+        grid(header(&answer.series), &lines(&answer.series));
     }
+}
+
+/// Lines under their header, each column as wide as it must be.
+pub fn grid(header: &[&str], lines: &[Vec<serde_json::Value>]) {
+    let lines: Vec<Vec<String>> = lines.iter().map(|line| line.iter().map(|field| visible(&plain(field))).collect()).collect();
+    let widths: Vec<usize> = header
+        .iter()
+        .enumerate()
+        .map(|(column, name)| lines.iter().map(|line| line[column].chars().count()).chain([name.len()]).max().unwrap_or(0))
+        .collect();
+    let show = |fields: &[String]| {
+        let padded: Vec<String> = fields.iter().zip(&widths).map(|(field, width)| format!("{field:<width$}")).collect();
+        say!("  {}", padded.join("  ").trim_end());
+    };
+    show(&header.iter().map(ToString::to_string).collect::<Vec<_>>());
+    lines.iter().for_each(|line| show(line));
 }
 
 fn in_json(answers: &[(String, Answer)], range: &Range<i64>) -> serde_json::Value {
@@ -456,15 +486,6 @@ fn in_json(answers: &[(String, Answer)], range: &Range<i64>) -> serde_json::Valu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_moment_is_a_time_a_day_or_how_long_ago() {
-        let now = 1_800_000_000_000_000;
-        assert_eq!(moment("1970-01-02", now).unwrap(), 86_400_000_000);
-        assert_eq!(moment("1970-01-01T01:00:00+01:00", now).unwrap(), 0);
-        assert_eq!(moment("2h", now).unwrap(), now - 7_200_000_000);
-        assert!(moment("yesterday", now).unwrap_err().to_string().contains("is no time"));
-    }
 
     #[test]
     fn a_number_that_json_lacks_is_a_text() {

@@ -92,6 +92,8 @@ pub struct DeadQuery {
 pub struct HistoryQuery {
     /// Tags, with commas between.
     pub tag: String,
+    /// SQL instead: one SELECT.
+    pub sql: String,
     /// The sink of type `lake`, where there are several.
     pub sink: String,
     /// `2026-11-28T06:00:00Z`, a day, or how long ago: `8h`.

@@ -40,6 +40,7 @@ fn the_demo_ends_by_itself_with_a_ledger_that_adds_up_and_nothing_missing() {
     adds_up(&summary);
     assert_eq!((&summary["ok"], &summary["missing"]), (&Value::Bool(true), &Value::from(0)), "{summary:#}");
     assert!(summary["sent"].as_u64() > Some(500) && summary["sent"] == summary["in_kafka"], "{summary:#}");
+    assert_eq!(summary["in_lake"], summary["in_kafka"], "the lake holds what Kafka holds: {summary:#}");
     for device in summary["devices"].as_array().expect("devices") {
         assert!(device["sent"].as_u64() > Some(3) && device["sent"] == device["in_kafka"], "{device}");
     }
@@ -63,6 +64,9 @@ fn the_demo_ends_by_itself_with_a_ledger_that_adds_up_and_nothing_missing() {
     assert!(erp["orders"].as_u64() > Some(5) && erp["confirmed"].as_u64() > Some(3) && erp["answers_lost"].as_u64() > Some(0), "{erp}");
     assert_eq!(erp["twice"], 0, "{erp}");
     let file = dir.path().join("millrace-demo/demo.yaml");
+    let words = ["query", "--lake-only", "body/press-1/force", "--from", "5m", "--output", "plot", "-c"];
+    let plot = Command::new(millrace::binary()).args(words).arg(&file).current_dir(dir.path()).output().expect("the binary starts");
+    assert!(plot.status.success() && plot.stdout.len() > 500, "{plot:?}");
     let check = Command::new(millrace::binary()).args(["check", "-c"]).arg(file).output().expect("the binary starts");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 }

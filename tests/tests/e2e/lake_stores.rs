@@ -3,6 +3,7 @@
 use crate::lake::{LAKE, blocked, holds, lake, pair, readers, send, topic};
 use millrace_tests::*;
 use serde_json::json;
+use std::process::Command;
 use std::time::Duration;
 
 /// moto's S3 behind a proxy that hurts; its address.
@@ -89,5 +90,36 @@ fn a_table_in_azure_holds_each_row_once() {
     let found = holds(&mut readers(), &json!({"count": table, "storage": storage}), sent);
     assert_eq!(pair(&found["deltalake"]), (sent, sent));
     assert!(!millrace.log().contains(key.as_str().expect("a key")), "the key is in the log");
+    millrace.stop();
+}
+
+#[test]
+fn a_table_in_hdfs_holds_each_row_once() {
+    let (folder, copies) = (scratch("hdfs"), scratch("copy"));
+    let mut command = Command::new("java");
+    command.args(["-Xmx300m", "-XX:TieredStopAtLevel=1", "-cp", peers::hdfs(), "Hdfs"]).arg(folder.path());
+    let mut hdfs = Script::start("HDFS", command, "ready");
+    let port = hdfs.said().into_iter().find_map(|line| line["port"].as_i64()).expect("it says where it is");
+    let topic = topic(2);
+    let table = format!("hdfs://127.0.0.1:{port}/lake/history");
+    let mut millrace = lake(&topic, &table, "commit_every: 300ms").start(LAKE);
+    let mut sent = 0;
+    for _ in 0..3 {
+        send(&topic, sent, 1_000);
+        sent += 1_000;
+        std::thread::sleep(Duration::from_millis(600));
+        millrace.kill9();
+        millrace.launch();
+    }
+    millrace.wait_alive();
+    // Nothing can be copied while it is renamed: all that was sent is committed first.
+    eventually("the rest is committed", || {
+        let written = (0..2).map(|part| crate::lake::kafka().committed(&format!("g-{topic}"), &topic, part).unwrap_or(0)).sum::<i64>();
+        (written == sent).then_some(())
+    });
+    let copy = copies.path().join("history");
+    assert_eq!(hdfs.order(json!({"copy": "/lake/history", "to": copy}))["there"], true);
+    let found = holds(&mut readers(), &json!({"count": copy}), sent);
+    assert_eq!(pair(&found["deltalake"]), (sent, sent));
     millrace.stop();
 }

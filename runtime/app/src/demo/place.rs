@@ -1,6 +1,7 @@
 //! The demo's place: its data directory, its ports, and the factory's file as it runs.
 //!
-//! What runs is `config/examples/demo.yaml`, byte for byte, except for what has no room where it is: a port that is taken, the data directory.
+//! What runs is `config/examples/demo.yaml`, byte for byte, except for what has no room where it is: a port that is taken, the data directory. A build
+//! with the feature `lake` has one sink more.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File, TryLockError};
@@ -103,6 +104,9 @@ impl Place {
         self.notes.clear();
         self.addresses = Addresses::declared();
         let mut text = FACTORY.to_owned();
+        if cfg!(feature = "lake") {
+            text = format!("{}\n{}", text.trim_end(), super::lake::SINK);
+        }
         if !self.is_embedded {
             text = text.replace("brokers: embedded", &format!("brokers: {}", quoted(&self.kafka)));
         }

@@ -300,6 +300,11 @@ fn devices(view: &View, width: usize) -> Vec<Vec<Piece>> {
     };
     let told = format!(" ERP: {} orders, {} parts confirmed, {} answers lost, ", office.orders, office.confirmed, office.answers_lost);
     lines.push(vec![(PLAIN, told), twice]);
+    if let Some(lake) = view.in_lake() {
+        // It is committed and counted every few seconds: behind Kafka, but never beyond.
+        let of = format!(" Lake: {} of {} readings in Kafka are in its table", grouped(lake), grouped(view.in_kafka()));
+        lines.push(vec![(if lake > view.in_kafka() { BAD } else { PLAIN }, of)]);
+    }
     lines
 }
 
@@ -356,6 +361,7 @@ fn how_to_look(view: &View, is_tall: bool) -> Vec<Vec<Piece>> {
         format!("{program} dead list -c {file}"),
     ]
     .into_iter()
+    .chain(view.in_lake().map(|_| format!("{program} query -c {file} body/press-1/force --from 1m --output plot")))
     .enumerate()
     {
         lines.push(vec![(DIM, if at == 0 { " look  " } else { "       " }.to_owned()), (PLAIN, line)]);
@@ -399,9 +405,13 @@ fn ending(view: &View) -> String {
     let waiting = view.total.ledger.waiting;
     let verdict = match view.missing() {
         _ if view.is_good() && view.sent() == 0 => "it ended before a reading was made, and the ledger adds up".to_owned(),
+        _ if view.is_good() && view.in_lake().is_some() => "every reading is in Kafka and in the lake, and the ledger adds up".to_owned(),
         _ if view.is_good() => "every reading is in Kafka, and the ledger adds up".to_owned(),
         _ if view.sent() == 0 => format!("no reading was made: Kafka at {} did not answer; see {}/millrace.log", view.kafka, view.data),
         0 if waiting > 0 => format!("{} records wait in the log for the next start", grouped(waiting)),
+        0 if view.in_lake().is_some_and(|lake| lake != view.in_kafka()) => {
+            format!("{} of {} readings are in the lake", grouped(view.in_lake().unwrap_or(0)), grouped(view.in_kafka()))
+        }
         0 => "the end did not wait for all that was on the way".to_owned(),
         missing => format!("{} readings are not in Kafka", grouped(missing)),
     };

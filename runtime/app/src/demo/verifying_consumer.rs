@@ -27,11 +27,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    fn new(counts_from_first: bool) -> Self {
+    pub fn new(counts_from_first: bool) -> Self {
         Self { base: (!counts_from_first).then_some(0), ..Self::default() }
     }
 
-    fn see(&mut self, number: u64, now: Instant) {
+    pub fn see(&mut self, number: u64, now: Instant) {
         if number == 0 {
             // Nothing was made yet.
             return;
@@ -94,6 +94,8 @@ struct Shared {
 
 /// A thread that reads until it is stopped.
 pub struct VerifyingConsumer {
+    /// What is older does not count.
+    pub since: Micros,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -104,9 +106,10 @@ impl VerifyingConsumer {
     pub fn start(settings: Settings, site: String, tags: impl IntoIterator<Item = (String, bool)>) -> Result<Self> {
         let numbers = tags.into_iter().map(|(tag, counts_from_first)| (tag, Numbers::new(counts_from_first))).collect();
         let shared = Arc::new(Shared { seen: Mutex::new(Seen { numbers, ..Seen::default() }), ..Shared::default() });
-        let watcher = Watcher { settings, prefix: format!("{site}/"), since: Micros::now(), shared: shared.clone(), batch: Batch::new() };
+        let since = Micros::now();
+        let watcher = Watcher { settings, prefix: format!("{site}/"), since, shared: shared.clone(), batch: Batch::new() };
         let thread = std::thread::Builder::new().name("consumer".into()).spawn(move || watcher.run()).context("cannot start a thread")?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { since, shared, thread: Some(thread) })
     }
 
     /// Whether nothing can be missed any more.

@@ -6,6 +6,7 @@
 //! missing   numbers that later ones overtook long ago; at the end, whatever is not in Kafka
 //! ```
 
+use super::lake::LakeReader;
 use super::place::Place;
 use super::plant::{Office, Plant};
 use super::verifying_consumer::VerifyingConsumer;
@@ -70,6 +71,8 @@ pub struct Device {
     pub name: String,
     pub sent: u64,
     pub in_kafka: u64,
+    /// Different numbers in the lake's table; `None`: there is no lake.
+    pub in_lake: Option<u64>,
     pub stored: u64,
     pub repeats: u64,
     pub missing: u64,
@@ -127,7 +130,14 @@ impl View {
         self.events_total += 1;
     }
 
-    pub fn update(&mut self, service: &Service, plant: &Plant, consumer: &VerifyingConsumer, happened: Vec<String>) {
+    pub fn update(
+        &mut self,
+        service: &Service,
+        plant: &Plant,
+        consumer: &VerifyingConsumer,
+        lake: Option<&LakeReader>,
+        happened: Vec<String>,
+    ) {
         happened.iter().for_each(|what| self.say(what));
         let now = Instant::now();
         // The consumer first: what it has read was made before.
@@ -138,12 +148,14 @@ impl View {
         self.first_in_kafka = self.first_in_kafka.or(seen.first.map(|first| first - self.began));
         self.hostile = plant.hostile();
         self.office = plant.office();
+        let in_lake = lake.map(LakeReader::found);
         let of_device = |device: super::plant::Numbered| {
             let numbers = seen.numbers.get(&device.tag).cloned().unwrap_or_default();
             Device {
                 name: device.name,
                 sent: numbers.of(device.made),
                 in_kafka: numbers.count(),
+                in_lake: in_lake.as_ref().map(|found| found.get(&device.tag).copied().unwrap_or(0)),
                 stored: device.stored,
                 repeats: numbers.repeats,
                 missing: numbers.overdue(now),
@@ -242,6 +254,7 @@ impl View {
             && self.total.ledger.waiting == 0
             && self.is_settled()
             && self.office.twice == 0
+            && self.in_lake().is_none_or(|lake| lake == self.in_kafka())
             && (self.sent() > 0 || self.cut_short)
     }
 
@@ -251,6 +264,12 @@ impl View {
 
     pub fn in_kafka(&self) -> u64 {
         self.devices.iter().map(|device| device.in_kafka).sum()
+    }
+
+    /// What of it is in the lake, too; `None`: there is none.
+    pub fn in_lake(&self) -> Option<u64> {
+        let all: Option<u64> = self.devices.iter().map(|device| device.in_lake).sum();
+        all.filter(|_| !self.devices.is_empty())
     }
 
     pub fn missing(&self) -> u64 {
@@ -277,7 +296,7 @@ impl View {
             .iter()
             .map(|device| {
                 json!({
-                    "name": device.name, "sent": device.sent, "in_kafka": device.in_kafka, "missing": device.missing, "repeats": device.repeats,
+                    "name": device.name, "sent": device.sent, "in_kafka": device.in_kafka, "in_lake": device.in_lake, "missing": device.missing, "repeats": device.repeats,
                 })
             })
             .collect();
@@ -299,6 +318,7 @@ impl View {
             "devices": devices,
             "sent": self.sent(),
             "in_kafka": self.in_kafka(),
+            "in_lake": self.in_lake(),
             "on_the_way": self.devices.iter().map(Device::on_the_way).sum::<u64>(),
             "missing": self.missing(),
             "repeats": self.repeats(),

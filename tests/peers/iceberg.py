@@ -1,0 +1,148 @@
+"""Apache's REST catalog for Iceberg behind a proxy that hurts, and readers of its tables: pyiceberg, DuckDB on the live files.
+
+iceberg.py CLASSPATH FOLDER; says {"ready": true, "uri": URL, "direct": URL}; then orders, a line of JSON each:
+  {"faults": {"seed": 1, "error": 0.1, "lost": 0.1, "slow": 0.1}}   shares of requests; {} ends them
+  {"count": TABLE}                          rows and distinct identities, by both; snapshots, files, manifests
+  {"rows": TABLE, "tag": TAG}               the rows of a tag, every column that is not null, with its Iceberg type
+  {"documents": TABLE}                      every row in Kafka's order, with null columns, and the types
+  {"layout": TABLE}                         partition spec, sort order, files with their partitions, null counts and bounds, the newest summary
+  {"append": TABLE, "commits": N}           N commits of one row each, by pyiceberg
+  {"make": TABLE, "what": WHAT}             a table that no sink can write to
+"""
+
+import datetime
+import decimal
+import json
+import subprocess
+import sys
+
+import duckdb
+import hurting
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import load_catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.types import LongType, NestedField, StringType
+
+java = subprocess.Popen(["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", sys.argv[1], "Catalog", sys.argv[2]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+PORT = int(java.stdout.readline())
+DIRECT = f"http://127.0.0.1:{PORT}"
+uri = hurting.before(PORT, ("application/json", b'{"error": {"message": "not now", "type": "ServiceFailureException", "code": 500}}'))
+catalog = load_catalog("plant", type="rest", uri=DIRECT)
+
+
+def say(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def local(location):
+    return location.removeprefix("file://").removeprefix("file:")
+
+
+def count(order):
+    if not catalog.table_exists(order["count"]):
+        return {"rows": None}
+    table = catalog.load_table(order["count"])
+    tasks = list(table.scan().plan_files())
+    key = order.get("key", ["source", "seq"])
+    arrow = table.scan(selected_fields=tuple(key)).to_arrow()
+    distinct = len(set(zip(*(arrow[name].to_pylist() for name in key))))
+    files = [local(task.file.file_path) for task in tasks]
+    by_duckdb = [0, 0]
+    if files:
+        sql = f"SELECT count(*), count(DISTINCT ({', '.join(key)})) FROM read_parquet(?, union_by_name = true)"
+        by_duckdb = list(duckdb.execute(sql, [files]).fetchone())
+    snapshot = table.current_snapshot()
+    manifests = len(snapshot.manifests(table.io)) if snapshot else 0
+    said = int(snapshot.summary["total-records"]) if snapshot else 0
+    return {
+        "pyiceberg": [arrow.num_rows, distinct], "duckdb": by_duckdb, "counted": sum(task.file.record_count for task in tasks), "said": said,
+        "files": len(files), "snapshots": len(table.snapshots()), "manifests": manifests,
+    }
+
+
+def plain(value):
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    return value
+
+
+def types(table):
+    return {field.name: str(field.field_type) for field in table.schema().fields}
+
+
+def rows(order):
+    table = catalog.load_table(order["rows"])
+    arrow = table.scan(row_filter=f"tag == '{order['tag']}'").to_arrow().sort_by([("time", "ascending"), ("seq", "ascending")])
+    found = [{name: plain(value) for name, value in row.items() if value is not None} for row in arrow.to_pylist()]
+    return {"rows": found, "types": types(table)}
+
+
+def documents(order):
+    if not catalog.table_exists(order["documents"]):
+        return {"rows": []}
+    table = catalog.load_table(order["documents"])
+    arrow = table.scan().to_arrow().sort_by([("kafka_topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+    return {"rows": [{name: plain(value) for name, value in row.items()} for row in arrow.to_pylist()], "types": types(table)}
+
+
+def layout(order):
+    table = catalog.load_table(order["layout"])
+    files = table.inspect.files().to_pylist()
+    read = [
+        {"partition": {name: plain(value) for name, value in (row.get("partition") or {}).items()}, "rows": row["record_count"],
+         "metrics": {name: {key: plain(value) for key, value in (one or {}).items()} for name, one in row["readable_metrics"].items()}}
+        for row in files
+    ]
+    spec = [f"{field.transform}({table.schema().find_column_name(field.source_id)})" for field in table.spec().fields]
+    sort = [table.schema().find_column_name(field.source_id) for field in table.sort_order().fields]
+    summary = {key: value for key, value in table.current_snapshot().summary.additional_properties.items()}
+    return {"spec": spec, "sort": sort, "files": read, "summary": summary, "properties": dict(table.properties)}
+
+
+def append(order):
+    for number in range(order["commits"]):
+        for _ in range(100):
+            table = catalog.load_table(order["append"])
+            row = {"tag": "foreign", "time": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc), "source": "foreign", "seq": order.get("from", 0) + number}
+            try:
+                table.append(pa.Table.from_pylist([row], schema=table.schema().as_arrow()))
+                break
+            except CommitFailedException:
+                pass
+        else:
+            raise RuntimeError("the sink always came first")
+    return {}
+
+
+def make(order):
+    catalog.create_namespace_if_not_exists(order["make"].split(".")[0])
+    if order["what"] == "schema":
+        schema = Schema(NestedField(1, "tag", LongType(), required=False), NestedField(2, "time", LongType(), required=False))
+    else:
+        schema = Schema(NestedField(1, "tag", StringType(), required=False))
+    catalog.create_table(order["make"], schema, partition_spec=PartitionSpec())
+    return {}
+
+
+ORDERS = {"count": count, "rows": rows, "documents": documents, "layout": layout, "append": append, "make": make}
+say(ready=True, uri=uri, direct=DIRECT)
+for line in sys.stdin:
+    order = json.loads(line)
+    hurting.order(order)
+    found = {}
+    for name, run in ORDERS.items():
+        if name in order:
+            found = run(order)
+    say(done="yes", hurt=hurting.STATE["hurt"], **found)
+java.stdin.close()
