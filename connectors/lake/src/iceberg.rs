@@ -79,7 +79,7 @@ impl IcebergTable {
         let catalog = place.catalog.as_ref().ok_or_else(|| LakeError::Refused(format!("{} is in no catalog", place.table)))?;
         let name = Name::parse(&place.table).ok_or_else(|| LakeError::Refused(format!("`{}` names no table", place.table)))?;
         let layout = layout_of(&place.shape);
-        let wanted = layout::iceberg_schema(&place.shape).map_err(LakeError::Refused)?;
+        let wanted = layout::iceberg_schema(&place.shape).map_err(|why| LakeError::Refused(why.into()))?;
         let wanted: Vec<Field> = wanted.fields().map(field_of).collect::<Result<_, _>>()?;
         let found = runtime.block_on(async {
             let asked = Catalog::open(&catalog.endpoint, catalog.warehouse.as_deref(), name).await?;
@@ -138,7 +138,7 @@ impl IcebergTable {
 
     /// Adds columns of documents, those that the table lacks.
     pub fn widen(&mut self, added: &[Column]) -> Result<(), LakeError> {
-        let fields = added.iter().map(|column| field_of(&layout::field(column).map_err(LakeError::Refused)?));
+        let fields = added.iter().map(|column| field_of(&layout::field(column).map_err(|why| LakeError::Refused(why.into()))?));
         let fields = fields.collect::<Result<Vec<_>, LakeError>>()?;
         let runtime = self.runtime.clone();
         runtime.block_on(self.inner.widen(&fields, |there, wanted| there.of == wanted.of && there.doc == wanted.doc))?;
@@ -197,7 +197,7 @@ fn form_of(inner: &Inner, shape: &Shape) -> Result<Form, LakeError> {
         return Err(LakeError::Refused(format!("the table {} can't take {}: {why}; name another table", inner.name(), shape.name())));
     }
     let wanted: Vec<StructField> = match shape {
-        Shape::Samples(_) => layout::iceberg_schema(shape).map_err(LakeError::Refused)?.fields().cloned().collect(),
+        Shape::Samples(_) => layout::iceberg_schema(shape).map_err(|why| LakeError::Refused(why.into()))?.fields().cloned().collect(),
         // A column of a type that is not written here is left out, which reads as null.
         Shape::Documents => there.fields().filter(|field| field.data_type != other()).cloned().collect(),
     };

@@ -52,9 +52,11 @@ pub fn file_schema(shape: &Shape, table: &StructType) -> Result<(StructType, Arc
 
 /// Of an Iceberg table, which is partitioned by the day of a time: no column for the day; the level is one like any other.
 #[cfg(feature = "iceberg")]
-pub fn iceberg_schema(shape: &Shape) -> Result<StructType, String> {
+pub fn iceberg_schema(shape: &Shape) -> Result<StructType, Reason> {
     let all = schema(shape)?;
-    StructType::try_new(all.fields().filter(|field| field.name != shape.date()).cloned()).map_err(|error| error.to_string())
+    StructType::try_new(all.fields().filter(|field| field.name != shape.date()).cloned())
+        .map_err(|error| error.to_string())
+        .map_err(Reason::from)
 }
 
 /// Why an Iceberg table's columns are others, if they are.

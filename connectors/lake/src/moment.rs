@@ -2,20 +2,25 @@
 
 use jiff::Timestamp;
 use millrace_config::Period;
+use millrace_config::Reason;
 
 /// A time, a day, or how long before `now`; microseconds since 1970.
 ///
 /// Errors: it is none of them.
-pub fn moment(text: &str, now: i64) -> Result<i64, String> {
+pub fn moment(text: &str, now: i64) -> Result<i64, Reason> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.as_microsecond());
     }
     if let Ok(day) = text.parse::<jiff::civil::Date>() {
-        return day.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp().as_microsecond()).map_err(|error| error.to_string());
+        return day
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .map(|day| day.timestamp().as_microsecond())
+            .map_err(|error| error.to_string())
+            .map_err(Reason::from);
     }
     match text.parse::<Period>() {
         Ok(period) => Ok(now.saturating_sub(i64::try_from(period.0.as_micros()).unwrap_or(i64::MAX))),
-        Err(_) => Err(format!("`{text}` is no time: write 2026-11-28T06:00:00Z, 2026-11-28, or how long ago: `8h`")),
+        Err(_) => Err(format!("`{text}` is no time: write 2026-11-28T06:00:00Z, 2026-11-28, or how long ago: `8h`").into()),
     }
 }
 

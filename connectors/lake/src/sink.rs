@@ -324,7 +324,8 @@ fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence],
 
 fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: &mut Vec<Written>) -> Result<(), LakeError> {
     let mut names = names.iter();
-    waiting.encode(table.stats_columns(), &table.form()?, |encoded| {
+    let form = table.form()?;
+    waiting.encode(table.stats_columns(), &form, |encoded| {
         if let Some((folder, name)) = names.next() {
             files.push(table.put(folder, name, encoded)?);
         }

@@ -275,7 +275,7 @@ pub fn tail_of(
     group: &str,
     topics: &[String],
     tokio: &tokio::runtime::Handle,
-    held: impl FnOnce(&Upstream, &[Partition]) -> Result<Vec<Option<Offset>>, String>,
+    held: impl FnOnce(&Upstream, &[Partition]) -> Result<Vec<Option<Offset>>, millrace_config::Reason>,
     each: impl FnMut(&Batch),
 ) -> Result<i64> {
     if let Some(pattern) = topics.iter().find(|topic| topic.contains('*')) {

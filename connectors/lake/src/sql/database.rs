@@ -18,6 +18,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement as Parsed};
 use datafusion::sql::sqlparser::ast;
 use futures_util::StreamExt;
+use millrace_config::Reason;
 use millrace_contract::{Offset, Partition, Upstream};
 use millrace_schemas::Batch;
 use std::collections::HashMap;
@@ -51,7 +52,7 @@ impl Database {
     ///
     /// `site`: what a tag's path begins with where a question leaves it out.
     /// Errors: one can't be read.
-    pub fn open(places: Vec<(String, Place)>, site: Option<String>, runtime: tokio::runtime::Handle) -> Result<Self, String> {
+    pub fn open(places: Vec<(String, Place)>, site: Option<String>, runtime: tokio::runtime::Handle) -> Result<Self, Reason> {
         let mut tables = Vec::new();
         for (name, place) in places {
             let opened = Target::open(&place, false, runtime.clone()).and_then(|mut target| {
@@ -69,10 +70,10 @@ impl Database {
     /// The next offsets that a table's version holds.
     ///
     /// Errors: they can't be read.
-    pub fn positions(&self, table: usize, upstream: &Upstream, parts: &[Partition]) -> Result<Vec<Option<Offset>>, String> {
+    pub fn positions(&self, table: usize, upstream: &Upstream, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Reason> {
         let Some(open) = self.tables.get(table) else { return Err("there is no such table".into()) };
         let ids: Vec<String> = parts.iter().map(|part| crate::sink::app_id(upstream, part)).collect();
-        open.target.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string())
+        open.target.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string()).map_err(Reason::from)
     }
 
     /// Whether a table holds samples; what is in Kafka only can be pushed for those.
@@ -110,17 +111,17 @@ impl Database {
     /// Answers. Blocks: call it on a thread that may.
     ///
     /// Errors: the statement is no SELECT, is wrong, or needs more than its bounds allow.
-    pub fn run(self, statement: &Statement) -> Result<Rows, String> {
+    pub fn run(self, statement: &Statement) -> Result<Rows, Reason> {
         selects(&statement.sql)?;
         if let Some(open) = self.tables.iter().find(|open| open.is_too_much) {
-            return Err(format!("more than {MOST} samples of {} are in Kafka only; ask the lake alone: --lake-only", open.name));
+            return Err(format!("more than {MOST} samples of {} are in Kafka only; ask the lake alone: --lake-only", open.name).into());
         }
         let runtime = self.runtime.clone();
         let answered = runtime.block_on(async {
             let answer = tokio::time::timeout(statement.patience, self.answer(statement)).await;
             answer.map_err(|_| format!("no answer within {:?}; ask for less, or raise the bound: --patience", statement.patience))
         })?;
-        answered.map_err(|error| said(&error))
+        answered.map_err(|error| said(&error).into())
     }
 
     async fn answer(self, statement: &Statement) -> Result<Rows, DataFusionError> {
@@ -200,15 +201,15 @@ impl Database {
 }
 
 /// A table's name as it stands, whatever is in it.
-fn quoted(name: &str) -> datafusion::sql::TableReference {
-    datafusion::sql::TableReference::bare(name.to_owned())
+fn quoted(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::bare(name.to_owned())
 }
 
 /// Whether it is one question, and changes nothing.
-fn selects(sql: &str) -> Result<(), String> {
+fn selects(sql: &str) -> Result<(), Reason> {
     let parsed = DFParser::parse_sql(sql).map_err(|error| format!("this is no SQL: {}", said(&error)))?;
     let [statement] = &parsed.iter().collect::<Vec<_>>()[..] else {
-        return Err(format!("{} statements came; ask one question at a time", parsed.len()));
+        return Err(format!("{} statements came; ask one question at a time", parsed.len()).into());
     };
     let is_question = match statement {
         Parsed::Statement(statement) => {
@@ -227,7 +228,7 @@ fn selects(sql: &str) -> Result<(), String> {
         return Ok(());
     }
     let word = sql.split_whitespace().next().unwrap_or_default().to_uppercase();
-    Err(format!("{word} is refused: only questions are answered here, with SELECT, WITH, SHOW or EXPLAIN; nothing is changed"))
+    Err(format!("{word} is refused: only questions are answered here, with SELECT, WITH, SHOW or EXPLAIN; nothing is changed").into())
 }
 
 /// In one line, without DataFusion's own words around it.

@@ -17,6 +17,7 @@ use datafusion::catalog::{MemTable, TableFunctionArgs, TableFunctionImpl, TableP
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::Expr;
 use millrace_config::Period;
+use millrace_config::Reason;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -112,14 +113,14 @@ fn at(micros: i64) -> jiff::Timestamp {
 }
 
 impl Function {
-    fn question(&self, texts: &[String]) -> std::result::Result<Question, String> {
+    fn question(&self, texts: &[String]) -> std::result::Result<Question, Reason> {
         let now = jiff::Timestamp::now().as_microsecond();
         let (tag, from, to, every, way) = match (self.which, texts) {
             (Which::History, [tag, from]) => (tag, from, None, None, None),
             (Which::History, [tag, from, to]) => (tag, from, Some(to), None, None),
             (Which::Resample | Which::Interpolate, [tag, from, to, every]) => (tag, from, Some(to), Some(every), None),
             (Which::Interpolate, [tag, from, to, every, way]) => (tag, from, Some(to), Some(every), Some(way)),
-            _ => return Err(format!("{} came", texts.len())),
+            _ => return Err(format!("{} came", texts.len()).into()),
         };
         let range = moment(from, now)?..to.map_or(Ok(now), |to| moment(to, now))?;
         if range.start >= range.end {
@@ -133,7 +134,7 @@ impl Function {
         let linear = match way.map(String::as_str) {
             None | Some("step") => false,
             Some("linear") => true,
-            Some(other) => return Err(format!("`{other}` is neither `step` nor `linear`")),
+            Some(other) => return Err(format!("`{other}` is neither `step` nor `linear`").into()),
         };
         let what = match self.which {
             Which::History => What::Samples,

@@ -66,6 +66,7 @@ pub struct Version {
 mod without {
     use super::{Rows, Statement};
     use crate::config::Place;
+    use millrace_config::Reason;
     use millrace_contract::{Offset, Partition, Upstream};
     use millrace_schemas::Batch;
 
@@ -77,12 +78,12 @@ mod without {
 
     impl Database {
         /// Errors: this build can't.
-        pub fn open(_places: Vec<(String, Place)>, _site: Option<String>, _runtime: tokio::runtime::Handle) -> Result<Self, String> {
+        pub fn open(_places: Vec<(String, Place)>, _site: Option<String>, _runtime: tokio::runtime::Handle) -> Result<Self, Reason> {
             Err(WITHOUT.into())
         }
 
         /// Errors: this build can't.
-        pub fn positions(&self, _table: usize, _upstream: &Upstream, _parts: &[Partition]) -> Result<Vec<Option<Offset>>, String> {
+        pub fn positions(&self, _table: usize, _upstream: &Upstream, _parts: &[Partition]) -> Result<Vec<Option<Offset>>, Reason> {
             Err(WITHOUT.into())
         }
 
@@ -95,7 +96,7 @@ mod without {
         pub fn is_read_until(&mut self, _table: usize, _until: i64) {}
 
         /// Errors: this build can't.
-        pub fn run(self, _statement: &Statement) -> Result<Rows, String> {
+        pub fn run(self, _statement: &Statement) -> Result<Rows, Reason> {
             Err(WITHOUT.into())
         }
     }

@@ -113,7 +113,7 @@ impl TableProvider for Scanned {
         let target = self.target.clone();
         let live = tokio::task::spawn_blocking(move || target.live(&Wanted { range, tag: tag.as_deref() }));
         let live = live.await.map_err(failed)?.map_err(failed)?;
-        let schema = TableSchema::new(self.file.clone(), self.folders.clone());
+        let schema = TableSchema::builder(self.file.clone()).with_table_partition_cols(self.folders.clone()).build();
         let mut source = ParquetSource::new(schema)
             .with_table_parquet_options(state.default_table_options().parquet)
             .with_pushdown_filters(true)

@@ -22,7 +22,7 @@ use std::time::Instant;
 /// Measures; shorter if told so.
 type Measure = fn(bool) -> Vec<Row>;
 
-const ROWS: [(\&str, \&str, Measure); 21] = [
+const ROWS: [(&str, &str, Measure); 21] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
