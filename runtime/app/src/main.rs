@@ -204,7 +204,10 @@ fn main() -> ExitCode {
         Command::Alarm(command) => alarm::alarm(command),
         Command::Dead(command) => dead::dead(command),
         Command::Broker(options) => broker::broker(options),
-        Command::Query(options) => query::query(&options),
+        Command::Query(options) => match &options.sql {
+            Some(sql) => sql::query(sql, &options),
+            None => query::query(&options),
+        },
         Command::Replay(options) => replay::replay(&options),
         Command::Replicate(command) => replicate::replicate(command),
         Command::Lake(command) => lake::lake(command),

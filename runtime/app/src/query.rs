@@ -1,9 +1,8 @@
-//! `millrace query`: the history of tags out of the lake, without SQL: samples, the last value, averages, interpolated values, plots. [`sql`] has
-//! `--sql`.
+//! `millrace query`: the history of tags out of the lake, without SQL: samples, the last value, averages, interpolated values, plots. `--sql` is
+//! in `sql.rs`.
 
 use crate::lake::{Table, Writer, runtime};
 use crate::say::{self, say, say_part, tell, visible};
-use crate::sql;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
@@ -195,16 +194,20 @@ impl Answers {
     }
 }
 
-pub fn query(options: &Options) -> Result<ExitCode> {
-    let output = match options.output {
-        Some(output) => output,
-        None if options.json => Output::Json,
-        None if std::io::stdout().is_terminal() => Output::Table,
-        None => Output::Csv,
-    };
-    if let Some(sql) = &options.sql {
-        return sql::query(sql, options, output);
+impl Options {
+    /// How the answer is written: as it is asked for, else a table for a terminal, CSV for a pipe.
+    pub fn output(&self) -> Output {
+        match self.output {
+            Some(output) => output,
+            None if self.json => Output::Json,
+            None if std::io::stdout().is_terminal() => Output::Table,
+            None => Output::Csv,
+        }
     }
+}
+
+pub fn query(options: &Options) -> Result<ExitCode> {
+    let output = options.output();
     let draws = matches!(output, Output::Plot | Output::Svg | Output::Png);
     if draws && options.what == As::Last {
         bail!("one value makes no plot; leave `--as last` out");

@@ -56,7 +56,8 @@ impl Answered {
     }
 }
 
-pub fn query(sql: &str, options: &Options, output: Output) -> Result<ExitCode> {
+pub fn query(sql: &str, options: &Options) -> Result<ExitCode> {
+    let output = options.output();
     if matches!(output, Output::Plot | Output::Svg | Output::Png) {
         bail!("an answer of SQL is no plot; take table, csv, json or parquet");
     }

@@ -31,13 +31,12 @@ const FILE_LEVEL_COPYLEFT: (&str, &str) = ("async-opcua", "MPL-2.0");
 const ONLY_FOR_WEBASSEMBLY: (&str, &str) = ("tiny-keccak", "CC0-1.0");
 
 /// Crates that must not come back, and why.
-const BANNED: [(&str, &str); 6] = [
+const BANNED: [(&str, &str); 5] = [
     ("aws-lc-rs", "ring is the one provider of cryptography; two of them panic at the start"),
     ("native-tls", "rustls is the one TLS of our own connections"),
     ("opcua", "frozen with open advisories; async-opcua is its successor"),
     ("serde_yml", "unsound, RUSTSEC-2025-0068"),
     ("deltalake", "two arrows in one binary; delta_kernel is used"),
-    ("openssl", "librdkafka's own OpenSSL is bound by openssl-sys alone"),
 ];
 
 /// Crates that become part of the binary: reached from `millrace` without dependencies for tests.
@@ -130,6 +129,19 @@ fn every_dependency_may_be_shipped() {
         let is_excepted = ONLY_IN_TESTS.contains(&package.name.as_str()) && !shipped.contains(&package.id);
         assert!(is_excepted, "{} {}: {licence} is not allowed", package.name, package.version);
     }
+}
+
+/// librdkafka's own OpenSSL is bound by openssl-sys alone; another binding serves SQL Server: the only TLS of its driver beside aws-lc, and the same library.
+#[test]
+fn openssl_is_bound_for_librdkafka_and_sql_server_alone() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves");
+    let users = |name: &str| -> Vec<&str> {
+        let is_of = |node: &&cargo_metadata::Node| node.deps.iter().any(|dependency| metadata[&dependency.pkg].name.as_str() == name);
+        resolve.nodes.iter().filter(is_of).map(|node| metadata[&node.id].name.as_str()).collect()
+    };
+    assert_eq!(users("openssl"), ["opentls"]);
+    assert_eq!(users("opentls"), ["tiberius"]);
 }
 
 #[test]
