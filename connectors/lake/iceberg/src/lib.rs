@@ -9,22 +9,23 @@
 //! ```
 //!
 //! - [`catalog`]: the REST catalog's requests, and what became of a commit; [`schema`]: columns, both ways.
-//! - [`table`]: a table at one moment, and the commits; [`snapshot`]: the files of one commit; [`live`]: the data files of the newest snapshot.
+//! - [`table`]: a table at one moment, and the commits; [`snapshot`]: the files of one commit, out of [`data_file`]; [`live`]: the data files of the newest snapshot.
 //!
 //! Invariants: positions are in the table's properties and in the snapshot's summary, moved by the same commit as the files; the catalog compares the
 //! snapshot that the positions were read beside, so that between the comparison and the commit nobody moves them; every commit makes a snapshot, one
 //! without files too.
 
 pub mod catalog;
+pub mod data_file;
 pub mod live;
 pub mod schema;
 pub mod snapshot;
 pub mod table;
 
 pub use catalog::{Catalog, Name};
+pub use data_file::{DataFile, Metrics};
 pub use live::Live;
 pub use schema::{Field, Of};
-pub use snapshot::{DataFile, Metrics};
 pub use table::{Committed, Found, Layout, Table};
 
 use async_trait::async_trait;

@@ -2,6 +2,7 @@
 //!
 //! Manifests are small and many: where there are [`MANY`], those of the same partitioning become one, as Iceberg's own writers do it.
 
+use crate::data_file::{Attempt, DataFile, Metrics};
 use crate::table::Table;
 use crate::{Files, IcebergError};
 use bytes::Bytes;
@@ -18,40 +19,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const MANY: usize = 100;
 /// A merged manifest is left as it is.
 const LARGE: i64 = 8 << 20;
-
-/// A data file that was put.
-#[derive(Clone, Debug)]
-pub struct DataFile {
-    /// Its whole location.
-    pub location: String,
-    pub rows: u64,
-    pub size: u64,
-    /// Days since 1970.
-    pub day: i32,
-    pub level: Option<String>,
-    pub columns: Vec<Metrics>,
-    /// Where its row groups begin.
-    pub groups: Vec<i64>,
-}
-
-/// What is known of one column of a file.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    pub id: i32,
-    pub bytes: u64,
-    pub values: u64,
-    pub nulls: Option<u64>,
-    /// The least and the greatest value, as Iceberg has single values: numbers in little endian, texts in UTF-8.
-    pub bounds: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A snapshot whose files are written, before the catalog knows it.
-pub struct Attempt {
-    pub id: i64,
-    /// Its own files, which go where it does not come to pass.
-    pub made: Vec<String>,
-    pub snapshot: Value,
-}
 
 pub(crate) fn failed(error: &iceberg::Error) -> IcebergError {
     IcebergError::Refused(format!("cannot write Iceberg's metadata: {error}"))

@@ -1,8 +1,8 @@
 //! A table at one moment, and what is committed to it.
 
 use crate::catalog::{Catalog, Name, Trouble};
+use crate::data_file::{Attempt, DataFile};
 use crate::schema::Field;
-use crate::snapshot::{Attempt, DataFile};
 use crate::{Files, IcebergError};
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, TableMetadata, Transform};
 use millrace_kit::parts::Move;
