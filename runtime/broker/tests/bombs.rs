@@ -249,7 +249,7 @@ async fn what_clients_have_remembered_has_a_bound() {
             let request = JoinGroupRequest::default()
                 .with_group_id(GroupId(text(format!("joined-{n}"))))
                 .with_session_timeout_ms(600_000)
-                .with_rebalance_timeout_ms(100)
+                .with_rebalance_timeout_ms(600_000)
                 .with_protocol_type(text("consumer".to_owned()))
                 .with_protocols(vec![protocol]);
             let mut answer = ask(&mut client, ApiKey::JoinGroup, 3, &request);
