@@ -22,6 +22,9 @@
 
 pub mod ask;
 pub mod config;
+/// Whether this build writes and reads tables.
+pub const HAS_TABLES: bool = cfg!(feature = "tables");
+
 pub mod export;
 pub mod mark;
 pub mod moment;

@@ -122,7 +122,7 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
     let tags = plant.numbered().into_iter().map(|device| (device.tag, device.counts_from_first));
     let tags: Vec<(String, bool)> = tags.collect();
     let consumer = VerifyingConsumer::start(service.kafka.clone(), factory.site.value.clone(), tags.clone())?;
-    let mut lake = match cfg!(feature = "lake") {
+    let mut lake = match millrace_lake::HAS_TABLES {
         true => Some(LakeReader::new(place_of(factory.clone(), None)?.0, factory.site.value.clone(), tags, consumer.since)),
         false => None,
     };

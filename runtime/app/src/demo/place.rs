@@ -104,7 +104,7 @@ impl Place {
         self.notes.clear();
         self.addresses = Addresses::declared();
         let mut text = FACTORY.to_owned();
-        if cfg!(feature = "lake") {
+        if millrace_lake::HAS_TABLES {
             text = format!("{}\n{}", text.trim_end(), super::lake::SINK);
         }
         if !self.is_embedded {
