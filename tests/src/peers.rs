@@ -46,7 +46,7 @@ const TDS: [&str; 2] = ["pysqlbridge==2.1.3", "python-tds==1.17.1"];
 const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
 
 /// Readers of Iceberg tables.
-const ICEBERG: [&str; 4] = ["pyiceberg==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.1", "pytz==2026.2"];
+const ICEBERG: [&str; 4] = ["pyiceberg[pyiceberg-core]==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.1", "pytz==2026.2"];
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -274,7 +274,7 @@ pub fn kafka_streams() -> &'static Path {
 /// PyPI's `pyiceberg`, `pyarrow` and `duckdb`: a Python as [`pysparkplug`]'s.
 pub fn iceberg_readers() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| pypi("iceberg-1", &ICEBERG))
+    PYTHON.get_or_init(|| pypi("iceberg-2", &ICEBERG))
 }
 
 /// PyPI's `pillow`, a reader of pictures: a Python as [`pysparkplug`]'s.

@@ -84,9 +84,11 @@ impl Database {
     /// Takes a sample that is in Kafka only.
     pub fn push(&mut self, table: usize, batch: &Batch) {
         let (Some(open), Some(columns)) = (self.tables.get_mut(table), &batch.decoded) else { return };
-        let level = match open.target.shape() {
-            Shape::Samples(level) => level.clone(),
-            Shape::Documents => return,
+        // A table says what its level is called; which part of a tag's path that is, says the file.
+        let level = match (open.target.shape(), open.place.shape.level()) {
+            (Shape::Samples(Some(level)), Some(own)) if own.name == level.name => Some(own.clone()),
+            (Shape::Samples(level), _) => level.clone(),
+            (Shape::Documents, _) => return,
         };
         for index in 0..batch.rows.len() {
             if open.tail.count() >= MOST {
