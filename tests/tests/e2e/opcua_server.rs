@@ -20,6 +20,7 @@ fn start(port: u16, more: &str) -> Millrace {
     let factory = Factory::on(kafka).with("topic", kafka.topic("faced")).with("port", port).with("nobody", free_port());
     let millrace = factory.env("SCADA_PASSWORD", "Quite-Secret-7").start(&PLANT.replace("$more", more));
     millrace.wait_word("gone", "Degraded");
+    millrace.wait_running("archive");
     millrace.wait_ledger("load", "it reads", |ledger| ledger.received > 50);
     millrace
 }
