@@ -35,7 +35,10 @@ pub fn ask(lakes: Vec<Lake>, factory: Option<&Factory>, lake_only: bool, stateme
             Err(error) => trouble = Some(format!("{}: {error:#}", lake.name)),
         }
     }
-    let rows = database.run(statement).map_err(|error| anyhow!(error))?;
+    let rows = database.run(statement);
+    // An answer that was given up may compute for a moment more.
+    runtime.shutdown_background();
+    let rows = rows.map_err(|error| anyhow!(error))?;
     Ok(Answered { rows, trouble })
 }
 

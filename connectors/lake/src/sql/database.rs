@@ -118,11 +118,15 @@ impl Database {
         if let Some(open) = self.tables.iter().find(|open| open.is_too_much) {
             return Err(format!("more than {MOST} samples of {} are in Kafka only; ask the lake alone: --lake-only", open.name).into());
         }
-        let runtime = self.runtime.clone();
+        // On a thread of the runtime: what computes without a pause must not hold the clock up.
+        let (runtime, asked) = (self.runtime.clone(), statement.clone());
+        let mut task = runtime.spawn(async move { self.answer(&asked).await });
         let answered = runtime.block_on(async {
-            let answer = tokio::time::timeout(statement.patience, self.answer(statement)).await;
+            let answer = tokio::time::timeout(statement.patience, &mut task).await;
             answer.map_err(|_| format!("no answer within {:?}; ask for less, or raise the bound: --patience", statement.patience))
-        })?;
+        });
+        task.abort();
+        let answered = answered?.map_err(|error| format!("the answer ended: {error}; please report it"))?;
         answered.map_err(|error| said(&error).into())
     }
 
