@@ -54,7 +54,8 @@ fn sql_sees_the_lake_and_what_is_in_kafka_only_as_one_view_and_changes_nothing()
     assert_eq!(one(history, &[]), json!({"n": 150, "a": 3.5, "z": 1_493.5}));
     let means = "SELECT sum(count) AS n, max(max) AS z FROM resample('body/press-3/force', '2026-11-28', '2026-11-29', '1h') WHERE mean IS NOT NULL";
     assert_eq!(one(means, &[]), json!({"n": 150, "z": 1_493.5}));
-    let at = "SELECT value FROM interpolate('body/press-3/force', '2026-11-28T00:00:08Z', '2026-11-28T00:00:14Z', '1s', 'linear') ORDER BY time";
+    let at =
+        "SELECT value FROM interpolate('body/press-3/force', '2026-11-28T00:00:08Z', '2026-11-28T00:00:14Z', '1s', 'linear') ORDER BY time";
     assert_eq!(one(at, &[]), json!({"value": 8.5}));
     // Files are found by their tag and day: a day without data reads none.
     let nothing = ask(&millrace, "SELECT count(*) AS n FROM lake WHERE date = '2026-01-01'", &["--lake-only"]).expect("it answers");
