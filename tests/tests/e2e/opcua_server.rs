@@ -44,7 +44,11 @@ fn asyncua_browses_reads_and_follows_what_the_console_shows_and_can_write_nothin
         python.arg(peers::scripts().join("scada.py")).args([format!("opc.tcp://127.0.0.1:{port}/"), options.to_string()]);
         said(python)
     };
-    let seen = ask("Sources/load/Received");
+    // The server looks at the state now and then.
+    let seen = eventually("the client sees what the console shows", || {
+        let seen = ask("Sources/load/Received");
+        (seen["values"]["Sinks/archive/Status"] == "Running" && seen["values"]["Sources/gone/Status"] == "Degraded").then_some(seen)
+    });
     let values = &seen["values"];
     assert_eq!(values["Site"], millrace.site());
     assert_eq!(values["Status"], "Degraded");
