@@ -92,6 +92,7 @@ pub struct Report {
 mod answers {
     use super::{Answer, Offset, Partition, Place, Question, Range, Report, Upkeep, Upstream};
     use crate::mark::{Each, Mark};
+    use millrace_config::Reason;
 
     const WITHOUT: &str =
         "this build can't read tables; build it with the feature `lake`: cargo build --release -p millrace --features lake";
