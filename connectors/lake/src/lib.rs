@@ -22,9 +22,6 @@
 
 pub mod ask;
 pub mod config;
-/// Whether this build writes and reads tables.
-pub const HAS_TABLES: bool = cfg!(feature = "tables");
-
 pub mod export;
 pub mod mark;
 pub mod moment;
@@ -64,6 +61,9 @@ pub mod target;
 pub mod tending;
 #[cfg(feature = "tables")]
 pub mod upkeep;
+
+/// Whether this build writes and reads tables.
+pub const HAS_TABLES: bool = cfg!(feature = "tables");
 
 pub use ask::{Answer, Question, Report, Series, Tail, Upkeep, What, ask, positions, tend, walk};
 pub use config::{LakeConfig, Place};

@@ -17,7 +17,6 @@ use millrace_engine::cluster::EMBEDDED;
 use millrace_engine::cluster::settings;
 use millrace_engine::compile::CompiledFactory;
 use millrace_engine::{Engine, EngineOptions};
-use millrace_kafka::Settings;
 use millrace_otlp::{About, Collector, Counts, Exporter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,7 +40,7 @@ pub struct Service {
     pub http: SocketAddr,
     /// How Kafka is reached, also by whoever wants to look at the data.
     #[cfg(feature = "demo")]
-    pub kafka: Settings,
+    pub kafka: millrace_kafka::Settings,
 }
 
 /// Those that connections depend on; what was turned away ends without anybody's harm.

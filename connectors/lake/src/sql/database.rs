@@ -73,7 +73,7 @@ impl Database {
     pub fn positions(&self, table: usize, upstream: &Upstream, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Reason> {
         let Some(open) = self.tables.get(table) else { return Err("there is no such table".into()) };
         let ids: Vec<String> = parts.iter().map(|part| crate::sink::app_id(upstream, part)).collect();
-        open.target.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string()).map_err(Reason::from)
+        open.target.positions(ids.iter().map(String::as_str)).map_err(|error| error.to_string().into())
     }
 
     /// Whether a table holds samples; what is in Kafka only can be pushed for those.
