@@ -93,6 +93,8 @@ pub struct TopOptions {
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change may take: connectors end in order, and start.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The factory that files declare; what is wrong in them is said.
 pub fn factory(config: &[PathBuf]) -> Result<Factory> {
@@ -176,7 +178,7 @@ impl Asking {
     /// Asks for a change; the answer as JSON, whether it was taken or not. `None`: nobody answers there.
     pub fn post(&self, path: &str, query: &[(&str, String)]) -> Result<Option<(u16, Value)>> {
         self.runtime.block_on(async {
-            let answer = match self.builder(Method::POST, path, query).send().await {
+            let answer = match self.builder(Method::POST, path, query).timeout(CHANGE_PATIENCE).send().await {
                 Ok(answer) => answer,
                 Err(error) if error.is_connect() => return Ok(None),
                 Err(error) => return Err(error).with_context(|| format!("{} did not answer", self.base)),

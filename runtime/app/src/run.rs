@@ -9,9 +9,11 @@ use millrace_config::Problems;
 use millrace_config::factory::Factory;
 use millrace_engine::compile::CompiledFactory;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// `watches`: changed files are taken by themselves.
@@ -31,7 +33,7 @@ pub fn run(paths: &[PathBuf], watches: bool) -> Result<ExitCode> {
     let ended = runtime.block_on(serve((paths, files), watches, factory, works))?;
     drop(runtime);
     match ended {
-        Ended::Stopped(code) => Ok(code),
+        Ended::Stopped(code) => leave(code),
         Ended::Again => {
             let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
             Err(error).context("cannot begin again with the changed files; start it by hand")
@@ -48,9 +50,35 @@ fn allow_many_files() {
     }
 }
 
+/// After this long a stop hangs: each of its parts is bounded. A supervisor waits a little longer (`TimeoutStopSec` in packaging/).
+const HANGS_AFTER: Duration = Duration::from_secs(40);
+
+/// Whoever waits for the end of the process, a supervisor or a person, does not wait for ever.
+fn abort_if_the_stop_hangs() {
+    let watch = || {
+        std::thread::sleep(HANGS_AFTER);
+        tracing::error!(
+            "the stop hangs since {HANGS_AFTER:?}: aborting; what is in the log goes at the next start. This is a bug, please report it"
+        );
+        std::process::abort();
+    };
+    if let Err(error) = std::thread::Builder::new().name("stop".into()).spawn(watch) {
+        tracing::debug!(%error, "no thread watches the stop");
+    }
+}
+
+/// Ends the process. Threads of Kafka's client may still wait for a broker that is away; what an ordinary exit does, of OpenSSL and of the allocator,
+/// takes away what they stand on.
+fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    // SAFETY: it touches no memory of ours.
+    unsafe { libc::_exit(code.into()) }
+}
+
 /// How a service ended.
 enum Ended {
-    Stopped(ExitCode),
+    /// With this exit code.
+    Stopped(u8),
     /// With changed files, in this very process.
     Again,
 }
@@ -93,6 +121,7 @@ async fn serve(files: (&[PathBuf], ReadFiles), watches: bool, factory: Factory, 
             }
         }
     };
+    abort_if_the_stop_hangs();
     if again {
         service.engine.will_return();
     } else {
@@ -103,9 +132,9 @@ async fn serve(files: (&[PathBuf], ReadFiles), watches: bool, factory: Factory, 
         () = service.stop(STOP_BOUND) => {}
         _ = interrupt.recv() => {
             tracing::warn!("told twice to stop: ending at once; what is in the log goes next time");
-            return Ok(Ended::Stopped(ExitCode::from(130)));
+            return Ok(Ended::Stopped(130));
         }
     }
     tracing::info!("stopped");
-    Ok(if again { Ended::Again } else { Ended::Stopped(ExitCode::SUCCESS) })
+    Ok(if again { Ended::Again } else { Ended::Stopped(0) })
 }

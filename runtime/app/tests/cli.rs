@@ -3,10 +3,37 @@
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn millrace(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millrace")).args(args).output().expect("the binary starts")
+    let child = Command::new(env!("CARGO_BIN_EXE_millrace")).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("the binary starts");
+    let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (out, err) = (std::thread::spawn(|| read(out)), std::thread::spawn(|| read(err)));
+    let status = ended(&mut child, &args.join(" "));
+    Output { status, stdout: out.join().expect("it is read"), stderr: err.join().expect("it is read") }
+}
+
+fn read(mut from: impl std::io::Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    from.read_to_end(&mut all).expect("a pipe can be read");
+    all
+}
+
+/// How a process ended; one that does not within a minute is killed and fails the test.
+fn ended(child: &mut Child, what: &str) -> ExitStatus {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            return status;
+        }
+        if Instant::now() > end {
+            child.kill().expect("it can be killed");
+            panic!("`{what}` hangs: it did not end within a minute");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A folder of this test's own.
@@ -279,13 +306,13 @@ fn the_version_names_the_release_and_the_exit_codes_are_told() {
 
 /// Waits for a condition, a minute at most.
 fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = condition() {
             return found;
         }
-        assert!(std::time::Instant::now() < end, "never: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -336,7 +363,7 @@ fn changed_files_are_taken_by_the_same_process_and_a_mistake_changes_nothing() {
     eventually("the service can be told to stop", || {
         Command::new("kill").args(["-TERM", &pid]).status().ok().filter(|status| status.success())
     });
-    let status = child.wait().expect("it ends");
+    let status = ended(&mut child, "run");
     assert!(status.success(), "{status}\n{}", said());
     fs::remove_dir_all(dir).expect("the folder goes");
 }

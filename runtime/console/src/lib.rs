@@ -50,7 +50,7 @@ use futures_util::{Stream, StreamExt};
 use listener::{Doors, Patience, Peer};
 use metrics::Family;
 use millrace_engine::Engine;
-use pattern::{is_wanted, matches};
+use pattern::{is_of, matches};
 use serde::Deserialize;
 pub use shared::More;
 use shared::{Console, Shared};
@@ -452,7 +452,7 @@ fn lines(watch: millrace_engine::taps::Watch, name: String) -> impl Stream<Item 
                 return Some((Ok(Bytes::from_static(b"\n")), (watch, name)));
             };
             match received {
-                Ok(line) if is_wanted(&line, &name) => {
+                Ok(line) if is_of(&line.source, &line.subject, &name) => {
                     let mut bytes = line.value.to_vec();
                     bytes.push(b'\n');
                     return Some((Ok(Bytes::from(bytes)), (watch, name)));

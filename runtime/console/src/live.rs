@@ -4,7 +4,7 @@
 //! GET /live?tag=body/*&snapshot=true    each new sample, straight from intake, also while Kafka is away;     id: RUN-N
 //! GET /live?topic=orders&from=..        each record of a topic as Kafka has it;                              id: 0:17,1:4 (next offsets)
 //!
-//! intake ─ taps ─▶ hub: one task, one ring of the last events, each made once ─▶ each client reads at its own pace, and waits for nobody
+//! intake ─ taps ─▶ hub: one task, one ring of the last events, each made once ─▶ each client is woken by what it wants, and waits for nobody
 //! Kafka ─ a reader for each client ─▶ a few records ahead ─▶ the client
 //! ```
 //!
@@ -13,11 +13,16 @@
 //!
 //! Invariants: memory is bounded by the ring, whoever watches; nothing is made while nobody does, and for [`KEEP`] after that.
 
+pub mod events;
+mod ring;
+
 use crate::access::refused;
 use crate::clock::now;
 use crate::listener::FOLLOWERS;
+use crate::live::events::event;
+use crate::live::ring::{Found, LOOKED_AT, Ring};
 use crate::metrics::{Family, Kind, Number, Point};
-use crate::pattern::{is_wanted, matches};
+use crate::pattern::matches;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -26,29 +31,21 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use millrace_engine::Engine;
 use millrace_engine::reader::{Begin, ReadError, TopicReader};
-use millrace_engine::taps::Line;
 use serde::Deserialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Readers of topics at a time: each costs a client of Kafka.
 const READERS: usize = 16;
-/// What the ring holds.
-const LINES: usize = 20_000;
-const BYTES: usize = 16 << 20;
 /// How long the ring goes on when nobody watches any more: somebody may come back.
 const KEEP: Duration = Duration::from_secs(60);
 /// How often a connection without news has a byte sent.
 const STILL_HERE: Duration = Duration::from_secs(15);
-/// Lines looked at in one go, and bytes sent.
-const LOOKED_AT: usize = 4096;
-const CHUNK: usize = 64 << 10;
 /// Tags in one snapshot.
 const SNAPSHOT: usize = 10_000;
 /// How long a client of a topic may take for what is ahead of it.
@@ -58,81 +55,31 @@ const SLOWEST: Duration = Duration::from_secs(30);
 pub struct Hub {
     pub engine: Arc<Engine>,
     ring: RwLock<Ring>,
-    /// The number of the next line.
-    news: watch::Sender<u64>,
     clients: AtomicUsize,
     /// Clients that fell behind and were disconnected.
     slow: AtomicU64,
     is_pumping: AtomicBool,
-    /// Tells this run's numbers from another's.
-    run: String,
     readers: Arc<Semaphore>,
-}
-
-/// A line, and the event that every client of it is sent.
-struct Sent {
-    line: Line,
-    event: Bytes,
-}
-
-#[derive(Default)]
-struct Ring {
-    /// The number of the first line here.
-    first: u64,
-    lines: VecDeque<Sent>,
-    bytes: usize,
-    /// Below it something is missing that no client could have had: the ring itself was too slow.
-    cut: u64,
-}
-
-impl Ring {
-    fn next(&self) -> u64 {
-        self.first + self.lines.len() as u64
-    }
-
-    fn push(&mut self, line: Line, run: &str) {
-        let mut text = String::with_capacity(line.value.len() + 64);
-        let id = format!("{run}-{}", self.next() + 1);
-        event(&mut text, "sample", Some(&id), &String::from_utf8_lossy(&line.value));
-        self.bytes += text.len();
-        self.lines.push_back(Sent { line: Line { value: Arc::default(), ..line }, event: text.into() });
-        while self.lines.len() > LINES || self.bytes > BYTES {
-            let Some(old) = self.lines.pop_front() else { break };
-            self.bytes -= old.event.len();
-            self.first += 1;
-        }
-    }
-
-    fn cut(&mut self, missed: u64) {
-        *self = Self { first: self.next() + missed, cut: self.next() + missed, ..Self::default() };
-    }
-}
-
-/// What a client finds when it looks.
-enum Found {
-    Lines(Bytes, u64),
-    /// Nothing it wants, up to there.
-    Nothing(u64),
-    /// Lines are missing, and nobody here is to blame.
-    Cut(u64),
-    /// The client was slower than the ring.
-    TooSlow,
 }
 
 impl Hub {
     pub fn new(engine: Arc<Engine>) -> Arc<Self> {
-        let run = format!("{:x}", now());
-        let readers = Arc::new(Semaphore::new(READERS));
         Arc::new(Self {
             engine,
-            ring: RwLock::default(),
-            news: watch::Sender::new(0),
+            ring: RwLock::new(Ring::new(format!("{:x}", now()))),
             clients: AtomicUsize::new(0),
             slow: AtomicU64::new(0),
             is_pumping: AtomicBool::new(false),
-            run,
-            readers,
+            readers: Arc::new(Semaphore::new(READERS)),
         })
+    }
+
+    fn ring(&self) -> RwLockReadGuard<'_, Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring_mut(&self) -> RwLockWriteGuard<'_, Ring> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client was disconnected because it did not take what it was sent.
@@ -165,7 +112,7 @@ impl Hub {
             return;
         }
         // What came while nobody listened is not here.
-        self.ring.write().unwrap_or_else(PoisonError::into_inner).cut(1);
+        self.ring_mut().cut(1);
         let hub = self.clone();
         let mut watch = hub.engine.taps().watch();
         tokio::spawn(async move {
@@ -173,17 +120,17 @@ impl Hub {
             loop {
                 let received = tokio::time::timeout(Duration::from_secs(1), watch.lines.recv()).await;
                 {
-                    let mut ring = hub.ring.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut ring = hub.ring_mut();
                     let mut one = received.ok();
                     for _ in 0..LOOKED_AT {
                         match one {
-                            Some(Ok(line)) => ring.push(line, &hub.run),
+                            Some(Ok(line)) => ring.push(&line),
                             Some(Err(RecvError::Lagged(missed))) => ring.cut(missed),
                             Some(Err(RecvError::Closed)) | None => break,
                         }
                         one = watch.lines.try_recv().ok().map(Ok);
                     }
-                    hub.news.send_replace(ring.next());
+                    ring.tell();
                 }
                 if hub.clients.load(Relaxed) > 0 {
                     empty_since = None;
@@ -195,55 +142,16 @@ impl Hub {
         });
     }
 
-    fn look(&self, from: u64, name: &str) -> Found {
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        if from < ring.cut {
-            return Found::Cut(ring.cut);
-        }
-        if from < ring.first {
-            return Found::TooSlow;
-        }
-        let (mut events, mut bytes, mut at) = (Vec::new(), 0, from);
-        for sent in ring.lines.iter().skip((from - ring.first) as usize).take(LOOKED_AT) {
-            at += 1;
-            if is_wanted(&sent.line, name) {
-                events.push(sent.event.clone());
-                bytes += sent.event.len();
-            }
-            if bytes > CHUNK {
-                break;
-            }
-        }
-        match events.as_slice() {
-            [] => Found::Nothing(at),
-            [one] => Found::Lines(one.clone(), at),
-            several => Found::Lines(several.concat().into(), at),
-        }
-    }
-
     /// Where a client goes on that had this id; `None`: it is of another run, or was never given.
     fn after(&self, id: &str) -> Option<u64> {
         let (run, number) = id.split_once('-')?;
-        let number = number.parse().ok().filter(|_| run == self.run)?;
-        let next = self.ring.read().unwrap_or_else(PoisonError::into_inner).next();
-        (number <= next).then_some(number)
+        let ring = self.ring();
+        number.parse().ok().filter(|number| run == ring.run && *number <= ring.next())
     }
 
     fn id(&self, next: u64) -> String {
-        format!("{}-{next}", self.run)
+        format!("{}-{next}", self.ring().run)
     }
-}
-
-/// Appends one event. Its data may have several lines.
-pub fn event(text: &mut String, kind: &str, id: Option<&str>, data: &str) {
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
-    }
-    let _ = writeln!(text, "event: {kind}");
-    for line in data.split(['\n', '\r']) {
-        let _ = writeln!(text, "data: {line}");
-    }
-    text.push('\n');
 }
 
 #[derive(Deserialize)]
@@ -294,6 +202,7 @@ pub fn streamed(body: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'st
 pub struct Follower {
     hub: Arc<Hub>,
     name: String,
+    feed: usize,
     next: u64,
     news: watch::Receiver<u64>,
     /// What it is sent before anything else.
@@ -305,11 +214,12 @@ pub struct Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.hub.clients.fetch_sub(1, Relaxed);
-        let ring = self.hub.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.hub.ring_mut();
         // A connection that takes nothing is never asked for more: it ends here.
-        if !self.is_over && !self.is_counted.load(Relaxed) && self.next < ring.first && self.next >= ring.cut {
+        if !self.is_over && !self.is_counted.load(Relaxed) && ring.is_too_slow(self.next, self.feed) {
             self.hub.slow.fetch_add(1, Relaxed);
         }
+        ring.unfollow(self.feed);
     }
 }
 
@@ -319,7 +229,8 @@ impl Follower {
         let until = tokio::time::Instant::now() + STILL_HERE;
         loop {
             self.news.mark_unchanged();
-            match self.hub.look(self.next, &self.name) {
+            let found = self.hub.ring().look(self.next, self.feed);
+            match found {
                 Found::Nothing(next) if next > self.next => {
                     self.next = next;
                     continue;
@@ -330,7 +241,7 @@ impl Follower {
                     return true;
                 }
                 Found::TooSlow => {
-                    self.next = self.hub.ring.read().unwrap_or_else(PoisonError::into_inner).next();
+                    self.next = self.hub.ring().next();
                     return true;
                 }
             }
@@ -365,8 +276,10 @@ pub fn follow(hub: &Arc<Hub>, name: String) -> Option<Follower> {
         return None;
     }
     hub.pump();
-    let next = hub.ring.read().unwrap_or_else(PoisonError::into_inner).next();
-    Some(Follower { hub: hub.clone(), name, next, news: hub.news.subscribe(), first: None, is_over: false, is_counted: Arc::default() })
+    let mut ring = hub.ring_mut();
+    let ((feed, news), next) = (ring.follow(&name), ring.next());
+    drop(ring);
+    Some(Follower { hub: hub.clone(), name, feed, next, news, first: None, is_over: false, is_counted: Arc::default() })
 }
 
 pub fn too_many() -> Response {
@@ -400,7 +313,8 @@ async fn step(mut follower: Follower) -> Option<(Bytes, Follower)> {
     loop {
         follower.news.mark_unchanged();
         let mut text = String::new();
-        match follower.hub.look(follower.next, &follower.name) {
+        let found = follower.hub.ring().look(follower.next, follower.feed);
+        match found {
             Found::Lines(lines, next) => {
                 follower.next = next;
                 return Some((lines, follower));
@@ -531,23 +445,6 @@ fn handed(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
 mod tests {
     use super::*;
 
-    fn line(n: usize) -> Line {
-        Line { source: "a/b/c".into(), subject: "a/b/t".into(), value: n.to_string().into_bytes().into() }
-    }
-
-    #[test]
-    fn the_ring_forgets_the_oldest_and_knows_what_it_never_had() {
-        let mut ring = Ring::default();
-        (0..LINES + 5).for_each(|n| ring.push(line(n), "run"));
-        assert_eq!(ring.lines[0].event, "id: run-6\nevent: sample\ndata: 5\n\n");
-        assert_eq!((ring.first, ring.next(), ring.cut), (5, LINES as u64 + 5, 0));
-        ring.cut(3);
-        assert_eq!((ring.first, ring.next(), ring.cut, ring.bytes), (LINES as u64 + 8, LINES as u64 + 8, LINES as u64 + 8, 0));
-        let big = Line { value: vec![b'x'; BYTES + 1].into(), ..line(0) };
-        ring.push(big, "run");
-        assert_eq!((ring.lines.len(), ring.bytes), (0, 0));
-    }
-
     #[test]
     fn where_to_begin_is_said_in_three_ways() {
         assert_eq!(begin(None), Ok(Begin::Newest));
@@ -557,12 +454,5 @@ mod tests {
         for wrong in ["last:-1", "last:x", "0:-1", "x", "0:1,", "last:99999999"] {
             assert!(begin(Some(wrong)).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn an_event_of_several_lines_stays_one_event() {
-        let mut text = String::new();
-        event(&mut text, "sample", Some("7"), "a\nb");
-        assert_eq!(text, "id: 7\nevent: sample\ndata: a\ndata: b\n\n");
     }
 }

@@ -1,7 +1,5 @@
 //! Names with `*` in them.
 
-use millrace_engine::taps::Line;
-
 /// Whether a name fits a pattern: `*` stands for anything, a pattern without a site fits below any.
 pub(crate) fn matches(name: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -21,9 +19,9 @@ pub(crate) fn matches(name: &str, pattern: &str) -> bool {
     rest.is_empty() || is_open
 }
 
-/// Whether a record is of the tags or the source that somebody named.
-pub(crate) fn is_wanted(line: &Line, name: &str) -> bool {
-    name.is_empty() || matches(&line.subject, name) || matches(&line.source, name) || line.source.rsplit('/').next() == Some(name)
+/// Whether a subject (a tag's path, or a topic) of a source is of the tags or the source that somebody named; no name means all.
+pub(crate) fn is_of(source: &str, subject: &str, name: &str) -> bool {
+    name.is_empty() || matches(subject, name) || matches(source, name) || source.rsplit('/').next() == Some(name)
 }
 
 #[cfg(test)]

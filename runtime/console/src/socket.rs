@@ -95,7 +95,7 @@ fn messages(piece: &str) -> Vec<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::event;
+    use crate::live::events::event;
 
     #[test]
     fn an_event_is_a_message_and_a_sign_of_life_a_ping() {

@@ -11,7 +11,8 @@
 
 use crate::access::refused;
 use crate::clock::now;
-use crate::live::{Follower, Hub, event, follow, streamed, too_many};
+use crate::live::events::event;
+use crate::live::{Follower, Hub, follow, streamed, too_many};
 use crate::pattern::matches;
 use axum::Json;
 use axum::body::Bytes;
