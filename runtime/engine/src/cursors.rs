@@ -118,6 +118,8 @@ pub struct Known {
     pub ends: HashMap<String, u64>,
     /// By source, of those that are shared.
     pub owners: HashMap<String, Owner>,
+    /// By source: those whom a transaction that is not decided may have made its owner, in order. Empty where what is open was waited for.
+    pub doubtful: HashMap<String, Vec<Owner>>,
     /// Whose cursors are wanted, where each runtime has its own.
     runtime: Option<String>,
     /// Logs whose cursor is this runtime's own, not that of the time before it shared.
@@ -127,6 +129,19 @@ pub struct Known {
 impl Known {
     fn of(runtime: Option<&str>) -> Self {
         Self { runtime: runtime.map(str::to_owned), ..Self::default() }
+    }
+
+    /// All that may own a source, or have owned it last.
+    pub fn possible_owners(&self, source: &str) -> impl Iterator<Item = &Owner> {
+        self.owners.get(source).into_iter().chain(self.doubtful.get(source).into_iter().flatten())
+    }
+
+    /// Takes in one record that may belong to a transaction that is open.
+    fn take_doubtful(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let Ok((kind, source, _)) = serde_json::from_slice::<(String, String, String)>(key) else { return };
+        if let Some(owner) = value.filter(|_| kind == "owner").and_then(|value| serde_json::from_slice(value).ok()) {
+            self.doubtful.entry(source).or_default().push(owner);
+        }
     }
 
     /// Takes in one record of the topic; what is not ours is passed over.
@@ -193,6 +208,17 @@ pub fn read(settings: &Settings, runtime: Option<&str>) -> Result<Known, KafkaEr
     Ok(known)
 }
 
+/// As [`read`], but nothing is waited for: a runtime that is dead or frozen may hold a transaction open for long. What is decided counts up to the first
+/// one that is open; behind it only owners are noted, as doubtful.
+pub fn read_now(settings: &Settings, runtime: Option<&str>) -> Result<Known, KafkaError> {
+    let (mut known, mut doubtful) = (Known::of(runtime), Known::of(runtime));
+    let decided = |message: Message<'_>| _ = message.key().map(|key| known.take(key, message.value()));
+    let open = |message: Message<'_>| _ = message.key().map(|key| doubtful.take_doubtful(key, message.value()));
+    millrace_kafka::read_topic_now(settings, TOPIC, PATIENCE, decided, open)?;
+    known.doubtful = doubtful.doubtful;
+    Ok(known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +250,18 @@ mod tests {
         assert_eq!((known.cursors["s:normal"].0, known.ends["s"]), (10, 1 << 40));
         assert_eq!(known.owners["s"], Owner { runtime: "b".into(), term: 3, released: false });
         assert_eq!(known.positions["s"].len(), 1);
+    }
+
+    #[test]
+    fn an_owner_of_whom_nobody_knows_yet_is_a_possible_one() {
+        let owner = |runtime: &str, term| Owner { runtime: runtime.into(), term, released: false };
+        let mut known = Known::of(Some("a"));
+        known.take(&owner_key("s"), Some(&owner_value(&owner("b", 3))));
+        known.take_doubtful(&owner_key("s"), Some(&owner_value(&owner("c", 4))));
+        known.take_doubtful(&cursor_key("s", Lane::Normal, Some("c")), Some(&cursor_value(5, &CursorMetadata::default())));
+        known.take_doubtful(&position_key("s", "k"), Some(b"1"));
+        assert_eq!(known.possible_owners("s").collect::<Vec<_>>(), [&owner("b", 3), &owner("c", 4)]);
+        assert!(known.positions.is_empty() && known.cursors.is_empty() && known.possible_owners("t").next().is_none());
     }
 
     #[test]

@@ -135,14 +135,15 @@ impl Consumer {
     pub fn lessee(settings: &Settings, group: &str, name: &str, session: Duration) -> Result<Self, KafkaError> {
         let session_ms = session.as_millis().to_string();
         let poll_ms = session.max(LESSEE_POLL).as_millis().to_string();
+        // What happened to the others is heard with a heartbeat; of the session a twelfth, so that a take-over waits for little else than the session.
+        let beat_ms = (session / 12).clamp(Duration::from_millis(200), Duration::from_secs(1)).as_millis().to_string();
         let own = [
             ("group.id", group),
             ("group.instance.id", name),
             ("group.protocol", "classic"),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("session.timeout.ms", session_ms.as_str()),
-            // What happened is heard with a heartbeat.
-            ("heartbeat.interval.ms", "1000"),
+            ("heartbeat.interval.ms", beat_ms.as_str()),
             ("max.poll.interval.ms", poll_ms.as_str()),
             ("topic.metadata.refresh.interval.ms", "10000"),
             ("auto.offset.reset", "latest"),
@@ -508,6 +509,32 @@ pub fn read_topic(settings: &Settings, topic: &str, patience: Duration, each: im
     drop(reader);
     Consumer::reader(settings, true)?.read_to(&from, &ends, patience, each)?;
     Ok(partitions)
+}
+
+/// Reads a whole topic as it is now, and waits for no transaction: to `decided` goes what lies before the first one that is open, to `doubtful` what lies
+/// behind its begin, records of any outcome.
+///
+/// Errors: what the cluster says, or a timeout after `patience` without progress.
+pub fn read_topic_now(
+    settings: &Settings,
+    topic: &str,
+    patience: Duration,
+    decided: impl FnMut(Message<'_>),
+    doubtful: impl FnMut(Message<'_>),
+) -> Result<(), KafkaError> {
+    let (stable, all) = (Consumer::reader(settings, true)?, Consumer::reader(settings, false)?);
+    let (mut from, mut open, mut stable_ends, mut ends) = (Vec::new(), Vec::new(), HashMap::new(), HashMap::new());
+    for partition in 0..stable.partitions(topic, patience)? as i32 {
+        let part = TopicPartition::new(topic, partition);
+        let (low, stable_end) = stable.watermarks(&part, patience)?;
+        let (_, high) = all.watermarks(&part, patience)?;
+        from.push((part.clone(), low));
+        open.push((part.clone(), stable_end.max(low)));
+        stable_ends.insert(part.clone(), stable_end);
+        ends.insert(part, high);
+    }
+    stable.read_to(&from, &stable_ends, patience, decided)?;
+    all.read_to(&open, &ends, patience, doubtful)
 }
 
 impl Drop for Consumer {

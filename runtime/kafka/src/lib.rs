@@ -31,7 +31,7 @@ mod raw;
 pub mod rights;
 
 pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
-pub use consumer::{Consumer, Message, Polled, Start, read_topic};
+pub use consumer::{Consumer, Message, Polled, Start, read_topic, read_topic_now};
 pub use error::{Class, Connection, KafkaError, RecordFault};
 pub use oauth::{Token, TokenError, TokenSource};
 pub use partition::{GroupMetadata, TopicPartition};

@@ -143,23 +143,27 @@ impl Pump {
         if self.open.is_some() {
             self.commit()?;
         }
-        let before = self.read_cursors()?;
-        let unreleased = |source: &Arc<str>| before.owners.get(&**source).filter(|owner| owner.runtime != seat.runtime && !owner.released);
+        // Whoever is dead or frozen may have a transaction open: it is ended below, not waited for.
+        let before = cursors::read_now(&self.options.settings, Some(&seat.runtime))?;
+        let unreleased = |source: &Arc<str>| {
+            let others = before.possible_owners(source).filter(|owner| owner.runtime != seat.runtime && !owner.released);
+            others.map(|owner| owner.runtime.clone()).collect::<Vec<_>>()
+        };
         let is_patient = Instant::now() < until;
-        if is_patient && patient.iter().any(|source| unreleased(source).is_some()) {
+        if is_patient && patient.iter().any(|source| !unreleased(source).is_empty()) {
             return Ok(None);
         }
         if self.options.transactions.is_some() {
-            self.unfenced.extend(sources.iter().filter_map(|source| Some(unreleased(source)?.runtime.clone())));
+            self.unfenced.extend(sources.iter().flat_map(unreleased));
         }
         let mut taken = Vec::new();
         for index in self.indexes(sources) {
             let source_logs = &self.sources[index].source_logs;
             let source = source_logs.source.clone();
-            let owner = before.owners.get(&*source);
             let here = source_logs.term.load(Relaxed);
-            let was_others = owner.is_some_and(|owner| owner.runtime != seat.runtime || owner.term != here);
-            let term = owner.map_or(0, |owner| owner.term) + u64::from(was_others || owner.is_none());
+            let was_others = before.possible_owners(&source).any(|owner| owner.runtime != seat.runtime || owner.term != here);
+            let last = before.possible_owners(&source).map(|owner| owner.term).max();
+            let term = last.map_or(1, |last| last + u64::from(was_others));
             taken.push(Taken { source, was_others, term, positions: Positions::default(), end: 0 });
         }
         let owned = taken.iter().map(|one| (one.source.clone(), one.term)).collect::<Vec<_>>();
