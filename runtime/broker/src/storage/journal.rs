@@ -64,14 +64,15 @@ impl Journal {
     pub fn open(store: &Store, name: &str) -> Result<Self, JournalError> {
         // On a disk that is full of records topics can still be deleted, offsets committed, transactions ended.
         let options = LogOptions { segment_bytes: SEGMENT, uses_kept_free: true, ..LogOptions::default() };
+        // Before it is made.
         let others = store.names()?;
         let is_first = others.is_empty();
         let (log, recovery) = SyncedLog::open(store, name, options)?;
         let mut damage = Damage::found(&recovery);
         let (is_torn, is_new) = (recovery.truncated_bytes > 0, recovery.created && !is_first);
-        // A first start that ended between two journals, on a full disk say, has no partitions.
+        // A first start that ended between two journals, on a full disk say, has no partitions; a journal that nobody wrote to has only its folder.
         let is_partition = |log: &String| log.rsplit_once('-').is_some_and(|(_, index)| index.parse::<u32>().is_ok());
-        let is_missing = recovery.created && others.iter().any(is_partition);
+        let is_missing = recovery.created && !others.iter().any(|other| other == name) && others.iter().any(is_partition);
         let mut state = State { live: BTreeMap::new(), live_bytes: 0, since: log.bytes() };
         let (mut buf, mut at) = (ReadBuf::new(), 0);
         while log.read(at, PIECE, &mut buf)? > 0 {
@@ -307,6 +308,34 @@ mod tests {
         let store = self::store(dir.path());
         Journal::open(&store, "topics").unwrap();
         assert!(!Journal::open(&store, "groups").unwrap().has_lost(0));
+    }
+
+    /// As kill -9 leaves a broker that has no groups.
+    #[test]
+    fn a_journal_that_nobody_wrote_to_is_not_missed_after_a_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let killed = tempfile::tempdir().unwrap();
+        {
+            let store = store(dir.path());
+            Journal::open(&store, "groups").unwrap();
+            store.log("t-0", LogOptions::default()).unwrap().0.append(0, 1, 1, &[b"record"]).unwrap();
+            copy(dir.path(), killed.path());
+        }
+        let store = store(killed.path());
+        assert!(!Journal::open(&store, "groups").unwrap().has_lost(0));
+        assert!(Journal::open(&store, "topics").unwrap().has_lost(0), "there are partitions, so there was a journal of topics");
+    }
+
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
     }
 
     #[test]
