@@ -69,6 +69,7 @@ fn site(kafka: &Kafka, dir: &Path, commit: Option<Duration>, sources: &[(&str, &
         topics,
         declared,
         source_logs: sources.iter().map(|s| s.source_logs.clone()).collect(),
+        store: store.clone(),
         linger: Duration::from_millis(5),
         schema_store: Arc::new(SchemaStore::open(dir).expect("the folder of schemas is made")),
         registrar: None,

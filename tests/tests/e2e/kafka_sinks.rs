@@ -163,6 +163,7 @@ impl Bench {
     fn start_on(&self, kind: Kind, topics: Vec<String>) -> SinkTask {
         let target = self.target.clone();
         let options = SinkOptions {
+            session: None,
             name: "target".into(),
             settings: Settings::new(self.kafka.brokers()).with("heartbeat.interval.ms", "500"),
             group: self.group.clone(),

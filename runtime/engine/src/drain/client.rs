@@ -19,7 +19,7 @@ const INIT: Duration = Duration::from_secs(30);
 /// What a topic refused stays refused for, before it is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// Beyond this a transaction is aborted by Kafka itself.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) struct Client {
     pub producer: Producer,

@@ -8,6 +8,7 @@ use crate::schema_store::SchemaStore;
 use crate::source_logs::SourceLogs;
 use crate::topics::Topics;
 use millrace_kafka::{Settings, TopicSpec};
+use millrace_log::Store;
 use millrace_schemas::contract::Kind;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct DrainOptions {
     /// Created when missing; a contradiction is reported.
     pub declared: Vec<TopicSpec>,
     pub source_logs: Vec<Arc<SourceLogs>>,
+    /// Where the logs lie: asked whether its disk is full.
+    pub store: Store,
     /// How long a record waits for company, unless the properties say so.
     pub linger: Duration,
     /// The schemas that records in the logs were written with.

@@ -42,6 +42,11 @@ impl Seat {
         })
     }
 
+    /// `runtime.session`.
+    pub fn session(&self) -> Duration {
+        self.session
+    }
+
     /// The transactional id of a runtime of the group.
     pub fn transactional_id(&self, runtime: &str) -> String {
         format!("{}-{runtime}", self.transactional)

@@ -20,6 +20,8 @@ pub struct SinkOptions {
     pub name: String,
     pub settings: Settings,
     pub group: String,
+    /// After how long of silence the group gives its partitions to other runtimes; `None`: as the client has it.
+    pub session: Option<Duration>,
     /// Names, or patterns with `*`.
     pub topics: Vec<String>,
     pub from_latest: bool,

@@ -175,6 +175,10 @@ impl<'r> Session<'r> {
                 settings.properties.entry(name.to_owned()).or_insert_with(|| value.to_string());
             }
         }
+        // What a dead runtime had is read on by the others when they have its sources.
+        if let Some(session) = options.session {
+            settings.properties.entry("session.timeout.ms".to_owned()).or_insert_with(|| session.as_millis().to_string());
+        }
         let consumer = Consumer::group(&settings, &options.group, start).map_err(|e| failure("cannot read from Kafka", &e))?;
         let patterns: Vec<String> = options.topics.iter().map(|t| subscription(t)).collect();
         consumer.subscribe(patterns.iter().map(String::as_str)).map_err(|e| failure("cannot subscribe", &e))?;

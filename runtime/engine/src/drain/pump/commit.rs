@@ -174,7 +174,7 @@ impl Pump {
 
     /// Aborts the open transaction; every lane goes back to its cursor, and the one at fault goes on alone.
     pub(super) fn abort(&mut self) -> Result<(), Spent> {
-        if self.open.take().is_some() {
+        if self.open.is_some() {
             loop {
                 let Some(client) = &self.client else { return Ok(()) };
                 match client.producer.abort(PATIENCE) {
@@ -183,6 +183,7 @@ impl Pump {
                     Err(error) => return Err(error.error().clone()),
                 }
             }
+            self.open = None;
             self.shared.report.lock().transactions_aborted += 1;
         }
         self.take_reports()?;

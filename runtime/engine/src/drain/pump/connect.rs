@@ -1,6 +1,6 @@
 //! The connection to Kafka: made, watched, given up; and what Kafka knows of each log.
 
-use crate::drain::client::Client;
+use crate::drain::client::{Client, TRANSACTION_TIMEOUT};
 use crate::drain::lane::Lane;
 use crate::drain::pump::{LOOK_EVERY, Pump, SILENCE, Spent};
 use crate::drain::shared::Order;
@@ -147,26 +147,37 @@ impl Pump {
 
     /// Drops the client; the next one begins at the cursors.
     pub(super) fn give_up(&mut self, error: &Spent) {
+        // The broker ends a transaction that takes too long, and with it whoever has it open, as if another had the same id.
+        let open = self.open.take().map(|begun| begun.elapsed());
+        let too_long = open.filter(|open| error.class == Class::Fenced && *open >= TRANSACTION_TIMEOUT);
         self.client = None; // gives up what is in flight and reports it
-        self.open = None;
         // A report that names a culprit counts, whatever became of the client: else the next one fails by the same record.
         self.hand_out_reports();
         self.back_to_cursors();
         self.failures += 1;
+        let by_failures = Duration::from_millis(200 << self.failures.min(5));
         let pause = match error.class {
+            _ if too_long.is_some() => by_failures,
             // Whoever took over from this runtime has ended its transactions.
             Class::Fenced if self.options.seat.is_some() => Duration::from_secs(1),
             Class::Denied | Class::Fenced | Class::Topic => Duration::from_secs(10),
-            _ => Duration::from_millis(200 << self.failures.min(5)),
+            _ => by_failures,
         };
         self.retry_at = Some(Instant::now() + pause);
         self.shared.report.lock().in_flight = 0;
-        self.connection(&match error.class {
-            Class::Fenced if self.options.seat.is_some() => {
+        self.connection(&match (error.class, too_long) {
+            (Class::Fenced, Some(open)) => {
+                let disk = if self.options.store.free().is_ok_and(|free| free == 0) { "the disk here is full" } else { "a broker's disk is full" };
+                Connection::Down(format!(
+                    "a transaction was not taken for {} s, and Kafka has ended it: {disk}, or partitions have no leader or too few replicas: {error}",
+                    open.as_secs()
+                ))
+            }
+            (Class::Fenced, None) if self.options.seat.is_some() => {
                 Connection::Down(format!("another runtime has taken over and ended the transactions of this one: {error}"))
             }
-            Class::Fenced => Connection::Denied(format!("another runtime uses the same transactional id: {error}")),
-            Class::Denied | Class::Topic => Connection::Denied(error.to_string()),
+            (Class::Fenced, None) => Connection::Denied(format!("another runtime uses the same transactional id: {error}")),
+            (Class::Denied | Class::Topic, _) => Connection::Denied(error.to_string()),
             _ => Connection::Down(error.to_string()),
         });
     }
