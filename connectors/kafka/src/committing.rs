@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 impl Instance {
     pub(crate) fn transaction_failure(&self, what: &str, error: &TransactionError) -> Failure {
         match (error, self.outcomes.trouble()) {
+            (TransactionError::Fenced(error), _) if self.replication.runtime.is_some() => {
+                Failure::Reconnect(format!("{what}: another runtime has taken over what this one copied: {error}"))
+            }
             (TransactionError::Fenced(error), _) => Failure::Blocked(format!(
                 "{what}: {error}; another runtime copies with the transactional id {}: stop one of them",
                 self.replication.transactional_id()
@@ -59,10 +62,7 @@ impl Instance {
     }
 
     pub(crate) fn write_positions(&mut self, moved: &[(Partition, Offset)]) -> Result<(), Failure> {
-        let producer = self.connect()?;
-        let topic = producer.topic(POSITIONS).map_err(|e| failure("cannot write positions", &e))?;
-        let replication = &self.replication;
-        let Some(producer) = &self.producer else { return Ok(()) };
+        let replication = self.replication.clone();
         for (part, offset) in moved {
             let key = positions::key(&replication.names.origin, &replication.carrying.name, part);
             let value = positions::value(&Held {
@@ -71,19 +71,26 @@ impl Instance {
                 pairs: self.pairs_of(part),
                 windows: self.index.get(part).and_then(|index| Some(self.parts[*index].windows.as_ref()?.closed())),
             });
-            let message = Outgoing { partition: Some(0), key: Some(&key), value: Some(&value), timestamp_ms: now_ms(), opaque: OWN };
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match producer.send(&topic, &message, std::iter::empty()) {
-                    Ok(()) => break,
-                    Err(SendError::QueueFull) if Instant::now() < deadline => self.outcomes.wait(Duration::from_millis(20)),
-                    Err(SendError::QueueFull) => return Err(self.away("takes no more records")),
-                    Err(SendError::Doomed(error)) => return Err(self.doomed(&error)),
-                    Err(SendError::Refused(error)) => return Err(failure("cannot write positions", &error)),
-                }
-            }
+            self.write_own(&key, Some(&value), now_ms())?;
         }
         Ok(())
+    }
+
+    /// Hands a record of our own, for [`POSITIONS`], to the producer.
+    pub(crate) fn write_own(&mut self, key: &[u8], value: Option<&[u8]>, timestamp_ms: i64) -> Result<(), Failure> {
+        let topic = self.connect()?.topic(POSITIONS).map_err(|e| failure("cannot write positions", &e))?;
+        let Some(producer) = &self.producer else { return Ok(()) };
+        let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms, opaque: OWN };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match producer.send(&topic, &message, std::iter::empty()) {
+                Ok(()) => return Ok(()),
+                Err(SendError::QueueFull) if Instant::now() < deadline => self.outcomes.wait(Duration::from_millis(20)),
+                Err(SendError::QueueFull) => return Err(self.away("takes no more records")),
+                Err(SendError::Doomed(error)) => return Err(self.doomed(&error)),
+                Err(SendError::Refused(error)) => return Err(failure("cannot write positions", &error)),
+            }
+        }
     }
 
     /// What follows from records that were not delivered. Record faults leave suspects, so that the next instance finds the one to blame.
@@ -112,12 +119,13 @@ impl Instance {
     }
 
     /// Commits, or waits for what was sent and writes positions. Everything that was written is durable then, or refused.
-    pub(crate) fn finish(&mut self, patience: Duration) -> Result<Vec<(Partition, Offset)>, Failure> {
+    /// What moved is told with the next flush.
+    pub(crate) fn finish(&mut self, patience: Duration) -> Result<(), Failure> {
         // A pair is known after its records are committed, and goes with the next commit, or with one of its own.
         let position = |part: &Part| part.next.or(part.has_news.then_some(part.at));
         let moved: Vec<(Partition, Offset)> = self.parts.iter().filter_map(|part| Some((part.name.clone(), position(part)?))).collect();
         if moved.is_empty() {
-            return Ok(moved);
+            return Ok(());
         }
         if self.replication.carrying.exactly_once {
             self.begin()?;
@@ -137,7 +145,8 @@ impl Instance {
             part.has_news = false;
         }
         self.note_pairs();
-        Ok(moved)
+        self.moved.extend(moved);
+        Ok(())
     }
 
     /// Takes over where the records that are committed lie at the target.
@@ -176,7 +185,7 @@ impl Instance {
         });
     }
 
-    fn commit(&mut self, patience: Duration) -> Result<(), Failure> {
+    pub(crate) fn commit(&mut self, patience: Duration) -> Result<(), Failure> {
         let Some(producer) = &self.producer else { return Ok(()) };
         let deadline = Instant::now() + patience;
         loop {

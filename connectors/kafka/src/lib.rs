@@ -11,6 +11,7 @@
 //! - `groups`: consumer groups' offsets, translated by `pairs` of offsets.
 //! - [`target`]: topics of the target, made like their origin.
 //! - [`positions`]: how far each partition was copied, kept at the target.
+//! - `claims`: which runtime copies what, so that one that only seemed dead is fenced.
 //! - [`deliveries`]: what became of the records that the producer took.
 //! - [`throttle`]: bytes per second, and what goes first.
 //! - [`windows`]: samples of each tag in windows of time, instead of all.
@@ -20,6 +21,7 @@
 //! ids of schemas change; a position at the target never
 //! passes a record that is neither there nor refused; what can't be carried is refused with its reason, never changed.
 
+mod claims;
 mod committing;
 pub mod compare;
 pub mod config;

@@ -1,7 +1,8 @@
 //! The session: records in, a producer of the target, positions with them.
 //!
 //! ```text
-//! assign   topics at the target; (exactly_once: init_transactions fences whoever was before) read positions; hold them against the origin
+//! assign   topics at the target; (exactly_once: init_transactions fences whoever was before, `claims` other runtimes) read positions; hold them
+//!          against the origin
 //! write    each record -> producer, in the partition it comes from; a sample of a topic with windows -> its window, and what is closed -> producer
 //! flush    at_least_once: wait for every acknowledgement, then write positions
 //!          exactly_once:  positions into the transaction, commit
@@ -128,6 +129,8 @@ pub struct Instance {
     pub(crate) index: HashMap<Partition, usize>,
     pub(crate) throttle: Option<Throttle>,
     pub(crate) in_transaction: bool,
+    /// Positions that moved since the last flush was told.
+    pub(crate) moved: Vec<(Partition, Offset)>,
     pub(crate) filtered: u64,
     pub(crate) lost: u64,
     pub(crate) missed: u64,
@@ -158,6 +161,7 @@ impl Instance {
             index: HashMap::new(),
             throttle,
             in_transaction: false,
+            moved: Vec::new(),
             filtered: 0,
             lost: 0,
             missed: 0,
@@ -479,6 +483,7 @@ impl Sink for Instance {
         // With transactions this ends what an instance before has open, so that the positions read next are final.
         self.connect()?;
         self.add(parts)?;
+        self.claim(parts)?;
         let known = positions::read(&replication.target, &replication.names.origin, &replication.carrying.name);
         // It was made, or seen, a moment ago: not to know it is no reason to begin from the start.
         let known = known
@@ -540,13 +545,14 @@ impl Sink for Instance {
     }
 
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
-        let below = self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
+        self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
+        let below = std::mem::take(&mut self.moved);
         let [filtered, lost, missed, late] = [&mut self.filtered, &mut self.lost, &mut self.missed, &mut self.late].map(std::mem::take);
         Ok(Flushed { below, filtered, lost, missed, late, ..Flushed::default() })
     }
 
-    async fn revoke(&mut self, _parts: &[Partition]) -> Result<(), Failure> {
+    async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
         // Their place in the table stays: a report still finds it.
-        Ok(())
+        self.give_back(parts)
     }
 }
