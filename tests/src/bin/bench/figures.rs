@@ -31,7 +31,7 @@ sources:
 ";
 
 /// The same samples as JSON, whose time a consumer reads without a schema.
-const JSON: &str = "
+pub const JSON: &str = "
 topics: {$topic: {format: json, partitions: 6}}
 sources:
   load: {type: generator, at: load, topic: $topic, tags: $tags, $pace shapes: [sine], report: all}

@@ -2,7 +2,8 @@
 //!
 //! CPU is counted from the first record at the target on, so that the start of a virtual machine is not in it; memory is the most there was.
 
-use crate::figures::{LONG, Row, row};
+use crate::figures::{JSON, LONG, Row, row};
+use crate::latency::Ages;
 use millrace_tests::wait::within;
 use millrace_tests::{Factory, Kafka, Millrace, MirrorMaker, Process};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,6 +33,37 @@ struct Measured {
 fn count(consumer: &BaseConsumer, topic: &str) -> i64 {
     let of = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)).map_or(0, |(low, high)| high - low);
     (0..PARTITIONS).map(of).sum()
+}
+
+/// Records of the copy that are there beyond those of the original, when what copies is killed half-way and started again.
+/// `restart` kills what copies, if it runs, and starts it.
+fn twice<T>(cloud: &Kafka, topic: &str, records: i64, mut copies: T, restart: impl Fn(&mut T)) -> i64 {
+    let consumer: BaseConsumer = cloud.client().create().expect("a consumer can be made");
+    restart(&mut copies);
+    within(LONG, "half is copied", || (count(&consumer, topic) >= records / 2).then_some(()));
+    restart(&mut copies);
+    let seen = |least: usize| cloud.follow(topic).until_within(LONG, "all is copied", |all| all.len() >= least).len();
+    let mut all = seen(records as usize);
+    // What comes late comes within this time.
+    loop {
+        std::thread::sleep(Duration::from_secs(5));
+        let now = cloud.read(topic).len();
+        if now == all {
+            return all as i64 - records;
+        }
+        all = now;
+    }
+}
+
+/// How old samples at 5,000/s are when a reader of the target has them: p99 in milliseconds. `start` begins to copy; what it returns copies until it is
+/// dropped.
+fn age<T>(cloud: &Kafka, topic: &str, quick: bool, start: impl FnOnce() -> T) -> f64 {
+    let consumer: BaseConsumer = cloud.client().create().expect("a consumer can be made");
+    let _copies = start();
+    within(LONG, "the copy grows", || (count(&consumer, topic) > 20_000).then_some(()));
+    let ages = Ages::of(cloud, topic, PARTITIONS, Duration::from_secs(if quick { 10 } else { 30 }));
+    assert!(ages.count() > 20_000, "{} samples arrived", ages.count());
+    ages.quantile(0.99)
 }
 
 /// From its start until the target has everything.
@@ -74,25 +106,50 @@ pub fn replicate(quick: bool) -> Vec<Row> {
     for _ in 0..records / 10_000 {
         home.produce(&topic, keys.iter().zip(&values).map(|(key, value)| (key.as_str(), value.as_bytes())));
     }
+    let prepared = |topic: &str, name: &str, delivery: &str| {
+        let factory = Factory::on(&home).with("topic", topic).with("cloud", cloud.brokers()).with("name", name).with("delivery", delivery);
+        factory.prepare(FACTORY)
+    };
+    let launched = |topic: &str, name: &str, delivery: &str| {
+        let mut millrace = prepared(topic, name, delivery);
+        millrace.launch();
+        millrace
+    };
     let ours = |name: &str, delivery: &str| {
-        let factory = Factory::on(&home).with("topic", &topic).with("cloud", cloud.brokers()).with("name", name).with("delivery", delivery);
-        let mut millrace = factory.prepare(FACTORY);
-        let launch = || {
-            millrace.launch();
-            millrace
-        };
-        measure(&cloud, &format!("{name}.{topic}"), records, launch, Millrace::process)
+        measure(&cloud, &format!("{name}.{topic}"), records, || launched(&topic, name, delivery), Millrace::process)
     };
     let (once, least) = (ours("once", "exactly_once"), ours("least", "at_least_once"));
+    let mirror_of = |topic: &str, name: &str, more: &str| {
+        let more = format!("{TUNED}{more}").replace("home.", &format!("{name}."));
+        MirrorMaker::start((name, &home), ("cloud", &cloud), topic, &more)
+    };
     let mirror = |name: &str, more: &str| {
-        let start = || {
-            let more = format!("{TUNED}{more}").replace("home.", &format!("{name}."));
-            MirrorMaker::start((name, &home), ("cloud", &cloud), &topic, &more)
-        };
-        measure(&cloud, &format!("{name}.{topic}"), records, start, MirrorMaker::process)
+        measure(&cloud, &format!("{name}.{topic}"), records, || mirror_of(&topic, name, more), MirrorMaker::process)
     };
     let theirs = mirror("mirror", "");
     let theirs_once = mirror("mirror-once", "cloud.exactly.once.source.support=enabled\n");
+
+    let killed = home.topic("killed");
+    home.create_topic(&killed, PARTITIONS, &[]);
+    let few = records.min(300_000);
+    for _ in 0..few / 10_000 {
+        home.produce(&killed, keys.iter().zip(&values).map(|(key, value)| (key.as_str(), value.as_bytes())));
+    }
+    let ours_twice = twice(&cloud, &format!("killed.{killed}"), few, prepared(&killed, "killed", "exactly_once"), |millrace| {
+        millrace.kill9();
+        millrace.launch();
+    });
+    let theirs_twice = twice(&cloud, &format!("mirror-killed.{killed}"), few, None::<MirrorMaker>, |mirror| {
+        // The one before is killed where it is dropped.
+        *mirror = None;
+        *mirror = Some(mirror_of(&killed, "mirror-killed", ""));
+    });
+
+    let telemetry = home.topic("telemetry");
+    let factory = Factory::on(&home).with("topic", &telemetry).with("tags", 1_000).with("pace", "rate: 5000/s,");
+    let _source = factory.start(JSON);
+    let ours_age = age(&cloud, &format!("live.{telemetry}"), quick, || launched(&telemetry, "live", "at_least_once"));
+    let theirs_age = age(&cloud, &format!("mirror-live.{telemetry}"), quick, || mirror_of(&telemetry, "mirror-live", ""));
     let mut rows = Vec::new();
     for (what, ours, theirs, goal) in [("at_least_once", least, theirs, "<= 0.95 s"), ("exactly_once", once, theirs_once, "")] {
         let ratio = |ours: f64, theirs: f64| format!("{:.2}", ours / theirs);
@@ -123,5 +180,17 @@ pub fn replicate(quick: bool) -> Vec<Row> {
             ),
         ]);
     }
+    rows.push(row(
+        "replicate: records that are there twice after kill -9 (exactly_once), MirrorMaker 2 as it is",
+        format!("{ours_twice}, MirrorMaker 2 {theirs_twice} of {few}"),
+        "0",
+        "",
+    ));
+    rows.push(row(
+        "replicate: p99 of the age of samples at the target, 5,000/s",
+        format!("{ours_age:.0} ms, MirrorMaker 2 {theirs_age:.0} ms"),
+        "< 1",
+        format!("{:.2}", ours_age / theirs_age),
+    ));
     rows
 }
