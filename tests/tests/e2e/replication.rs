@@ -130,6 +130,69 @@ fn every_record_arrives_once_though_the_runtime_is_killed_again_and_again() {
 }
 
 #[test]
+fn of_two_runtimes_that_copy_one_that_stood_still_is_refused_at_the_target_and_every_record_arrives_once() {
+    let (home, cloud) = (Kafka::shared(), cloud());
+    let topic = home.topic("pair");
+    home.create_topic(&topic, 2, &[]);
+    let site = Factory::on(home).site().to_owned();
+    let file = format!("site: $site\nruntime: {{id: $id, group: g, session: 6s}}{CLOUD}");
+    let mut pair = ["a", "b"].map(|id| {
+        let factory = Factory::on(home).with("topics", &topic).with("cloud", cloud.brokers()).with("site", &site).with("id", id);
+        factory.prepare(&file)
+    });
+    pair.iter_mut().for_each(Millrace::launch);
+    pair.iter_mut().for_each(Millrace::wait_alive);
+    // One after the other, without end: while it stands still a transaction is open, mostly.
+    let (sender, mut sent) = (producer(home), [0; 2]);
+    let mut send = || {
+        for partition in 0..2 {
+            let number = sent[partition as usize].to_string();
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(&topic).partition(partition).key("k").payload(&number);
+            sender.send(record).map_err(|(error, _)| error).expect("the record is taken");
+            sent[partition as usize] += 1;
+        }
+        sender.flush(Duration::from_secs(60)).expect("the broker takes the records");
+        sent[0]
+    };
+    let has_copied = |copied: &[Record], partition: i32, number: i32| {
+        copied.iter().any(|record| record.partition == partition && record.text() == number.to_string())
+    };
+    let mut follow = cloud.follow(&topic);
+    wait_for("both copy", || {
+        send();
+        pair.iter().all(|millrace| millrace.log().contains("partitions assigned"))
+    });
+    for _ in 0..2 {
+        let reached = send();
+        follow.until("both partitions are copied", |copied| {
+            send();
+            (0..2).all(|partition| has_copied(copied, partition, reached))
+        });
+        pair[0].process().freeze();
+        let later = send();
+        follow.until_within(Duration::from_secs(60), "the other one copies both", |copied| {
+            send();
+            (0..2).all(|partition| has_copied(copied, partition, later))
+        });
+        pair[0].process().thaw();
+        // It goes on where it was, and is told otherwise; then it has its share again.
+        wait_for("it copies again", || {
+            send();
+            let log = pair[0].log();
+            log.rfind("partitions assigned") > log.rfind("partitions given back").max(log.rfind("failed and is tried again"))
+        });
+    }
+    let last = send() - 1;
+    follow.until("everything is copied", |copied| (0..2).all(|partition| has_copied(copied, partition, last)));
+    pair.iter_mut().for_each(Millrace::stop);
+    let copied = cloud.read(&topic);
+    for partition in 0..2 {
+        let values: Vec<String> = copied.iter().filter(|record| record.partition == partition).map(Record::text).collect();
+        assert_eq!(values, (0..=last).map(|n| n.to_string()).collect::<Vec<_>>(), "partition {partition}");
+    }
+}
+
+#[test]
 fn a_record_the_target_refuses_goes_to_the_dead_letters_and_its_neighbours_arrive() {
     let (home, cloud) = (Kafka::shared(), cloud());
     let topic = home.topic("large");

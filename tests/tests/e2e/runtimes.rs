@@ -44,14 +44,8 @@ impl Pair {
         self.runtimes.iter_mut().for_each(Millrace::wait_alive);
     }
 
-    /// The sources that a runtime itself says it runs.
     fn reads(&self, at: usize) -> BTreeSet<String> {
-        let status = self.runtimes[at].status();
-        let sources = status["sources"].as_object().cloned().unwrap_or_default();
-        let runs = |(name, source): (String, serde_json::Value)| {
-            (source["elsewhere"].is_null() && source["status"] == "Running" && name != "millrace").then_some(name)
-        };
-        sources.into_iter().filter_map(runs).collect()
+        reads(&self.runtimes[at])
     }
 
     /// Waits until one runtime runs all; returns how long that took.
@@ -82,6 +76,16 @@ impl Pair {
     fn stop(&mut self) {
         self.runtimes.iter_mut().for_each(Millrace::stop);
     }
+}
+
+/// The sources that a runtime itself says it runs.
+fn reads(millrace: &Millrace) -> BTreeSet<String> {
+    let status = millrace.status();
+    let sources = status["sources"].as_object().cloned().unwrap_or_default();
+    let runs = |(name, source): (String, serde_json::Value)| {
+        (source["elsewhere"].is_null() && source["status"] == "Running" && name != "millrace").then_some(name)
+    };
+    sources.into_iter().filter_map(runs).collect()
 }
 
 fn by_tag(records: &[Record]) -> BTreeMap<String, Vec<u64>> {
@@ -230,4 +234,157 @@ fn the_embedded_broker_lets_runtimes_share_their_sources_too() {
     pair.wait_progress(&kafka);
     pair.runtimes[0].stop();
     nothing_lost_and_nothing_twice(&kafka.read(&pair.topic));
+}
+
+/// A source whose records nobody can read again. Each record has a name of its own.
+const TICKS: &str = "
+site: $site
+runtime: {id: $id, group: g, host: host-$id, session: 6s, on_isolation: release}
+topics: {$topic: {format: json}}
+sources:
+  ticks: {type: exec, prefer: a, command: [python3, '$scripts/ticks.py'], at: ticks, topic: $topic, config: {me: $id, acked: '$dir/acked'}}
+";
+
+/// What was acknowledged to the source of a runtime: it is in its log, at least.
+fn acknowledged(millrace: &Millrace) -> Vec<String> {
+    let text = std::fs::read_to_string(millrace.dir().join("acked")).unwrap_or_default();
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+}
+
+fn ticks(records: &[Record]) -> Vec<String> {
+    records.iter().filter_map(|record| record.json()["value"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn cut_off_from_kafka_a_runtime_stops_or_reads_on_as_told_and_what_lies_on_a_dead_host_is_sent_once_when_it_is_back() {
+    let kafka = Kafka::options().proxied().start();
+    let cable = Cable::between(kafka.proxy_port(), kafka.behind_proxy());
+    let topic = kafka.topic("ticks");
+    let site = Factory::on(&kafka).site().to_owned();
+    let scripts = peers::scripts().display().to_string();
+    let [mut a, mut b] = [("a", format!("127.0.0.1:{}", cable.port())), ("b", kafka.brokers())].map(|(id, brokers)| {
+        let factory = Factory::at(&brokers).exactly_once().with("site", &site).with("id", id);
+        factory.with("topic", &topic).with("scripts", &scripts).prepare(TICKS)
+    });
+    let wait_reads = |millrace: &Millrace, who: &str, does: bool| {
+        eventually(&format!("{who} reads: {does}"), || (reads(millrace).is_empty() != does).then_some(()));
+    };
+    a.launch();
+    b.launch();
+    a.wait_alive();
+    b.wait_alive();
+    wait_reads(&a, "a", true);
+
+    cable.cut();
+    wait_reads(&a, "a, told to release", false);
+    wait_reads(&b, "b", true);
+    cable.heal();
+    wait_reads(&a, "a, which is preferred", true);
+    wait_reads(&b, "b", false);
+
+    a.stop();
+    a.write(&TICKS.replace("release", "keep"));
+    a.launch();
+    a.wait_alive();
+    wait_reads(&a, "a, which is preferred", true);
+    cable.cut();
+    wait_reads(&b, "b", true);
+    let (before, of_b) = (acknowledged(&a).len(), acknowledged(&b).len());
+    eventually("a reads on into its log, and b reads", || {
+        (acknowledged(&a).len() > before + 50 && acknowledged(&b).len() > of_b + 50).then_some(())
+    });
+    a.kill9();
+    let left_behind = acknowledged(&a);
+    cable.heal();
+    eventually("b goes on", || (acknowledged(&b).len() > of_b + 100).then_some(()));
+    a.launch();
+    a.wait_alive();
+    wait_reads(&a, "a, which is preferred", true);
+    let mut follow = kafka.follow(&topic);
+    follow.until("what was left behind", |records| {
+        let there: BTreeSet<String> = ticks(records).into_iter().collect();
+        left_behind.iter().all(|tick| there.contains(tick))
+    });
+    a.stop();
+    b.stop();
+    let there = ticks(&kafka.read(&topic));
+    let distinct: BTreeSet<&String> = there.iter().collect();
+    assert_eq!(there.len(), distinct.len(), "none is there twice");
+    let lost: Vec<String> = [&a, &b].into_iter().flat_map(acknowledged).filter(|tick| !distinct.contains(tick)).collect();
+    assert!(lost.is_empty(), "{} are lost, the first are {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    let place = |tick: &String| there.iter().position(|one| one == tick);
+    assert!(left_behind.last().and_then(place) > acknowledged(&b).get(of_b).and_then(place), "it came late");
+}
+
+const SHOP: &str = "
+site: $site
+runtime: {id: $id, group: g, host: host-$id, session: 6s}
+floor: {writes: allowed}
+topics: {$topic: {format: json}, $commands: {format: json}, $replies: {format: json}}
+sources:
+  oven: {type: generator, prefer: a, at: oven, topic: $topic, tags: 2, rate: 20/s, setpoint: true}
+sinks:
+  setpoints: {source: oven, topics: [$commands], reply: $replies, allow: {setpoint: {min: 0, max: 300}}}
+  archive: {type: file, topics: [$orders], path: '$dir/out/{partition}.ndjson', lines: records, flush_every: 200ms}
+";
+
+#[test]
+fn commands_reach_the_owner_only_and_sinks_share_their_topics_so_that_each_record_is_written_once() {
+    let kafka = Kafka::shared();
+    let [topic, commands, replies, orders] = ["oven", "commands", "replies", "orders"].map(|name| kafka.topic(name));
+    kafka.create_topic(&commands, 1, &[]);
+    kafka.create_topic(&orders, 4, &[]);
+    let site = Factory::on(kafka).site().to_owned();
+    let [mut a, mut b] = ["a", "b"].map(|id| {
+        let factory = Factory::on(kafka).with("site", &site).with("id", id).with("topic", &topic).with("commands", &commands);
+        std::fs::create_dir(factory.dir().join("out")).expect("a folder can be made");
+        factory.with("replies", &replies).with("orders", &orders).prepare(SHOP)
+    });
+    a.launch();
+    b.launch();
+    a.wait_alive();
+    b.wait_alive();
+    let has_commands = |millrace: &Millrace| millrace.status()["sinks"]["setpoints"]["status"] == "Running";
+    eventually("a reads the oven, and its commands", || (has_commands(&a) && reads(&a).contains("oven")).then_some(()));
+    assert!(!has_commands(&b));
+
+    // While the second one joins: what moves is flushed first.
+    let written = |millrace: &Millrace| -> Vec<u64> {
+        let files = std::fs::read_dir(millrace.dir().join("out")).expect("the folder is there");
+        let text: String = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default()).collect();
+        text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["value"].as_u64()).collect()
+    };
+    let mut sent = 0;
+    eventually("both write", || {
+        let numbers: Vec<String> = (sent..sent + 40).map(|number| number.to_string()).collect();
+        kafka.produce(&orders, numbers.iter().map(|number| (number.as_str(), number.as_bytes())));
+        sent += 40;
+        (!written(&a).is_empty() && !written(&b).is_empty()).then_some(())
+    });
+
+    let ask = |id: &str, value: f64| {
+        let command = serde_json::json!({"id": id, "tag": "setpoint", "value": value, "by": "a test"}).to_string();
+        kafka.produce(&commands, [("setpoint", command.as_bytes())]);
+        let of_it = |records: &[Record]| records.iter().map(Record::json).filter(|answer| answer["id"] == id).collect::<Vec<_>>();
+        let mut follow = kafka.follow(&replies);
+        let answers = of_it(follow.until(&format!("the answer to {id}"), |records| !of_it(records).is_empty()));
+        assert_eq!((answers.len(), &answers[0]["result"]), (1, &"done".into()), "{answers:?}");
+    };
+    let id = |name: &str| format!("{name}-{:08x}", fastrand::u32(..));
+    let (first, second) = (id("first"), id("second"));
+    ask(&first, 100.0);
+    a.stop();
+    eventually("b reads the oven, and its commands", || (has_commands(&b) && reads(&b).contains("oven")).then_some(()));
+    ask(&second, 200.0);
+    let counted = |millrace: &Millrace| written(millrace).len() as u64;
+    eventually("everything is written", || (counted(&a) + counted(&b) >= sent).then_some(()));
+    b.stop();
+    let mut all: Vec<u64> = [&a, &b].into_iter().flat_map(written).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..sent).collect::<Vec<_>>());
+    let audited = kafka.read("millrace.audit");
+    for id in [&first, &second] {
+        let intents = audited.iter().map(Record::json).filter(|line| line["id"] == **id && line["what"] == "intent").count();
+        assert_eq!(intents, 1, "one runtime tried {id}");
+    }
 }
