@@ -13,7 +13,7 @@ pub struct Question {
     pub tag: String,
     pub range: Range<i64>,
     pub what: What,
-    /// How many days before the range a value may be that still holds at its beginning.
+    /// How many days before the range a value may be that still holds at its beginning, and how many behind it the one to which the last line leads.
     pub lookback_days: i64,
     /// Raw samples, at most.
     pub limit: usize,
@@ -40,7 +40,7 @@ pub enum What {
     Last,
     /// Least, greatest, last and time-weighted mean of each piece of time, in microseconds.
     Buckets { every: i64 },
-    /// The value at times so far apart.
+    /// The value at times so far apart: what holds, or on the line between its neighbours.
     At { every: i64, linear: bool },
     /// Fewer points that look the same.
     Points { count: usize, triangles: bool },
@@ -201,6 +201,10 @@ mod answers {
                     }
                     Ok(())
                 })?;
+                // The last line of the range ends behind it.
+                if *linear && samples.last().is_some_and(|last| last.holds().is_some()) {
+                    samples.extend(history.after(tag, range.end, *lookback_days)?);
+                }
                 Series::Points(interpolate(&samples, range.clone(), *every, *linear, complete_until))
             }
             What::Points { count, triangles } => {

@@ -4,22 +4,23 @@
 //! log: files whose days and least and greatest values fit -> row groups of the tag -> pages of the tag and the time -> rows, checked one by one
 //! ```
 //!
-//! Days are apart, since a sample lies in the folder of its own day: what is held at once is one tag's day.
+//! - Days are apart, since a sample lies in the folder of its own day: what is held at once is one tag's day, and the files that are read ahead.
+//! - Of a file are read: its footer, the page index of the row groups that are left, and the pages that are left of the columns that have values.
 
 use crate::object::{LiveFile, Object};
 use crate::series::{Sample, Value, tidy};
-use crate::store::{LakeError, chain};
+use crate::shown;
+use crate::store::{LakeError, Store, chain};
 use crate::target::{Target, Wanted};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, RecordBatch};
-use futures_util::{StreamExt, TryStreamExt};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use futures_util::StreamExt;
 use millrace_config::Reason;
 use millrace_schemas::{Origin, StatusCode};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
@@ -28,10 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const DAY: i64 = 86_400_000_000;
-/// Files of one day read at a time.
+/// Files read at a time: from a disk, and from a store that answers late.
 const AT_ONCE: usize = 4;
+const AT_ONCE_AFAR: usize = 16;
 /// Samples of one tag and one day held at once.
 const MOST: usize = 20_000_000;
+/// Rows decoded at once.
+const BATCH: usize = 8192;
 const WANTED: [&str; 18] = [
     "tag",
     "time",
@@ -71,6 +75,9 @@ pub struct History {
     budget: u64,
 }
 
+/// The files of each day since 1970, also of those that only Kafka has samples of.
+type Days = BTreeMap<i64, Vec<LiveFile>>;
+
 impl History {
     /// `tail`: samples of the tag in question that the table may lack.
     /// `budget`: how many bytes of the table may be read.
@@ -86,14 +93,90 @@ impl History {
     /// The samples of a tag in a range of microseconds since 1970, in order, one day after the other.
     ///
     /// Errors: what `take` says, or the table can't be read.
-    pub fn each_day(
+    pub fn each_day(&self, tag: &str, range: Range<i64>, take: impl FnMut(Vec<Sample>) -> Result<(), LakeError>) -> Result<(), LakeError> {
+        let days = self.by_day(tag, &range)?;
+        self.read(days, tag, range, take)
+    }
+
+    /// The last sample before a time, looked for as many days back.
+    pub fn before(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, LakeError> {
+        let range = time.saturating_sub(days.saturating_mul(DAY))..time;
+        self.one(self.by_day(tag, &range)?.into_iter().rev(), tag, &range, |mut day| day.pop())
+    }
+
+    /// The first sample at a time or behind it, looked for as many days ahead.
+    pub fn after(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, LakeError> {
+        let range = time..time.saturating_add(days.saturating_mul(DAY));
+        self.one(self.by_day(tag, &range)?.into_iter(), tag, &range, |day| day.into_iter().next())
+    }
+
+    /// Day by day, each by itself, until one has a sample.
+    fn one(
         &self,
+        days: impl Iterator<Item = (i64, Vec<LiveFile>)>,
+        tag: &str,
+        range: &Range<i64>,
+        choose: impl Fn(Vec<Sample>) -> Option<Sample>,
+    ) -> Result<Option<Sample>, LakeError> {
+        let mut found = None;
+        for day in days {
+            self.read(Days::from([day]), tag, range.clone(), |samples| {
+                found = choose(samples);
+                Ok(())
+            })?;
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn by_day(&self, tag: &str, range: &Range<i64>) -> Result<Days, LakeError> {
+        let mut days = Days::new();
+        for sample in self.tail.iter().filter(|sample| range.contains(&sample.time)) {
+            days.entry(sample.time.div_euclid(DAY)).or_default();
+        }
+        for file in self.table.live(&Wanted { range: Some(range.clone()), tag: Some(tag) })? {
+            days.entry(i64::from(file.day)).or_default().push(file);
+        }
+        Ok(days)
+    }
+
+    /// Reads days in their order, some files ahead of what is taken; days without a sample are passed over.
+    fn read(
+        &self,
+        days: Days,
         tag: &str,
         range: Range<i64>,
         mut take: impl FnMut(Vec<Sample>) -> Result<(), LakeError>,
     ) -> Result<(), LakeError> {
-        for (day, files) in self.by_day(tag, range.clone())? {
-            let samples = self.read(day, files, tag, range.clone())?;
+        let counts: Vec<(i64, usize)> = days.iter().map(|(day, files)| (*day, files.len())).collect();
+        let reader = Arc::new(Reader {
+            store: self.table.store().clone(),
+            tag: tag.to_owned(),
+            range: range.clone(),
+            bytes: self.bytes.clone(),
+            runtime: self.table.runtime().clone(),
+        });
+        let at_once = if reader.store.is_local() { AT_ONCE } else { AT_ONCE_AFAR };
+        let reads = futures_util::stream::iter(days.into_values().flatten()).map(|file| self.begin(&reader, file));
+        let mut reads = reads.buffered(at_once);
+        for (day, count) in counts {
+            let mut samples = Vec::new();
+            for _ in 0..count {
+                if self.bytes.load(Relaxed) > self.budget {
+                    return Err(LakeError::Refused(format!(
+                        "more than {} MiB of the table would be read; ask for a shorter range",
+                        self.budget >> 20
+                    )));
+                }
+                if let Some(more) = reader.runtime.block_on(reads.next()) {
+                    samples.append(&mut more?);
+                }
+            }
+            let is_of_day = |sample: &&Sample| sample.time.div_euclid(DAY) == day && range.contains(&sample.time);
+            samples.extend(self.tail.iter().filter(is_of_day).cloned());
+            tidy(&mut samples);
             if !samples.is_empty() {
                 take(samples)?;
             }
@@ -101,65 +184,46 @@ impl History {
         Ok(())
     }
 
-    /// The last sample before a time, looked for as many days back.
-    pub fn before(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, LakeError> {
-        let range = time.saturating_sub(days.saturating_mul(DAY))..time;
-        for (day, files) in self.by_day(tag, range.clone())?.into_iter().rev() {
-            if let Some(last) = self.read(day, files, tag, range.clone())?.pop() {
-                return Ok(Some(last));
-            }
-        }
-        Ok(None)
+    /// Begins to read a file, on a thread that may block: rows are decoded there, not where a factory's devices are served.
+    fn begin(&self, reader: &Arc<Reader>, file: LiveFile) -> impl Future<Output = Result<Vec<Sample>, LakeError>> + use<> {
+        self.files.fetch_add(1, Relaxed);
+        let reader = reader.clone();
+        let work = reader.runtime.clone().spawn_blocking(move || reader.runtime.block_on(reader.samples(&file)));
+        async move { work.await.map_err(|error| LakeError::Away(format!("reading the lake broke off: {error}")))? }
     }
+}
 
-    fn by_day(&self, tag: &str, range: Range<i64>) -> Result<BTreeMap<i64, Vec<LiveFile>>, LakeError> {
-        let mut days: BTreeMap<i64, Vec<LiveFile>> = BTreeMap::new();
-        for sample in self.tail.iter().filter(|sample| range.contains(&sample.time)) {
-            days.entry(sample.time.div_euclid(DAY)).or_default();
-        }
-        for file in self.table.live(&Wanted { range: Some(range), tag: Some(tag) })? {
-            days.entry(i64::from(file.day)).or_default().push(file);
-        }
-        Ok(days)
-    }
+/// What is looked for in each file.
+struct Reader {
+    store: Store,
+    tag: String,
+    range: Range<i64>,
+    bytes: Arc<AtomicU64>,
+    runtime: tokio::runtime::Handle,
+}
 
-    /// One day's samples, in order.
-    fn read(&self, day: i64, files: Vec<LiveFile>, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
-        let of_day = |sample: &&Sample| sample.time.div_euclid(DAY) == day && range.contains(&sample.time);
-        let tail: Vec<Sample> = self.tail.iter().filter(of_day).cloned().collect();
-        if self.bytes.load(Relaxed) > self.budget {
-            return Err(LakeError::Refused(format!(
-                "more than {} MiB of the table would be read; ask for a shorter range",
-                self.budget >> 20
-            )));
-        }
-        self.files.fetch_add(files.len() as u64, Relaxed);
-        let reads = files.into_iter().map(|file| self.read_file(file, tag, range.clone()));
-        let all = async { futures_util::stream::iter(reads).buffered(AT_ONCE).try_concat().await };
-        let mut samples: Vec<Sample> = self.table.runtime().block_on(all)?;
-        samples.extend(tail);
-        tidy(&mut samples);
-        Ok(samples)
-    }
-
-    async fn read_file(&self, file: LiveFile, tag: &str, range: Range<i64>) -> Result<Vec<Sample>, LakeError> {
+impl Reader {
+    /// The samples of one file, in its order.
+    async fn samples(&self, file: &LiveFile) -> Result<Vec<Sample>, LakeError> {
         let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
-        let reader = Object::new(self.table.store(), &file, self.bytes.clone());
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Optional);
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(|error| failed(&error))?;
+        let (tag, range) = (self.tag.as_str(), &self.range);
+        let reader = Object::new(&self.store, file, self.bytes.clone());
+        let Some(builder) = reader.open(|group| may_hold(group, tag, range)).await.map_err(|error| failed(&error))? else {
+            return Ok(Vec::new());
+        };
         let metadata = builder.metadata().clone();
-        let (groups, selection) = chosen(&metadata, tag, &range);
-        if groups.is_empty() {
+        let selection = chosen(&metadata, tag, range);
+        if !selection.selects_any() {
             return Ok(Vec::new());
         }
-        let filled = WANTED.into_iter().filter(|name| has_values(&metadata, &groups, name));
+        let filled = WANTED.into_iter().filter(|name| has_values(&metadata, name));
         let mask = ProjectionMask::columns(builder.parquet_schema(), filled);
-        let stream = builder.with_row_groups(groups).with_row_selection(selection).with_projection(mask).with_batch_size(8192).build();
+        let stream = builder.with_row_selection(selection).with_projection(mask).with_batch_size(BATCH).build();
         let mut stream = stream.map_err(|error| failed(&error))?;
         let mut samples = Vec::new();
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| failed(&error))?;
-            take(&batch, tag, &range, &mut samples).map_err(|what| LakeError::Refused(format!("cannot read {}: {what}", file.name)))?;
+            take(&batch, tag, range, &mut samples).map_err(|what| LakeError::Refused(format!("cannot read {}: {what}", file.name)))?;
             if samples.len() > MOST {
                 return Err(LakeError::Refused(format!("tag {tag} has more than {MOST} samples on one day; ask for a shorter range")));
             }
@@ -168,50 +232,51 @@ impl History {
     }
 }
 
-/// The row groups that may hold the tag in the range, and which of their rows.
-fn chosen(metadata: &ParquetMetaData, tag: &str, range: &Range<i64>) -> (Vec<usize>, RowSelection) {
-    let mut groups = Vec::new();
-    let mut selectors: Vec<RowSelector> = Vec::new();
-    for (index, group) in metadata.row_groups().iter().enumerate() {
-        let leaf = |name: &str| group.columns().iter().position(|column| column.column_path().string() == name);
-        let (tags, times) = (leaf("tag"), leaf("time"));
-        let is_out = |column: Option<usize>, is_in: &dyn Fn(&Statistics) -> bool| {
-            column.and_then(|column| group.column(column).statistics()).is_some_and(|statistics| !is_in(statistics))
-        };
-        let tag_in = |statistics: &Statistics| match (statistics.min_bytes_opt(), statistics.max_bytes_opt()) {
-            (Some(min), Some(max)) => min <= tag.as_bytes() && tag.as_bytes() <= max,
-            _ => true,
-        };
-        let time_in = |statistics: &Statistics| match statistics {
-            Statistics::Int64(values) => {
-                values.min_opt().is_none_or(|min| *min < range.end) && values.max_opt().is_none_or(|max| *max >= range.start)
+/// The place of a column among a row group's.
+fn leaf(group: &RowGroupMetaData, name: &str) -> Option<usize> {
+    group.columns().iter().position(|column| matches!(column.column_path().parts(), [only] if only == name))
+}
+
+/// Whether a row group may hold the tag in the range, by the least and greatest values of its columns.
+fn may_hold(group: &RowGroupMetaData, tag: &str, range: &Range<i64>) -> bool {
+    let statistics = |name: &str| leaf(group, name).and_then(|column| group.column(column).statistics());
+    let tag_fits = statistics("tag").is_none_or(|tags| match (tags.min_bytes_opt(), tags.max_bytes_opt()) {
+        (Some(min), Some(max)) => min <= tag.as_bytes() && tag.as_bytes() <= max,
+        _ => true,
+    });
+    tag_fits
+        && statistics("time").is_none_or(|times| match times {
+            Statistics::Int64(times) => {
+                times.min_opt().is_none_or(|min| *min < range.end) && times.max_opt().is_none_or(|max| *max >= range.start)
             }
             _ => true,
-        };
-        if is_out(tags, &tag_in) || is_out(times, &time_in) {
-            continue;
-        }
+        })
+}
+
+/// The rows of the pages that may hold the tag in the range.
+fn chosen(metadata: &ParquetMetaData, tag: &str, range: &Range<i64>) -> RowSelection {
+    let mut selectors: Vec<RowSelector> = Vec::new();
+    for (index, group) in metadata.row_groups().iter().enumerate() {
         let rows = group.num_rows().unsigned_abs() as usize;
         let mut selection = RowSelection::from(vec![RowSelector::select(rows)]);
-        for column in [tags, times].into_iter().flatten() {
+        for column in ["tag", "time"].into_iter().filter_map(|name| leaf(group, name)) {
             if let Some(pages) = pages(metadata, index, column, rows, tag, range) {
                 selection = selection.intersection(&pages);
             }
         }
-        groups.push(index);
         selectors.extend(Vec::<RowSelector>::from(selection));
     }
-    (groups, RowSelection::from(selectors))
+    RowSelection::from(selectors)
 }
 
-/// Whether a column, or a list's items, has a value in one of these row groups; most columns of values have none.
-fn has_values(metadata: &ParquetMetaData, groups: &[usize], name: &str) -> bool {
+/// Whether a column, or a list's items, has a value in one of the row groups; most columns of values have none.
+fn has_values(metadata: &ParquetMetaData, name: &str) -> bool {
     let is_null = |column: &ColumnChunkMetaData| {
         let nulls = column.statistics().and_then(Statistics::null_count_opt);
         nulls.is_some_and(|nulls| nulls == column.num_values().unsigned_abs())
     };
-    groups.iter().any(|group| {
-        let columns = metadata.row_group(*group).columns().iter();
+    metadata.row_groups().iter().any(|group| {
+        let columns = group.columns().iter();
         columns.filter(|column| column.column_path().parts().first().is_some_and(|first| first == name)).any(|column| !is_null(column))
     })
 }
@@ -246,54 +311,84 @@ fn take(batch: &RecordBatch, tag: &str, range: &Range<i64>, samples: &mut Vec<Sa
     let longs = |name: &str| batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
     let (seqs, statuses) = (longs("seq"), longs("status"));
     let origins = batch.column_by_name("origin").and_then(|column| column.as_string_opt::<i32>());
+    let values = Values::of(batch);
+    // Most rows have the origin of the row before.
+    let (mut word, mut origin) = ("", Origin::default());
     for row in 0..batch.num_rows() {
         if tags.is_null(row) || tags.value(row) != tag || times.is_null(row) || !range.contains(&times.value(row)) {
             continue;
         }
         let long = |of: Option<&arrow_array::Int64Array>| of.filter(|values| values.is_valid(row)).map_or(0, |values| values.value(row));
-        let origin = origins.filter(|values| values.is_valid(row)).map_or("", |values| values.value(row));
+        let its_word = origins.filter(|values| values.is_valid(row)).map_or("", |values| values.value(row));
+        if its_word != word {
+            word = its_word;
+            origin = Origin::ALL.into_iter().find(|known| known.as_str() == word).unwrap_or_default();
+        }
         samples.push(Sample {
             time: times.value(row),
             seq: long(seqs),
-            value: value(batch, row),
+            value: values.at(row),
             status: StatusCode(u32::try_from(long(statuses)).unwrap_or(StatusCode::BAD.0)),
-            origin: Origin::ALL.into_iter().find(|known| known.as_str() == origin).unwrap_or_default(),
+            origin,
         });
     }
     Ok(())
 }
 
-/// The value of a row, from the one column that has it.
-fn value(batch: &RecordBatch, row: usize) -> Value {
-    let there = |name: &str| batch.column_by_name(name).filter(|column| column.is_valid(row));
-    if let Some(column) = there("value_double") {
-        return column.as_primitive_opt::<arrow_array::types::Float64Type>().map_or(Value::Null, |values| Value::Double(values.value(row)));
+/// The columns of a batch that hold values, those first that most rows have.
+struct Values<'b>(Vec<Typed<'b>>);
+
+enum Typed<'b> {
+    Double(&'b arrow_array::Float64Array),
+    Long(&'b arrow_array::Int64Array),
+    Bool(&'b arrow_array::BooleanArray),
+    Text(&'b arrow_array::StringArray),
+    UInt(&'b arrow_array::Decimal128Array),
+    Json(&'b arrow_array::StringArray),
+    /// Bytes, or a list.
+    Whole(&'b ArrayRef),
+}
+
+impl<'b> Values<'b> {
+    fn of(batch: &'b RecordBatch) -> Self {
+        let typed = |name: &&str| -> Option<Typed<'b>> {
+            let column = batch.column_by_name(name)?;
+            match *name {
+                "value_double" => column.as_primitive_opt().map(Typed::Double),
+                "value_long" => column.as_primitive_opt().map(Typed::Long),
+                "value_bool" => column.as_boolean_opt().map(Typed::Bool),
+                "value_text" => column.as_string_opt().map(Typed::Text),
+                "value_uint" => column.as_primitive_opt().map(Typed::UInt),
+                "value_json" => column.as_string_opt().map(Typed::Json),
+                _ => Some(Typed::Whole(column)),
+            }
+        };
+        Self(WANTED.iter().filter(|name| name.starts_with("value")).filter_map(typed).collect())
     }
-    if let Some(column) = there("value_long") {
-        return column.as_primitive_opt::<Int64Type>().map_or(Value::Null, |values| Value::Long(values.value(row)));
+
+    /// The value of a row, from the one column that has it.
+    fn at(&self, row: usize) -> Value {
+        self.0.iter().find_map(|column| column.at(row)).unwrap_or(Value::Null)
     }
-    if let Some(column) = there("value_bool") {
-        return column.as_boolean_opt().map_or(Value::Null, |values| Value::Bool(values.value(row)));
+}
+
+impl Typed<'_> {
+    /// `None`: the row has its value elsewhere.
+    fn at(&self, row: usize) -> Option<Value> {
+        match self {
+            Self::Double(values) => values.is_valid(row).then(|| Value::Double(values.value(row))),
+            Self::Long(values) => values.is_valid(row).then(|| Value::Long(values.value(row))),
+            Self::Bool(values) => values.is_valid(row).then(|| Value::Bool(values.value(row))),
+            Self::Text(values) => values.is_valid(row).then(|| Value::Text(values.value(row).to_owned())),
+            Self::UInt(values) => values.is_valid(row).then(|| u64::try_from(values.value(row)).map_or(Value::Null, Value::UInt)),
+            Self::Json(values) => values.is_valid(row).then(|| Value::Json(values.value(row).to_owned())),
+            Self::Whole(column) => column.is_valid(row).then(|| Value::Json(arrow_text(column, row))),
+        }
     }
-    if let Some(column) = there("value_text") {
-        return column.as_string_opt::<i32>().map_or(Value::Null, |values| Value::Text(values.value(row).to_owned()));
-    }
-    if let Some(column) = there("value_uint") {
-        let number = column.as_primitive_opt::<Decimal128Type>().and_then(|values| u64::try_from(values.value(row)).ok());
-        return number.map_or(Value::Null, Value::UInt);
-    }
-    if let Some(column) = there("value_json") {
-        return column.as_string_opt::<i32>().map_or(Value::Null, |values| Value::Json(values.value(row).to_owned()));
-    }
-    WANTED
-        .iter()
-        .filter(|name| name.starts_with("values_") || **name == "value_bytes")
-        .find_map(|name| there(name))
-        .map_or(Value::Null, |column| Value::Json(arrow_text(column, row)))
 }
 
 /// Bytes, or the items of a list, as JSON.
-fn arrow_text(column: &arrow_array::ArrayRef, row: usize) -> String {
+fn arrow_text(column: &ArrayRef, row: usize) -> String {
     if let Some(bytes) = column.as_binary_opt::<i32>() {
         return serde_json::Value::from(hex(bytes.value(row))).to_string();
     }
@@ -301,8 +396,7 @@ fn arrow_text(column: &arrow_array::ArrayRef, row: usize) -> String {
     let items = list.value(row);
     let item = |index: usize| -> serde_json::Value {
         if let Some(values) = items.as_primitive_opt::<arrow_array::types::Float64Type>() {
-            let value = values.value(index);
-            return serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), serde_json::Value::Number);
+            return shown::number(values.value(index));
         }
         if let Some(values) = items.as_primitive_opt::<Int64Type>() {
             return values.value(index).into();

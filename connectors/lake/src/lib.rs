@@ -14,7 +14,7 @@
 //! - `iceberg`: the Iceberg table, a feature; the commits are in a crate of their own. [`target`]: a table of either kind.
 //! - [`sink`]: the session.
 //! - [`upkeep`]: checking, compaction of small files, deletion of those that nobody needs; [`tending`]: by the sink itself.
-//! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`], [`png`]: how it looks; [`export`]: an answer as Parquet; [`again`]: all samples of
+//! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`], [`png`]: how it looks; [`shown`]: in JSON; [`export`]: an answer as Parquet; [`again`]: all samples of
 //!   a range, as they were in Kafka, with a [`mark`] for each; [`ask`]: all that for the program. [`sql`]: free SQL, a feature. [`moment`]: when.
 //!
 //! Invariants: files and positions move in one commit, and every commit compares the positions it begins at; a value keeps its type, in a column of
@@ -29,6 +29,7 @@ pub mod plot;
 pub mod plugin;
 pub mod png;
 pub mod series;
+pub mod shown;
 pub mod sql;
 
 #[cfg(feature = "tables")]

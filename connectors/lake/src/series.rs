@@ -233,8 +233,8 @@ impl From<&Sample> for Point {
 
 /// The values at `start`, `start + every`, ... below the range's end.
 ///
-/// `linear`: on the line between the neighbours where both are numbers and nothing lies between; otherwise, and behind the last sample, what holds.
-/// `samples` begin with the one before the range, if there is one.
+/// `linear`: on the line between the neighbours where both are numbers and nothing lies between, with the worse quality of the two; otherwise, and where
+/// no sample follows, what holds. `samples` begin with the one before the range and end with the one behind it, where there are such.
 pub fn interpolate(samples: &[Sample], range: std::ops::Range<i64>, every: i64, linear: bool, known_until: i64) -> Vec<Point> {
     let mut points = Vec::new();
     let mut next = 0;
@@ -246,18 +246,16 @@ pub fn interpolate(samples: &[Sample], range: std::ops::Range<i64>, every: i64, 
         let left = next.checked_sub(1).and_then(|index| samples.get(index));
         let right = samples.get(next);
         let held = left.and_then(Sample::holds);
-        let value = match (left, right) {
-            _ if time >= known_until && right.is_none() => None,
-            (Some(left), Some(right)) if linear => match (held, right.holds()) {
-                (Some(a), Some(b)) => {
-                    let part = (time - left.time) as f64 / (right.time - left.time) as f64;
-                    Some((b - a).mul_add(part, a))
-                }
-                _ => held,
-            },
-            _ => held,
-        };
         let quality = left.map_or(Quality::Bad, |sample| sample.status.quality());
+        let line = left.zip(right).filter(|(left, _)| linear && left.time < time);
+        let (value, quality) = match line.and_then(|(left, right)| Some((left, left.holds()?, right, right.holds()?))) {
+            _ if time >= known_until && right.is_none() => (None, quality),
+            Some((left, a, right, b)) => {
+                let part = (time - left.time) as f64 / (right.time - left.time) as f64;
+                (Some((b - a).mul_add(part, a)), worse(quality, right.status.quality()))
+            }
+            None => (held, quality),
+        };
         points.push(Point { time, value, quality });
         let Some(after) = time.checked_add(every.max(1)) else { break };
         time = after;
@@ -386,6 +384,21 @@ mod tests {
         assert_eq!(values(true), [&some(&[0.0, 5.0, 10.0, 10.0])[..], &[None, None], &some(&[30.0, 30.0])].concat());
         assert_eq!(values(false), [&some(&[0.0, 0.0, 10.0, 10.0])[..], &[None, None], &some(&[30.0, 30.0])].concat());
         assert_eq!(interpolate(&samples, 30..40, 5, false, 33)[1].value, None, "35 is beyond what is known");
+    }
+
+    #[test]
+    fn the_last_line_of_a_range_leads_to_the_sample_behind_it() {
+        let uncertain = Sample { status: StatusCode::UNCERTAIN, ..sample(20, 20.0) };
+        let at = |samples: &[Sample], known_until| {
+            interpolate(samples, 0..20, 8, true, known_until).iter().map(|point| (point.value, point.quality)).collect::<Vec<_>>()
+        };
+        let good = |value| (Some(value), Quality::Good);
+        assert_eq!(at(&[sample(0, 0.0), sample(20, 20.0)], 30), [good(0.0), good(8.0), good(16.0)]);
+        // On the way to an uncertain value, a point is uncertain; at the good one itself it is not.
+        assert_eq!(at(&[sample(0, 0.0), uncertain], 30), [good(0.0), (Some(8.0), Quality::Uncertain), (Some(16.0), Quality::Uncertain)]);
+        // To a bad one leads no line, and where none follows the last one holds, as far as is known.
+        assert_eq!(at(&[sample(0, 5.0), bad(20)], 30), [good(5.0), good(5.0), good(5.0)]);
+        assert_eq!(at(&[sample(0, 5.0)], 10), [good(5.0), good(5.0), (None, Quality::Good)]);
     }
 
     #[test]

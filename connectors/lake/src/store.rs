@@ -171,6 +171,11 @@ impl Store {
         self.url.join(relative).map_err(|error| LakeError::Refused(format!("{relative} is no path: {error}")))
     }
 
+    /// A local disk, which answers at once.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Puts an object, whole or not at all, and synced.
     pub async fn put(&self, relative: &str, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
         self.put_at(&self.path(relative)?, bytes).await
@@ -266,7 +271,7 @@ impl Store {
         match second {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
             Ok(_) => Err(LakeError::Refused(format!(
-                "{} makes an object anew although it was told not to where it exists (If-None-Match), so that two writers would overwrite each other's commits; use a store that keeps to it",
+                "{} makes an object anew although it was told not to where it exists (If-None-Match, x-goog-if-generation-match), so that two writers would overwrite each other's commits; use a store that keeps to it",
                 self.url
             ))),
             Err(error) => Err(self.cannot_write(&name, &error)),

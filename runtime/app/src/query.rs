@@ -11,6 +11,7 @@ use millrace_contract::{Offset, Partition, Upstream};
 use millrace_engine::tail::{self, Reading};
 use millrace_lake::plot::Plot;
 use millrace_lake::series::{Bucket, Point, Sample, Value};
+use millrace_lake::shown;
 use millrace_lake::{Answer, Place, Question, Series, Tail, What};
 use millrace_schemas::Batch;
 use serde_json::{Map, json};
@@ -248,7 +249,7 @@ pub fn query(options: &Options) -> Result<ExitCode> {
         }
         Output::Parquet => {
             let until = answers.iter().map(|(_, answer)| answer.complete_until).min().unwrap_or(range.end);
-            let file = millrace_lake::export::parquet(answers, &precise(until.min(range.end))).map_err(|error| anyhow!(error))?;
+            let file = millrace_lake::export::parquet(answers, &shown::time(until.min(range.end))).map_err(|error| anyhow!(error))?;
             out(&file, options)?;
         }
     }
@@ -357,27 +358,27 @@ const fn header(series: &Series) -> &'static [&'static str] {
 
 /// An answer's lines, in JSON's types.
 fn lines(series: &Series) -> Vec<Vec<serde_json::Value>> {
-    let number = |value: Option<f64>| value.map_or(serde_json::Value::Null, float);
+    let number = |value: Option<f64>| value.map_or(serde_json::Value::Null, shown::number);
     match series {
         Series::Samples(samples) => samples.iter().map(sample).collect(),
         Series::Buckets(buckets) => {
             let line = |bucket: &Bucket| {
                 vec![
-                    precise(bucket.start).into(),
+                    shown::time(bucket.start).into(),
                     number(bucket.mean),
                     number(bucket.min),
                     number(bucket.max),
                     number(bucket.last),
                     bucket.count.into(),
-                    float(bucket.increase),
-                    float(bucket.covered),
+                    shown::number(bucket.increase),
+                    shown::number(bucket.covered),
                     bucket.worst.as_str().into(),
                 ]
             };
             buckets.iter().map(line).collect()
         }
         Series::Points(points) => {
-            points.iter().map(|point| vec![precise(point.time).into(), number(point.value), point.quality.as_str().into()]).collect()
+            points.iter().map(|point| vec![shown::time(point.time).into(), number(point.value), point.quality.as_str().into()]).collect()
         }
     }
 }
@@ -388,29 +389,12 @@ fn sample(sample: &Sample) -> Vec<serde_json::Value> {
         Value::Bool(value) => (*value).into(),
         Value::Long(value) => (*value).into(),
         Value::UInt(value) => (*value).into(),
-        Value::Double(value) => float(*value),
+        Value::Double(value) => shown::number(*value),
         Value::Text(value) => value.as_str().into(),
         Value::Json(value) => serde_json::from_str(value).unwrap_or_else(|_| value.as_str().into()),
     };
     let (quality, status) = (sample.status.quality().as_str(), format!("0x{:08X}", sample.status.0));
-    vec![precise(sample.time).into(), value, quality.into(), status.into(), sample.origin.as_str().into()]
-}
-
-/// JSON has no NaN: a text, as everywhere in Millrace.
-fn float(value: f64) -> serde_json::Value {
-    let name = if value.is_nan() {
-        "NaN"
-    } else if value > 0.0 {
-        "Infinity"
-    } else {
-        "-Infinity"
-    };
-    serde_json::Number::from_f64(value).map_or_else(|| name.into(), serde_json::Value::Number)
-}
-
-/// To the microsecond.
-pub fn precise(micros: i64) -> String {
-    Timestamp::from_microsecond(micros).map_or_else(|_| format!("{micros} us"), |time| format!("{time:.6}"))
+    vec![shown::time(sample.time).into(), value, quality.into(), status.into(), sample.origin.as_str().into()]
 }
 
 /// A field of CSV or of a table.
@@ -480,18 +464,8 @@ fn in_json(answers: &[(String, Answer)], range: &Range<i64>) -> serde_json::Valu
                 .into_iter()
                 .map(|line| header.iter().map(ToString::to_string).zip(line).collect::<Map<_, _>>().into())
                 .collect();
-            json!({"tag": tag, "rows": rows, "cut": answer.is_cut, "version": answer.version, "complete_until": precise(answer.complete_until.min(range.end)), "files": answer.files, "bytes": answer.bytes})
+            json!({"tag": tag, "rows": rows, "cut": answer.is_cut, "version": answer.version, "complete_until": shown::time(answer.complete_until.min(range.end)), "files": answer.files, "bytes": answer.bytes})
         })
         .collect();
-    json!({"from": precise(range.start), "to": precise(range.end), "tags": tags})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_that_json_lacks_is_a_text() {
-        assert_eq!((float(f64::NAN), float(f64::NEG_INFINITY), float(0.5)), ("NaN".into(), "-Infinity".into(), 0.5.into()));
-    }
+    json!({"from": shown::time(range.start), "to": shown::time(range.end), "tags": tags})
 }

@@ -1,10 +1,11 @@
 //! `millrace query --sql`, on the command line and over HTTP: free SQL over the tables of the lake and what is still in Kafka only.
 
 use crate::lake::{Lake, runtime};
-use crate::query::{Options, Output, grid, lines_of_csv, out, precise, quoted, tail_of};
+use crate::query::{Options, Output, grid, lines_of_csv, out, quoted, tail_of};
 use crate::say::{self, say, tell};
 use anyhow::{Result, anyhow, bail};
 use millrace_config::Factory;
+use millrace_lake::shown;
 use millrace_lake::sql::{Database, Rows, Statement};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ impl Answered {
             rows.iter().map(|row| columns.iter().cloned().zip(row.iter().cloned()).collect::<Map<_, _>>().into()).collect();
         let tables: Vec<Value> = tables
             .iter()
-            .map(|table| json!({"name": table.name, "version": table.version, "complete_until": precise(table.complete_until)}))
+            .map(|table| json!({"name": table.name, "version": table.version, "complete_until": shown::time(table.complete_until)}))
             .collect();
         let mut whole = json!({"columns": columns, "rows": lines, "cut": is_cut, "bytes": bytes, "tables": tables});
         if let Some(trouble) = &self.trouble {

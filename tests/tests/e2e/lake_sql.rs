@@ -57,6 +57,10 @@ fn sql_sees_the_lake_and_what_is_in_kafka_only_as_one_view_and_changes_nothing()
     let at =
         "SELECT value FROM interpolate('body/press-3/force', '2026-11-28T00:00:08Z', '2026-11-28T00:00:14Z', '1s', 'linear') ORDER BY time";
     assert_eq!(one(at, &[]), json!({"value": 8.5}));
+    // The last line of a range leads to the sample behind it: 3.5 at 3 s, 13.5 at 13 s.
+    let last =
+        "SELECT max(value) AS z FROM interpolate('body/press-3/force', '2026-11-28T00:00:04Z', '2026-11-28T00:00:09Z', '1s', 'linear')";
+    assert_eq!(one(last, &[]), json!({"z": 8.5}));
     // Files are found by their tag and day: a day without data reads none.
     let nothing = ask(&millrace, "SELECT count(*) AS n FROM lake WHERE date = '2026-01-01'", &["--lake-only"]).expect("it answers");
     assert_eq!((&nothing["rows"][0]["n"], &nothing["bytes"]), (&json!(0), &json!(0)), "{nothing}");

@@ -1,5 +1,6 @@
 //! Rows of an answer: as JSON has them, or as a Parquet file.
 
+use crate::shown;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
@@ -49,29 +50,11 @@ fn value(column: &dyn Array, row: usize) -> Result<Value> {
     if column.is_null(row) {
         return Ok(Value::Null);
     }
-    let double = |value: f64| {
-        serde_json::Number::from_f64(value).map_or_else(
-            || {
-                let name = if value.is_nan() {
-                    "NaN"
-                } else if value > 0.0 {
-                    "Infinity"
-                } else {
-                    "-Infinity"
-                };
-                Value::from(name)
-            },
-            Value::Number,
-        )
-    };
-    let time = |micros: i64| {
-        let text = jiff::Timestamp::from_microsecond(micros).map_or_else(|_| format!("{micros} us"), |time| format!("{time:.6}"));
-        Value::from(text)
-    };
+    let time = |micros: i64| Value::from(shown::time(micros));
     Ok(match column.data_type() {
         DataType::Boolean => column.as_boolean().value(row).into(),
-        DataType::Float64 => double(column.as_primitive::<Float64Type>().value(row)),
-        DataType::Float32 => double(f64::from(column.as_primitive::<Float32Type>().value(row))),
+        DataType::Float64 => shown::number(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Float32 => shown::number(f64::from(column.as_primitive::<Float32Type>().value(row))),
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
         DataType::Timestamp(TimeUnit::Microsecond, _) => time(column.as_primitive::<TimestampMicrosecondType>().value(row)),
         DataType::Timestamp(TimeUnit::Nanosecond, _) => time(column.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1000)),
