@@ -11,7 +11,6 @@ iceberg.py CLASSPATH FOLDER; says {"ready": true, "uri": URL, "direct": URL}; th
 """
 
 import datetime
-import decimal
 import json
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import sys
 import duckdb
 import hurting
 import pyarrow as pa
-import pyarrow.compute as pc
+from plain import by_duckdb, identities, of_documents, of_tag, plain
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.partitioning import PartitionSpec
@@ -48,33 +47,14 @@ def count(order):
     tasks = list(table.scan().plan_files())
     key = order.get("key", ["source", "seq"])
     arrow = table.scan(selected_fields=tuple(key)).to_arrow()
-    distinct = len(set(zip(*(arrow[name].to_pylist() for name in key))))
     files = [local(task.file.file_path) for task in tasks]
-    by_duckdb = [0, 0]
-    if files:
-        sql = f"SELECT count(*), count(DISTINCT ({', '.join(key)})) FROM read_parquet(?, union_by_name = true)"
-        by_duckdb = list(duckdb.execute(sql, [files]).fetchone())
     snapshot = table.current_snapshot()
     manifests = len(snapshot.manifests(table.io)) if snapshot else 0
     said = int(snapshot.summary["total-records"]) if snapshot else 0
     return {
-        "pyiceberg": [arrow.num_rows, distinct], "duckdb": by_duckdb, "counted": sum(task.file.record_count for task in tasks), "said": said,
+        "pyiceberg": [arrow.num_rows, identities(arrow, key)], "duckdb": by_duckdb(duckdb, files, key), "counted": sum(task.file.record_count for task in tasks), "said": said,
         "files": len(files), "snapshots": len(table.snapshots()), "manifests": manifests,
     }
-
-
-def plain(value):
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    return value
 
 
 def types(table):
@@ -83,17 +63,14 @@ def types(table):
 
 def rows(order):
     table = catalog.load_table(order["rows"])
-    arrow = table.scan(row_filter=f"tag == '{order['tag']}'").to_arrow().sort_by([("time", "ascending"), ("seq", "ascending")])
-    found = [{name: plain(value) for name, value in row.items() if value is not None} for row in arrow.to_pylist()]
-    return {"rows": found, "types": types(table)}
+    return {"rows": of_tag(table.scan(row_filter=f"tag == '{order['tag']}'").to_arrow()), "types": types(table)}
 
 
 def documents(order):
     if not catalog.table_exists(order["documents"]):
         return {"rows": []}
     table = catalog.load_table(order["documents"])
-    arrow = table.scan().to_arrow().sort_by([("kafka_topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
-    return {"rows": [{name: plain(value) for name, value in row.items()} for row in arrow.to_pylist()], "types": types(table)}
+    return {"rows": of_documents(table.scan().to_arrow()), "types": types(table)}
 
 
 def layout(order):

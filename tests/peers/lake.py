@@ -5,7 +5,7 @@ lake.py; says {"ready": true}; then orders, a line of JSON each:
   {"folder": PATH}                        rows and distinct identities of a folder, without the log, by pyarrow and DuckDB
   {"rows": TABLE, "tag": TAG}             the rows of a tag, every column that is not null, with its Arrow type
   {"documents": TABLE}                    every row in Kafka's order, with null columns, the Arrow types, and DuckDB's count
-  {"range": TABLE, "tag": TAG}            the samples of a tag, by DuckDB on the live files: how many, and how long it took
+  {"range": TABLE, "tag": TAG}            the samples of a tag, by DuckDB on the live files, as an Arrow table: how many, and how long it took
   {"sums": TABLE}                         per tag: rows, and the sum of the numbers
   {"append": TABLE, "commits": N}         N commits of one row each, by deltalake
   {"make": TABLE, "what": WHAT}           a table that no sink can write to
@@ -13,7 +13,6 @@ lake.py; says {"ready": true}; then orders, a line of JSON each:
 """
 
 import datetime
-import decimal
 import json
 import sys
 import time
@@ -23,86 +22,62 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from plain import by_duckdb, identities, of_documents, of_tag
+
+KEY = ["source", "seq"]
 
 
 def table_of(order, key):
     return deltalake.DeltaTable(order[key], storage_options=order.get("storage"))
 
 
-def identities(arrow):
-    pairs = zip(arrow["source"].to_pylist(), arrow["seq"].to_pylist())
-    return len(set(pairs))
+def local(table):
+    return [uri.removeprefix("file://") for uri in table.file_uris()]
 
 
 def count(order):
     table = table_of(order, "count")
-    arrow = pa.table(table.to_pyarrow_table(columns=["source", "seq"]))
-    found = {"deltalake": [arrow.num_rows, identities(arrow)], "version": table.version(), "files": len(table.file_uris())}
+    arrow = pa.table(table.to_pyarrow_table(columns=KEY))
+    found = {"deltalake": [arrow.num_rows, identities(arrow, KEY)], "version": table.version(), "files": len(table.file_uris())}
     if not order.get("storage"):
-        files = [uri.removeprefix("file://") for uri in table.file_uris()]
-        if files:
-            found["pyarrow"] = list(by_pyarrow(files))
-            found["duckdb"] = list(by_duckdb(files))
-        else:
-            found["pyarrow"] = found["duckdb"] = [0, 0]
+        files = local(table)
+        found["pyarrow"] = list(by_pyarrow(files)) if files else [0, 0]
+        found["duckdb"] = by_duckdb(duckdb, files, KEY)
     return found
 
 
 def by_pyarrow(files):
-    arrow = ds.dataset(files, format="parquet").to_table(columns=["source", "seq"])
-    return arrow.num_rows, identities(arrow)
-
-
-def by_duckdb(files):
-    return duckdb.execute("SELECT count(*), count(DISTINCT (source, seq)) FROM read_parquet(?)", [files]).fetchone()
+    arrow = ds.dataset(files, format="parquet").to_table(columns=KEY)
+    return arrow.num_rows, identities(arrow, KEY)
 
 
 def folder(order):
-    arrow = ds.dataset(order["folder"], format="parquet", partitioning="hive").to_table(columns=["source", "seq", "date"])
+    arrow = ds.dataset(order["folder"], format="parquet", partitioning="hive").to_table(columns=[*KEY, "date"])
     files = f"{order['folder']}/date=*/**/*.parquet"
-    return {"pyarrow": [arrow.num_rows, identities(arrow)], "duckdb": list(by_duckdb(files))}
-
-
-def plain(value):
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    return value
+    return {"pyarrow": [arrow.num_rows, identities(arrow, KEY)], "duckdb": by_duckdb(duckdb, files, KEY)}
 
 
 def rows(order):
     arrow = pa.table(table_of(order, "rows").to_pyarrow_table())
-    arrow = arrow.filter(pc.equal(arrow["tag"], order["tag"])).sort_by([("time", "ascending"), ("seq", "ascending")])
     types = {field.name: str(field.type) for field in arrow.schema}
-    found = [{name: plain(value) for name, value in row.items() if value is not None} for row in arrow.to_pylist()]
-    return {"rows": found, "types": types}
+    return {"rows": of_tag(arrow.filter(pc.equal(arrow["tag"], order["tag"]))), "types": types}
 
 
 def documents(order):
     table = table_of(order, "documents")
-    arrow = pa.table(table.to_pyarrow_table()).sort_by([("kafka_topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+    arrow = pa.table(table.to_pyarrow_table())
     types = {field.name: str(field.type) for field in arrow.schema}
-    files = [uri.removeprefix("file://") for uri in table.file_uris()]
-    counted = [0, 0]
-    if files:
-        sql = "SELECT count(*), count(DISTINCT (kafka_topic, kafka_partition, kafka_offset)) FROM read_parquet(?, union_by_name = true)"
-        counted = list(duckdb.execute(sql, [files]).fetchone())
-    return {"rows": [{name: plain(value) for name, value in row.items()} for row in arrow.to_pylist()], "types": types, "duckdb": counted}
+    counted = by_duckdb(duckdb, local(table), ["kafka_topic", "kafka_partition", "kafka_offset"])
+    return {"rows": of_documents(arrow), "types": types, "duckdb": counted}
 
 
 def in_range(order):
-    files = [uri.removeprefix("file://") for uri in table_of(order, "range").file_uris()]
+    files = local(table_of(order, "range"))
     began = time.perf_counter()
     sql = "SELECT time, coalesce(value_double, value_long::DOUBLE), status, origin FROM read_parquet(?) WHERE tag = ? ORDER BY time, seq"
-    found = duckdb.execute(sql, [files, order["tag"]]).fetchall()
-    return {"rows": len(found), "seconds": time.perf_counter() - began}
+    # As columns: as rows of Python, most of the time would be Python's.
+    found = duckdb.sql(sql, params=[files, order["tag"]]).to_arrow_table()
+    return {"rows": found.num_rows, "seconds": time.perf_counter() - began}
 
 
 def sums(order):

@@ -88,25 +88,30 @@ pub fn kills() -> u32 {
     std::env::var("MILLRACE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6)
 }
 
-fn killed_at_any_point(keys: &str, kills: u32) -> (Millrace, Script, i64) {
-    let topic = topic(3);
-    let folder = scratch("lake");
-    let table = folder.keep();
-    let mut readers = readers();
-    let mut millrace = lake(&topic, &table.display().to_string(), keys).prepare(LAKE);
-    let seed = fastrand::u64(..);
+/// Sends some, lets the sink work for a moment, kills it, so often. How many were sent.
+pub fn kill(millrace: &mut Millrace, topic: &str, kills: u32, seed: u64) -> i64 {
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut sent = 0;
     for _ in 0..kills {
         let more = random.i64(500..3_000);
-        send(&topic, sent, more);
+        send(topic, sent, more);
         sent += more;
         millrace.launch();
         // Before it opens the table, while it reads, writes files, commits, commits again.
         std::thread::sleep(Duration::from_millis(random.u64(100..2_500)));
         millrace.kill9();
     }
+    sent
+}
+
+fn killed_at_any_point(keys: &str, kills: u32) -> (Millrace, Script, i64) {
+    let topic = topic(3);
+    let folder = scratch("lake");
+    let table = folder.keep();
+    let mut readers = readers();
+    let mut millrace = lake(&topic, &table.display().to_string(), keys).prepare(LAKE);
+    let sent = kill(&mut millrace, &topic, kills, fastrand::u64(..));
     millrace.launch();
     millrace.wait_alive();
     if !exists(&table) {
@@ -132,6 +137,28 @@ fn plain_parquet_that_is_killed_at_any_point_holds_each_row_once_after_the_next_
     let found = readers.order(json!({"folder": table}));
     assert_eq!(pair(&found["pyarrow"]), (sent, sent), "{found}");
     assert_eq!(pair(&found["duckdb"]), (sent, sent), "{found}");
+    millrace.stop();
+}
+
+#[test]
+fn what_retention_took_is_counted_once_though_no_record_comes_and_the_sink_starts_again() {
+    let topic = topic(1);
+    let folder = scratch("lake");
+    let mut millrace = lake(&topic, &folder.path().join("table").display().to_string(), "commit_every: 100ms").start(LAKE);
+    send(&topic, 0, 100);
+    eventually("what was sent is committed", || (kafka().committed(&format!("g-{topic}"), &topic, 0)? == 100).then_some(()));
+    millrace.stop();
+    send(&topic, 100, 50);
+    kafka().delete_records(&topic, 0);
+    let lost = |millrace: &Millrace| millrace.connector("history")["counts"]["lost"].as_u64();
+    millrace.launch();
+    // That is when the position has moved over it.
+    eventually("the loss is counted", || (lost(&millrace)? == 50).then_some(()));
+    millrace.restart();
+    send(&topic, 150, 10);
+    eventually("the next records are written", || (millrace.connector("history")["counts"]["written"].as_u64()? == 10).then_some(()));
+    assert_eq!(lost(&millrace), Some(0));
+    assert_eq!(millrace.log().matches("records were deleted in Kafka").count(), 1, "{}", millrace.log());
     millrace.stop();
 }
 

@@ -1,7 +1,7 @@
 //! Kafka into Iceberg tables, by Apache's own REST catalog: pyiceberg and DuckDB count and compare, after kills, a catalog that loses answers, and
 //! other writers.
 
-use crate::lake::{SECOND, START, blocked, kafka, pair, sample, send, topic};
+use crate::lake::{SECOND, START, blocked, kafka, kill, kills, pair, sample, send, topic};
 use millrace_tests::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -54,18 +54,8 @@ fn a_catalog_that_loses_answers_and_a_writer_that_is_killed_leave_each_row_once_
     let keys = "partition_by: [date, area], commit_every: 200ms";
     let mut millrace = lake(&topic, &uri, "plant.history", keys).prepare(LAKE);
     let seed = fastrand::u32(..);
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed.into());
-    let mut sent = 0;
     catalog.order(json!({"faults": {"seed": seed, "error": 0.1, "lost": 0.15, "slow": 0.02}}));
-    for _ in 0..crate::lake::kills() {
-        let more = random.i64(500..2_000);
-        send(&topic, sent, more);
-        sent += more;
-        millrace.launch();
-        std::thread::sleep(Duration::from_millis(random.u64(300..2_500)));
-        millrace.kill9();
-    }
+    let mut sent = kill(&mut millrace, &topic, kills(), seed.into());
     millrace.launch();
     let hurt = within(Duration::from_secs(120), "the catalog hurt often enough", || {
         send(&topic, sent, 100);

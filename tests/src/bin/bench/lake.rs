@@ -1,6 +1,7 @@
-//! The lake: samples out of Kafka into a committed Delta table on local disk, what they take there, and one tag of many asked against DuckDB.
+//! The lake: samples out of Kafka into a committed Delta table on local disk, and what they take there, held against the JSON in Kafka.
 //!
-//! The reference for reading is DuckDB on the same files, in the same minute. What a sample takes is held against the JSON in Kafka.
+//! One tag is asked over HTTP, and its time held against DuckDB's on the same files, which has no server in front. Engine against engine, over a month at
+//! 1 Hz, is the row `history`.
 
 use crate::figures::{LONG, Row, row};
 use millrace_tests::wait::within;
@@ -125,7 +126,7 @@ pub fn lake(quick: bool) -> Vec<Row> {
                 "  one tag of {TAGS} over {days} days ({rows} rows) over HTTP, the table's opening included, against DuckDB's query alone"
             ),
             format!("{:.0} ms", best.0 * 1e3),
-            "<= 1.5",
+            "",
             format!("{:.2}", best.0 / best.1),
         ),
         row("  bytes of the table read for it", format!("{read}"), "< 2 %", format!("{:.1} %", read as f64 / on_disk as f64 * 100.0)),

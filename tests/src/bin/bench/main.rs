@@ -6,6 +6,7 @@
 mod bare;
 mod broker;
 mod figures;
+mod history;
 mod lake;
 mod latency;
 mod live;
@@ -22,7 +23,7 @@ use std::time::Instant;
 /// Measures; shorter if told so.
 type Measure = fn(bool) -> Vec<Row>;
 
-const ROWS: [(&str, &str, Measure); 21] = [
+const ROWS: [(&str, &str, Measure); 22] = [
     ("produce", "CPU per record at 50,000 records/s into Apache Kafka, against a bare rdkafka producer", figures::produce),
     ("catch-up", "1 GiB of backlog into a stub receiver, against a bare rdkafka producer", figures::catch_up),
     ("exactly-once", "throughput against at_least_once at a 100 ms commit; p99 of a read_committed reader", figures::exactly_once),
@@ -43,7 +44,8 @@ const ROWS: [(&str, &str, Measure); 21] = [
     ("http", "small posts over 64 connections, each synced before its answer: posts/s, p50 and p99", office::http),
     ("broker", "the embedded broker against Apache Kafka with a heap of 256 MiB, without and with an fsync per write", broker::broker),
     ("hostile", "memory of the embedded broker above idle while hostile clients send it mutated requests", broker::hostile),
-    ("lake", "samples from Kafka to a committed Delta table, what they take, and one tag of 1,000 against DuckDB", lake::lake),
+    ("lake", "samples from Kafka to a committed Delta table, and what they take; one tag over HTTP", lake::lake),
+    ("history", "one tag of 1,000 at 1 Hz over 30 days out of the lake, against DuckDB on the same files", history::history),
     ("live", "1,000 clients of server-sent events, and 1,000 that never read: CPU, memory", live::live),
     ("console", "100,000 tags in Chromium: first paint, what ten viewers cost; /status with 1,000 devices", live::console),
     ("replicate", "a backlog into a second Apache Kafka: CPU, memory, first record and rate, against MirrorMaker 2", replicate::replicate),
