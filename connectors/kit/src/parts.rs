@@ -6,8 +6,31 @@
 //! flush    moves: held -> next ────▶ one commit with the data, which compares where each begins ──▶ held
 //! ```
 
-use millrace_contract::{Offset, Partition, Records};
+use millrace_contract::{Failure, Offset, Partition, Records};
 use std::collections::HashMap;
+
+/// What went wrong with a target that keeps positions, and so what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It may work later.
+    #[error("{0}")]
+    Away(String),
+    /// A person must act.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else moved these positions: what was read since must be read again.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Away(text) | TargetError::Fenced(text) => Self::Reconnect(text),
+            TargetError::Refused(text) => Self::Blocked(text),
+        }
+    }
+}
 
 /// What is known of the assigned partitions.
 #[derive(Debug, Default)]

@@ -5,13 +5,13 @@
 use crate::config::Shape;
 use crate::mark::{Each, Mark};
 use crate::object::LiveFile;
-use crate::store::LakeError;
 use crate::target::{Target, Wanted};
 use crate::upkeep::Merging;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use millrace_config::Reason;
+use millrace_kit::parts::TargetError;
 use millrace_schemas::{Batch, Columns, Flags, Micros, Origin, Row, StatusCode, TagId, TimeSource, Value};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,10 +19,10 @@ use std::ops::Range;
 /// Hands on every sample of a range of microseconds since 1970 that lies behind `after`: a batch, and its place.
 ///
 /// Errors: the table can't be read, holds no samples, or what `each` says.
-pub fn walk(table: &mut Target, range: &Range<i64>, after: Option<&Mark>, each: &mut Each<'_>) -> Result<(), LakeError> {
+pub fn walk(table: &mut Target, range: &Range<i64>, after: Option<&Mark>, each: &mut Each<'_>) -> Result<(), TargetError> {
     table.prepare()?;
     if !matches!(table.shape(), Shape::Samples(_)) {
-        return Err(LakeError::Refused(format!("the table {} holds documents, and samples can be replayed", table.store().url)));
+        return Err(TargetError::Refused(format!("the table {} holds documents, and samples can be replayed", table.store().url)));
     }
     let mut folders: BTreeMap<(i32, String), Vec<LiveFile>> = BTreeMap::new();
     for file in table.live(&Wanted { range: Some(range.clone()), tag: None })? {
@@ -38,12 +38,12 @@ pub fn walk(table: &mut Target, range: &Range<i64>, after: Option<&Mark>, each: 
         while let Some(rows) = runtime.block_on(merging.next())? {
             for row in 0..rows.num_rows() {
                 let mut batch = Batch::new();
-                sample(&rows, row, &mut batch).map_err(|what| LakeError::Refused(format!("a row of {} {what}", table.store().url)))?;
+                sample(&rows, row, &mut batch).map_err(|what| TargetError::Refused(format!("a row of {} {what}", table.store().url)))?;
                 let Some(columns) = &batch.decoded else { continue };
                 let tag = batch.text_of(columns.tag_path[0]).to_owned();
                 let place = (day, level.clone(), tag, batch.rows[0].time.0, columns.seq[0]);
                 if after.is_none_or(|after| place > *after) {
-                    each(&batch, place).map_err(|why| LakeError::Away(why.into()))?;
+                    each(&batch, place).map_err(|why| TargetError::Away(why.into()))?;
                 }
             }
         }

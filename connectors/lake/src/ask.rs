@@ -136,11 +136,11 @@ mod answers {
     use crate::history::History;
     use crate::mark::{Each, Mark};
     use crate::series::{Buckets, Point, Sample, interpolate, lttb, min_max};
-    use crate::store::LakeError;
     use crate::table::Table;
     use crate::target::Target;
     use crate::upkeep::{self, Bound};
     use millrace_config::Reason;
+    use millrace_kit::parts::TargetError;
 
     /// Buckets or points of one answer.
     const MOST: i64 = 1_000_000;
@@ -152,7 +152,7 @@ mod answers {
         answer(place, question, runtime).map_err(|error| error.to_string().into())
     }
 
-    fn answer(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, LakeError> {
+    fn answer(place: &Place, question: &Question, runtime: tokio::runtime::Handle) -> Result<Answer, TargetError> {
         let Question { tag, range, what, lookback_days, limit, budget, tail } = question;
         let history = History::new(Target::open(place, false, runtime)?, tail.samples.clone(), *budget);
         let (version, committed) = history.table.committed()?;
@@ -160,7 +160,7 @@ mod answers {
         if let What::Buckets { every } | What::At { every, .. } = what
             && (range.end - range.start) / every.max(&1) > MOST
         {
-            return Err(LakeError::Refused(format!(
+            return Err(TargetError::Refused(format!(
                 "the answer would have more than {MOST} lines; ask for a shorter range or a longer step"
             )));
         }
@@ -197,7 +197,7 @@ mod answers {
                 history.each_day(tag, range.clone(), |day| {
                     samples.extend(day);
                     if samples.len() > *limit {
-                        return Err(LakeError::Refused(format!("there are more than {limit} samples; ask for a shorter range")));
+                        return Err(TargetError::Refused(format!("there are more than {limit} samples; ask for a shorter range")));
                     }
                     Ok(())
                 })?;
@@ -216,7 +216,7 @@ mod answers {
                         points = min_max(&points, *count);
                     }
                     if points.len() > (*limit).max(4 * count) {
-                        return Err(LakeError::Refused(format!(
+                        return Err(TargetError::Refused(format!(
                             "there are more than {limit} samples; ask for a shorter range, or for min and max"
                         )));
                     }
@@ -264,15 +264,15 @@ mod answers {
         tended(place, what, runtime).map_err(|error| error.to_string().into())
     }
 
-    fn tended(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, LakeError> {
+    fn tended(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, TargetError> {
         if place.format == TableFormat::Iceberg {
-            return Err(LakeError::Refused(format!(
+            return Err(TargetError::Refused(format!(
                 "{} is an Iceberg table, which tools of its own tend: rewrite_data_files and expire_snapshots by Spark, or its catalog",
                 place.table
             )));
         }
         let mut table = Table::open(place, false, runtime)?;
-        let as_json = |facts: Result<serde_json::Value, serde_json::Error>| facts.map_err(|error| LakeError::Refused(error.to_string()));
+        let as_json = |facts: Result<serde_json::Value, serde_json::Error>| facts.map_err(|error| TargetError::Refused(error.to_string()));
         Ok(match what {
             Upkeep::Check => {
                 let checked = upkeep::check(&table)?;

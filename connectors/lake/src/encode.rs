@@ -7,7 +7,6 @@
 use crate::config::Shape;
 use crate::layout::{COLUMNS, DIMS, file_schema, items};
 use crate::rows::{Buffer, Folder, Names, Rows, Sample};
-use crate::store::LakeError;
 use arrow_array::builder::{
     ArrayBuilder, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder, ListBuilder, StringBuilder,
     TimestampMicrosecondBuilder,
@@ -17,6 +16,7 @@ use arrow_schema::{FieldRef, SchemaRef};
 use delta_kernel::expressions::ColumnName;
 use delta_kernel::schema::StructType;
 use delta_kernel_default_engine::stats::FileStatsAccumulator;
+use millrace_kit::parts::TargetError;
 use millrace_schemas::record::Array;
 use millrace_schemas::{Kind, Value};
 use parquet::arrow::ArrowWriter;
@@ -48,9 +48,9 @@ pub struct Form {
 
 impl Form {
     /// Of a table with this schema.
-    pub fn new(holds: &Shape, table: &StructType) -> Result<Self, LakeError> {
+    pub fn new(holds: &Shape, table: &StructType) -> Result<Self, TargetError> {
         let made = file_schema(holds, table);
-        let (schema, arrow) = made.map_err(|error| LakeError::Refused(format!("the table's columns can't be made: {error}")))?;
+        let (schema, arrow) = made.map_err(|error| TargetError::Refused(format!("the table's columns can't be made: {error}")))?;
         Ok(Self { schema, arrow, holds: holds.clone(), level: None })
     }
 
@@ -103,21 +103,21 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    pub fn new(stats_columns: &[ColumnName], form: &Form) -> Result<Self, LakeError> {
+    pub fn new(stats_columns: &[ColumnName], form: &Form) -> Result<Self, TargetError> {
         // Readers take the types from Parquet itself.
         let options = ArrowWriterOptions::new().with_properties(properties(form)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), form.arrow.clone(), options).map_err(|error| failed(&error))?;
         Ok(Self { writer, stats: FileStatsAccumulator::new(stats_columns, &form.schema), rows: 0 })
     }
 
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TargetError> {
         self.writer.write(batch).map_err(|error| failed(&error))?;
         self.stats.merge(batch).map_err(|error| failed(&error))?;
         self.rows += batch.num_rows();
         Ok(())
     }
 
-    pub fn finish(self) -> Result<Encoded, LakeError> {
+    pub fn finish(self) -> Result<Encoded, TargetError> {
         let bytes = self.writer.into_inner().map_err(|error| failed(&error))?;
         let stats = self.stats.finish().map_err(|error| failed(&error))?;
         Ok(Encoded { bytes, rows: self.rows, stats })
@@ -125,7 +125,7 @@ impl FileWriter {
 }
 
 /// The file of one buffer.
-pub fn encode(buffer: &Buffer, names: &Names, ranks: &[u32], stats_columns: &[ColumnName], form: &Form) -> Result<Encoded, LakeError> {
+pub fn encode(buffer: &Buffer, names: &Names, ranks: &[u32], stats_columns: &[ColumnName], form: &Form) -> Result<Encoded, TargetError> {
     let order = buffer.order(ranks);
     let mut file = FileWriter::new(stats_columns, form)?;
     for chunk in order.chunks(CHUNK) {
@@ -135,7 +135,7 @@ pub fn encode(buffer: &Buffer, names: &Names, ranks: &[u32], stats_columns: &[Co
 }
 
 /// All that waits, as columns of files; by folder.
-pub fn batches(rows: &Rows, form: &Form) -> Result<Vec<(Folder, RecordBatch)>, LakeError> {
+pub fn batches(rows: &Rows, form: &Form) -> Result<Vec<(Folder, RecordBatch)>, TargetError> {
     let ranks = rows.names.ranks();
     let mut all = Vec::new();
     for (folder, buffer) in rows.folders() {
@@ -146,12 +146,12 @@ pub fn batches(rows: &Rows, form: &Form) -> Result<Vec<(Folder, RecordBatch)>, L
     Ok(all)
 }
 
-pub fn failed(error: &dyn std::error::Error) -> LakeError {
-    LakeError::Refused(format!("cannot write Parquet: {}", crate::store::chain(error)))
+pub fn failed(error: &dyn std::error::Error) -> TargetError {
+    TargetError::Refused(format!("cannot write Parquet: {}", crate::store::chain(error)))
 }
 
 /// Sorted samples as columns.
-fn batch(form: &Form, buffer: &Buffer, names: &Names, places: &[u32]) -> Result<RecordBatch, LakeError> {
+fn batch(form: &Form, buffer: &Buffer, names: &Names, places: &[u32]) -> Result<RecordBatch, TargetError> {
     let (chosen, schema) = (Chosen { buffer, names, places }, &form.arrow);
     let mut columns: Vec<ArrayRef> = COLUMNS.iter().chain([&DIMS]).map(|column| chosen.column(column, schema)).collect();
     if let Some(level) = &form.level {

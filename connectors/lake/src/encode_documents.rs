@@ -1,12 +1,12 @@
 //! Documents to Parquet: in the order in which they came, a column per field.
 
 use crate::encode::{Encoded, FileWriter, Form, failed};
-use crate::store::LakeError;
 use arrow_array::builder::{Decimal128Builder, StringBuilder, TimestampMicrosecondBuilder};
 use arrow_array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, new_null_array};
 use arrow_schema::DataType;
 use delta_kernel::expressions::ColumnName;
 use millrace_kit::documents::{Cell, Column, Day};
+use millrace_kit::parts::TargetError;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const CHUNK: usize = 1 << 18;
 
 /// The file of one day. `columns`: those that the cells speak of.
-pub fn encode(day: &Day, columns: &[Column], stats_columns: &[ColumnName], form: &Form) -> Result<Encoded, LakeError> {
+pub fn encode(day: &Day, columns: &[Column], stats_columns: &[ColumnName], form: &Form) -> Result<Encoded, TargetError> {
     let mut file = FileWriter::new(stats_columns, form)?;
     let rows = (CHUNK / columns.len().max(1)).max(64);
     for start in (0..day.len()).step_by(rows) {
@@ -23,7 +23,7 @@ pub fn encode(day: &Day, columns: &[Column], stats_columns: &[ColumnName], form:
     file.finish()
 }
 
-fn batch(day: &Day, columns: &[Column], form: &Form, rows: Range<usize>) -> Result<RecordBatch, LakeError> {
+fn batch(day: &Day, columns: &[Column], form: &Form, rows: Range<usize>) -> Result<RecordBatch, TargetError> {
     let count = rows.len();
     let cells = day.columns(columns.len(), rows);
     let arrays = form.arrow.fields().iter().map(|field| {
@@ -34,11 +34,11 @@ fn batch(day: &Day, columns: &[Column], form: &Form, rows: Range<usize>) -> Resu
             None => Ok(new_null_array(field.data_type(), count)),
         }
     });
-    let arrays = arrays.collect::<Result<Vec<_>, LakeError>>()?;
+    let arrays = arrays.collect::<Result<Vec<_>, TargetError>>()?;
     RecordBatch::try_new(form.arrow.clone(), arrays).map_err(|error| failed(&error))
 }
 
-fn array(cells: &[Option<Cell>], of: &DataType, day: &Day) -> Result<ArrayRef, LakeError> {
+fn array(cells: &[Option<Cell>], of: &DataType, day: &Day) -> Result<ArrayRef, TargetError> {
     let long = |cell: &Option<Cell>| match cell {
         Some(Cell::Long(value)) => Some(*value),
         _ => None,

@@ -10,13 +10,14 @@
 use crate::object::{LiveFile, Object};
 use crate::series::{Sample, Value, tidy};
 use crate::shown;
-use crate::store::{LakeError, Store, chain};
+use crate::store::{Store, chain};
 use crate::target::{Target, Wanted};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use futures_util::StreamExt;
 use millrace_config::Reason;
+use millrace_kit::parts::TargetError;
 use millrace_schemas::{Origin, StatusCode};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
@@ -93,19 +94,24 @@ impl History {
     /// The samples of a tag in a range of microseconds since 1970, in order, one day after the other.
     ///
     /// Errors: what `take` says, or the table can't be read.
-    pub fn each_day(&self, tag: &str, range: Range<i64>, take: impl FnMut(Vec<Sample>) -> Result<(), LakeError>) -> Result<(), LakeError> {
+    pub fn each_day(
+        &self,
+        tag: &str,
+        range: Range<i64>,
+        take: impl FnMut(Vec<Sample>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
         let days = self.by_day(tag, &range)?;
         self.read(days, tag, range, take)
     }
 
     /// The last sample before a time, looked for as many days back.
-    pub fn before(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, LakeError> {
+    pub fn before(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, TargetError> {
         let range = time.saturating_sub(days.saturating_mul(DAY))..time;
         self.one(self.by_day(tag, &range)?.into_iter().rev(), tag, &range, |mut day| day.pop())
     }
 
     /// The first sample at a time or behind it, looked for as many days ahead.
-    pub fn after(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, LakeError> {
+    pub fn after(&self, tag: &str, time: i64, days: i64) -> Result<Option<Sample>, TargetError> {
         let range = time..time.saturating_add(days.saturating_mul(DAY));
         self.one(self.by_day(tag, &range)?.into_iter(), tag, &range, |day| day.into_iter().next())
     }
@@ -117,7 +123,7 @@ impl History {
         tag: &str,
         range: &Range<i64>,
         choose: impl Fn(Vec<Sample>) -> Option<Sample>,
-    ) -> Result<Option<Sample>, LakeError> {
+    ) -> Result<Option<Sample>, TargetError> {
         let mut found = None;
         for day in days {
             self.read(Days::from([day]), tag, range.clone(), |samples| {
@@ -131,7 +137,7 @@ impl History {
         Ok(found)
     }
 
-    fn by_day(&self, tag: &str, range: &Range<i64>) -> Result<Days, LakeError> {
+    fn by_day(&self, tag: &str, range: &Range<i64>) -> Result<Days, TargetError> {
         let mut days = Days::new();
         for sample in self.tail.iter().filter(|sample| range.contains(&sample.time)) {
             days.entry(sample.time.div_euclid(DAY)).or_default();
@@ -148,8 +154,8 @@ impl History {
         days: Days,
         tag: &str,
         range: Range<i64>,
-        mut take: impl FnMut(Vec<Sample>) -> Result<(), LakeError>,
-    ) -> Result<(), LakeError> {
+        mut take: impl FnMut(Vec<Sample>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
         let counts: Vec<(i64, usize)> = days.iter().map(|(day, files)| (*day, files.len())).collect();
         let reader = Arc::new(Reader {
             store: self.table.store().clone(),
@@ -165,7 +171,7 @@ impl History {
             let mut samples = Vec::new();
             for _ in 0..count {
                 if self.bytes.load(Relaxed) > self.budget {
-                    return Err(LakeError::Refused(format!(
+                    return Err(TargetError::Refused(format!(
                         "more than {} MiB of the table would be read; ask for a shorter range",
                         self.budget >> 20
                     )));
@@ -185,11 +191,11 @@ impl History {
     }
 
     /// Begins to read a file, on a thread that may block: rows are decoded there, not where a factory's devices are served.
-    fn begin(&self, reader: &Arc<Reader>, file: LiveFile) -> impl Future<Output = Result<Vec<Sample>, LakeError>> + use<> {
+    fn begin(&self, reader: &Arc<Reader>, file: LiveFile) -> impl Future<Output = Result<Vec<Sample>, TargetError>> + use<> {
         self.files.fetch_add(1, Relaxed);
         let reader = reader.clone();
         let work = reader.runtime.clone().spawn_blocking(move || reader.runtime.block_on(reader.samples(&file)));
-        async move { work.await.map_err(|error| LakeError::Away(format!("reading the lake broke off: {error}")))? }
+        async move { work.await.map_err(|error| TargetError::Away(format!("reading the lake broke off: {error}")))? }
     }
 }
 
@@ -204,8 +210,8 @@ struct Reader {
 
 impl Reader {
     /// The samples of one file, in its order.
-    async fn samples(&self, file: &LiveFile) -> Result<Vec<Sample>, LakeError> {
-        let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
+    async fn samples(&self, file: &LiveFile) -> Result<Vec<Sample>, TargetError> {
+        let failed = |error: &dyn std::error::Error| TargetError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
         let (tag, range) = (self.tag.as_str(), &self.range);
         let reader = Object::new(&self.store, file, self.bytes.clone());
         let Some(builder) = reader.open(|group| may_hold(group, tag, range)).await.map_err(|error| failed(&error))? else {
@@ -223,9 +229,9 @@ impl Reader {
         let mut samples = Vec::new();
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| failed(&error))?;
-            take(&batch, tag, range, &mut samples).map_err(|what| LakeError::Refused(format!("cannot read {}: {what}", file.name)))?;
+            take(&batch, tag, range, &mut samples).map_err(|what| TargetError::Refused(format!("cannot read {}: {what}", file.name)))?;
             if samples.len() > MOST {
-                return Err(LakeError::Refused(format!("tag {tag} has more than {MOST} samples on one day; ask for a shorter range")));
+                return Err(TargetError::Refused(format!("tag {tag} has more than {MOST} samples on one day; ask for a shorter range")));
             }
         }
         Ok(samples)

@@ -7,16 +7,16 @@ use crate::config::{Level, Place, Shape};
 use crate::encode::{Encoded, Form, failed};
 use crate::layout;
 use crate::rows::Folder;
-use crate::store::{LakeError, Store};
+use crate::store::Store;
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use async_trait::async_trait;
 use bytes::Bytes;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow;
 use delta_kernel::schema::{ArrayType, DataType, DecimalType, PrimitiveType, StructField, StructType};
 use millrace_kit::documents::Column;
-use millrace_kit::parts::Move;
+use millrace_kit::parts::{Move, TargetError};
 use millrace_lake_iceberg::catalog::Catalog;
-use millrace_lake_iceberg::{Committed, DataFile, Field, Files, Found, IcebergError, Layout, Live, Metrics, Name, Of, Table as Inner};
+use millrace_lake_iceberg::{Committed, DataFile, Field, Files, Found, Layout, Live, Metrics, Name, Of, Table as Inner};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
@@ -35,39 +35,19 @@ pub struct IcebergTable {
     runtime: tokio::runtime::Handle,
 }
 
-impl From<IcebergError> for LakeError {
-    fn from(error: IcebergError) -> Self {
-        match error {
-            IcebergError::Away(text) => Self::Away(text),
-            IcebergError::Refused(text) => Self::Refused(text),
-            IcebergError::Fenced(text) => Self::Fenced(text),
-        }
-    }
-}
-
-impl From<LakeError> for IcebergError {
-    fn from(error: LakeError) -> Self {
-        match error {
-            LakeError::Away(text) => Self::Away(text),
-            LakeError::Refused(text) => Self::Refused(text),
-            LakeError::Fenced(text) => Self::Fenced(text),
-        }
-    }
-}
-
 #[async_trait]
 impl Files for Store {
-    async fn read(&self, location: &str) -> Result<Bytes, IcebergError> {
+    async fn read(&self, location: &str) -> Result<Bytes, TargetError> {
         let there = self.get_at(&self.located(location)?).await?;
-        there.ok_or_else(|| IcebergError::Refused(format!("{location} is gone, and the table's metadata name it")))
+        there.ok_or_else(|| TargetError::Refused(format!("{location} is gone, and the table's metadata name it")))
     }
 
-    async fn write(&self, location: &str, bytes: Bytes) -> Result<(), IcebergError> {
-        Ok(self.put_at(&self.located(location)?, bytes).await?)
+    async fn write(&self, location: &str, bytes: Bytes) -> Result<(), TargetError> {
+        self.put_at(&self.located(location)?, bytes).await
     }
 
-    async fn delete(&self, location: &str) -> Result<(), IcebergError> {
-        Ok(Self::delete(self, &[self.located(location)?]).await?)
+    async fn delete(&self, location: &str) -> Result<(), TargetError> {
+        Self::delete(self, &[self.located(location)?]).await
     }
 }
 
@@ -75,11 +55,11 @@ impl IcebergTable {
     /// Opens a table; makes it where it is missing and `makes` says so. Blocks: call it on a thread that may.
     ///
     /// Errors: `Refused`: it has another shape, or features that can't be written; `Away`: the catalog or the store can't be reached.
-    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, LakeError> {
-        let catalog = place.catalog.as_ref().ok_or_else(|| LakeError::Refused(format!("{} is in no catalog", place.table)))?;
-        let name = Name::parse(&place.table).ok_or_else(|| LakeError::Refused(format!("`{}` names no table", place.table)))?;
+    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, TargetError> {
+        let catalog = place.catalog.as_ref().ok_or_else(|| TargetError::Refused(format!("{} is in no catalog", place.table)))?;
+        let name = Name::parse(&place.table).ok_or_else(|| TargetError::Refused(format!("`{}` names no table", place.table)))?;
         let layout = layout_of(&place.shape);
-        let wanted = layout::iceberg_schema(&place.shape).map_err(|why| LakeError::Refused(why.into()))?;
+        let wanted = layout::iceberg_schema(&place.shape).map_err(|why| TargetError::Refused(why.into()))?;
         let wanted: Vec<Field> = wanted.fields().map(field_of).collect::<Result<_, _>>()?;
         let found = runtime.block_on(async {
             let asked = Catalog::open(&catalog.endpoint, catalog.warehouse.as_deref(), name).await?;
@@ -115,9 +95,9 @@ impl IcebergTable {
         self.inner.name().to_string()
     }
 
-    pub fn refresh(&mut self) -> Result<(), LakeError> {
+    pub fn refresh(&mut self) -> Result<(), TargetError> {
         let runtime = self.runtime.clone();
-        Ok(runtime.block_on(self.inner.refresh())?)
+        runtime.block_on(self.inner.refresh())
     }
 
     /// The positions in the metadata at hand.
@@ -132,14 +112,14 @@ impl IcebergTable {
     }
 
     /// The columns of documents.
-    pub fn columns(&self) -> Result<Vec<Column>, LakeError> {
+    pub fn columns(&self) -> Result<Vec<Column>, TargetError> {
         Ok(layout::columns(&struct_of(&self.inner.fields())?))
     }
 
     /// Adds columns of documents, those that the table lacks.
-    pub fn widen(&mut self, added: &[Column]) -> Result<(), LakeError> {
-        let fields = added.iter().map(|column| field_of(&layout::field(column).map_err(|why| LakeError::Refused(why.into()))?));
-        let fields = fields.collect::<Result<Vec<_>, LakeError>>()?;
+    pub fn widen(&mut self, added: &[Column]) -> Result<(), TargetError> {
+        let fields = added.iter().map(|column| field_of(&layout::field(column).map_err(|why| TargetError::Refused(why.into()))?));
+        let fields = fields.collect::<Result<Vec<_>, TargetError>>()?;
         let runtime = self.runtime.clone();
         runtime.block_on(self.inner.widen(&fields, |there, wanted| there.of == wanted.of && there.doc == wanted.doc))?;
         self.form = Arc::new(form_of(&self.inner, &self.shape)?);
@@ -147,7 +127,7 @@ impl IcebergTable {
     }
 
     /// Puts a file into its folder, under a name of its own.
-    pub fn put(&self, folder: &Folder, name: &str, encoded: Encoded) -> Result<DataFile, LakeError> {
+    pub fn put(&self, folder: &Folder, name: &str, encoded: Encoded) -> Result<DataFile, TargetError> {
         let bytes = Bytes::from(encoded.bytes);
         let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).map_err(|error| failed(&error))?;
         let day = jiff::civil::date(1970, 1, 1).saturating_add(jiff::Span::new().days(i64::from(folder.day)));
@@ -167,17 +147,17 @@ impl IcebergTable {
     }
 
     /// Commits files and positions as one snapshot.
-    pub fn commit(&mut self, files: &[DataFile], moves: &[Move]) -> Result<Committed, LakeError> {
+    pub fn commit(&mut self, files: &[DataFile], moves: &[Move]) -> Result<Committed, TargetError> {
         let runtime = self.runtime.clone();
-        Ok(runtime.block_on(self.inner.commit(files, moves))?)
+        runtime.block_on(self.inner.commit(files, moves))
     }
 
     /// The live files of these days, with the bounds of columns by name.
-    pub fn live(&self, days: Option<std::ops::RangeInclusive<i32>>, columns: &[&str]) -> Result<Vec<Live>, LakeError> {
+    pub fn live(&self, days: Option<std::ops::RangeInclusive<i32>>, columns: &[&str]) -> Result<Vec<Live>, TargetError> {
         let fields = self.inner.fields();
         let id = |name: &&str| fields.iter().find(|field| field.name == **name).map_or(-1, |field| field.id);
         let ids: Vec<i32> = columns.iter().map(id).collect();
-        Ok(self.runtime.block_on(self.inner.live(days, &ids))?)
+        self.runtime.block_on(self.inner.live(days, &ids))
     }
 }
 
@@ -190,19 +170,20 @@ fn layout_of(shape: &Shape) -> Layout {
 }
 
 /// What a new file is made of, once the table was held against that.
-fn form_of(inner: &Inner, shape: &Shape) -> Result<Form, LakeError> {
+fn form_of(inner: &Inner, shape: &Shape) -> Result<Form, TargetError> {
     let fields = inner.fields();
     let there = struct_of(&fields)?;
     if let Some(why) = layout::mismatch_of_columns(shape, &there) {
-        return Err(LakeError::Refused(format!("the table {} can't take {}: {why}; name another table", inner.name(), shape.name())));
+        return Err(TargetError::Refused(format!("the table {} can't take {}: {why}; name another table", inner.name(), shape.name())));
     }
     let wanted: Vec<StructField> = match shape {
-        Shape::Samples(_) => layout::iceberg_schema(shape).map_err(|why| LakeError::Refused(why.into()))?.fields().cloned().collect(),
+        Shape::Samples(_) => layout::iceberg_schema(shape).map_err(|why| TargetError::Refused(why.into()))?.fields().cloned().collect(),
         // A column of a type that is not written here is left out, which reads as null.
         Shape::Documents => there.fields().filter(|field| field.data_type != other()).cloned().collect(),
     };
-    let schema = StructType::try_new(wanted).map_err(|error| LakeError::Refused(error.to_string()))?;
-    let arrow: ArrowSchema = (&schema).try_into_arrow().map_err(|error: arrow_schema::ArrowError| LakeError::Refused(error.to_string()))?;
+    let schema = StructType::try_new(wanted).map_err(|error| TargetError::Refused(error.to_string()))?;
+    let arrow: ArrowSchema =
+        (&schema).try_into_arrow().map_err(|error: arrow_schema::ArrowError| TargetError::Refused(error.to_string()))?;
     let with_ids: Vec<ArrowField> = arrow.fields().iter().map(|field| with_id(field, &fields)).collect();
     let level = shape.level().map(|_| None);
     Ok(Form { schema, arrow: Arc::new(ArrowSchema::new(with_ids)), holds: shape.clone(), level })
@@ -227,7 +208,7 @@ fn other() -> DataType {
 
 const JSON: &str = "JSON";
 
-fn struct_of(fields: &[Field]) -> Result<StructType, LakeError> {
+fn struct_of(fields: &[Field]) -> Result<StructType, TargetError> {
     let all = fields.iter().map(|field| {
         let of = match &field.of {
             Of::Plain(plain) => type_of(plain),
@@ -240,7 +221,7 @@ fn struct_of(fields: &[Field]) -> Result<StructType, LakeError> {
         let made = StructField::new(field.name.as_str(), of, !field.required);
         if field.doc.as_deref() == Some(JSON) { made.with_metadata([(layout::KIND, "json")]) } else { made }
     });
-    StructType::try_new(all).map_err(|error| LakeError::Refused(error.to_string()))
+    StructType::try_new(all).map_err(|error| TargetError::Refused(error.to_string()))
 }
 
 fn type_of(plain: &str) -> DataType {
@@ -262,8 +243,8 @@ fn type_of(plain: &str) -> DataType {
     }
 }
 
-fn field_of(field: &StructField) -> Result<Field, LakeError> {
-    let unknown = || LakeError::Refused(format!("column `{}` is of a type that is not written to Iceberg", field.name));
+fn field_of(field: &StructField) -> Result<Field, TargetError> {
+    let unknown = || TargetError::Refused(format!("column `{}` is of a type that is not written to Iceberg", field.name));
     let plain = |of: &DataType| match of {
         DataType::Primitive(of) => Some(match of {
             PrimitiveType::String => "string".to_owned(),

@@ -9,10 +9,9 @@
 //!
 //! An epoch is a transaction action beside the position's own, `POSITION/epoch`. Every commit of this format compares it.
 
-use crate::store::LakeError;
 use crate::table::{Fence, Table};
 use delta_kernel::transaction::UpdateTableOperation;
-use millrace_kit::parts::Move;
+use millrace_kit::parts::{Move, TargetError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 
@@ -30,28 +29,28 @@ pub fn epoch(position: &str) -> String {
 }
 
 /// The epochs of positions, as they are now.
-pub fn fences(table: &Table, positions: &[String]) -> Result<Vec<Fence>, LakeError> {
+pub fn fences(table: &Table, positions: &[String]) -> Result<Vec<Fence>, TargetError> {
     let ids: Vec<String> = positions.iter().map(|position| epoch(position)).collect();
     let there = table.positions(ids.iter().map(String::as_str))?;
     Ok(ids.into_iter().zip(there).map(|(app_id, at)| Fence { app_id, at }).collect())
 }
 
 /// Says which files will be put; the name under which [`done`] takes it away.
-pub fn declare(table: &Table, files: Vec<String>, positions: Vec<String>) -> Result<String, LakeError> {
+pub fn declare(table: &Table, files: Vec<String>, positions: Vec<String>) -> Result<String, TargetError> {
     let name = format!("{FOLDER}{}.json", uuid::Uuid::new_v4());
-    let text = serde_json::to_vec(&Intent { files, positions }).map_err(|error| LakeError::Refused(error.to_string()))?;
+    let text = serde_json::to_vec(&Intent { files, positions }).map_err(|error| TargetError::Refused(error.to_string()))?;
     table.runtime().block_on(table.store.put(&name, text))?;
     Ok(name)
 }
 
 /// Its files are committed, or gone.
-pub fn done(table: &Table, name: &str) -> Result<(), LakeError> {
+pub fn done(table: &Table, name: &str) -> Result<(), TargetError> {
     let path = table.store.path(name)?;
     table.runtime().block_on(table.store.delete(&[path]))
 }
 
 /// Removes what broken-off writers of these positions left; the number of files.
-pub fn recover(table: &mut Table, positions: &[String]) -> Result<usize, LakeError> {
+pub fn recover(table: &mut Table, positions: &[String]) -> Result<usize, TargetError> {
     let listed = table.runtime().block_on(table.store.list(FOLDER))?;
     let mut left = Vec::new();
     for meta in listed {
@@ -92,6 +91,6 @@ pub fn recover(table: &mut Table, positions: &[String]) -> Result<usize, LakeErr
 }
 
 /// The objects that the snapshot at hand names.
-pub fn live(table: &Table) -> Result<HashSet<object_store::path::Path>, LakeError> {
+pub fn live(table: &Table) -> Result<HashSet<object_store::path::Path>, TargetError> {
     table.files(None)?.iter().map(|file| table.store.path(&file.path)).collect()
 }

@@ -13,7 +13,6 @@ use crate::encode_documents;
 use crate::intents;
 use crate::layout;
 use crate::rows::{Folder, Rows};
-use crate::store::LakeError;
 use crate::table::{Fence, Table, Written};
 use crate::target::Target;
 use crate::tending::{Tending, Turns};
@@ -24,7 +23,7 @@ use millrace_contract::{
 };
 use millrace_kit::declared;
 use millrace_kit::documents::{Around, Column, Documents};
-use millrace_kit::parts::{Move, Parts};
+use millrace_kit::parts::{Move, Parts, TargetError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,7 +152,12 @@ impl Waiting {
     }
 
     /// Makes the files, one after the other, in the order of the folders, and hands each on.
-    fn encode(&self, stats: &[ColumnName], form: &Form, mut each: impl FnMut(Encoded) -> Result<(), LakeError>) -> Result<(), LakeError> {
+    fn encode(
+        &self,
+        stats: &[ColumnName],
+        form: &Form,
+        mut each: impl FnMut(Encoded) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
         match self {
             Self::Samples(rows) => {
                 let ranks = rows.names.ranks();
@@ -179,15 +183,6 @@ impl Waiting {
 pub fn app_id(upstream: &Upstream, part: &Partition) -> String {
     let topic_id = upstream.topic_ids.get(&part.topic).map_or("", String::as_str);
     format!("millrace/{}/{}/{}/{topic_id}/{}", upstream.cluster, upstream.group, part.topic, part.partition)
-}
-
-impl From<LakeError> for Failure {
-    fn from(error: LakeError) -> Self {
-        match error {
-            LakeError::Away(text) | LakeError::Fenced(text) => Self::Reconnect(text),
-            LakeError::Refused(text) => Self::Blocked(text),
-        }
-    }
 }
 
 impl Instance {
@@ -216,12 +211,12 @@ impl Instance {
     /// Runs on a thread that may block, as the kernel does. The table comes back; after a panic there it is gone, and the session ends.
     async fn with_table<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Target) -> Result<T, LakeError> + Send + 'static,
+        work: impl FnOnce(&mut Target) -> Result<T, TargetError> + Send + 'static,
     ) -> Result<T, Failure> {
         let table = self.table.take();
         let settings = self.settings.clone();
         let runtime = tokio::runtime::Handle::current();
-        let done = tokio::task::spawn_blocking(move || -> Result<(Target, T), LakeError> {
+        let done = tokio::task::spawn_blocking(move || -> Result<(Target, T), TargetError> {
             let mut table = match table {
                 Some(table) => table,
                 None => Target::open(&settings.place, true, runtime)?,
@@ -265,7 +260,7 @@ fn names(waiting: &Waiting) -> Vec<(Folder, String)> {
 
 /// The same for an Iceberg table. Files of a commit that did not come to pass go by themselves, where that is sure.
 #[cfg(feature = "iceberg")]
-fn write_iceberg(table: &mut crate::iceberg::IcebergTable, waiting: &Waiting, moves: &[Move]) -> Result<(), LakeError> {
+fn write_iceberg(table: &mut crate::iceberg::IcebergTable, waiting: &Waiting, moves: &[Move]) -> Result<(), TargetError> {
     if !waiting.added().is_empty() {
         table.widen(waiting.added())?;
     }
@@ -290,7 +285,7 @@ fn write_iceberg(table: &mut crate::iceberg::IcebergTable, waiting: &Waiting, mo
 }
 
 /// Writes what waits, and commits it.
-fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence], declares: bool) -> Result<(), LakeError> {
+fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence], declares: bool) -> Result<(), TargetError> {
     if !waiting.added().is_empty() {
         table.widen(waiting.added())?;
     }
@@ -314,7 +309,7 @@ fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence],
         }
         Err(error) => {
             // With an intent, the next start clears up; without, what is surely not committed goes now, and the rest when it is old, by vacuum.
-            if !declares && matches!(error, LakeError::Fenced(_)) {
+            if !declares && matches!(error, TargetError::Fenced(_)) {
                 let _ = table.refresh().and_then(|()| discard(table, &files));
             }
             Err(error)
@@ -322,7 +317,7 @@ fn write(table: &mut Table, waiting: &Waiting, moves: &[Move], fences: &[Fence],
     }
 }
 
-fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: &mut Vec<Written>) -> Result<(), LakeError> {
+fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: &mut Vec<Written>) -> Result<(), TargetError> {
     let mut names = names.iter();
     let form = table.form()?;
     waiting.encode(table.stats_columns(), &form, |encoded| {
@@ -334,7 +329,7 @@ fn put_all(table: &Table, waiting: &Waiting, names: &[(Folder, String)], files: 
 }
 
 /// Deletes files that no commit names.
-fn discard(table: &Table, files: &[Written]) -> Result<(), LakeError> {
+fn discard(table: &Table, files: &[Written]) -> Result<(), TargetError> {
     let live = intents::live(table)?;
     let paths: Vec<_> = files.iter().filter_map(|file| table.store.path(&file.path).ok()).filter(|path| !live.contains(path)).collect();
     table.runtime().block_on(table.store.delete(&paths))

@@ -5,6 +5,7 @@
 
 use crate::config::{Cloud, Place};
 use futures_util::StreamExt;
+use millrace_kit::parts::TargetError;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
@@ -23,31 +24,16 @@ use url::Url;
 const REQUEST: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What went wrong with a store or a table, and so what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum LakeError {
-    /// It may work later.
-    #[error("{0}")]
-    Away(String),
-    /// A person must act.
-    #[error("{0}")]
-    Refused(String),
-    /// Somebody else moved these positions: what was read since must be read again.
-    #[error("{0}")]
-    Fenced(String),
-}
-
-impl LakeError {
-    pub fn store(what: impl std::fmt::Display, error: &Error) -> Self {
-        let text = format!("{what}: {}", chain(error));
-        match error {
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
-                Self::Refused(text)
-            }
-            // S3 says so of a bucket; an object that is missing is met where it is looked for.
-            Error::NotFound { .. } => Self::Refused(text),
-            _ => Self::Away(text),
+/// What a store's error means: wait, or ask a person.
+pub fn failed(what: impl std::fmt::Display, error: &Error) -> TargetError {
+    let text = format!("{what}: {}", chain(error));
+    match error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            TargetError::Refused(text)
         }
+        // S3 says so of a bucket; an object that is missing is met where it is looked for.
+        Error::NotFound { .. } => TargetError::Refused(text),
+        _ => TargetError::Away(text),
     }
 }
 
@@ -80,28 +66,28 @@ impl Store {
     /// Makes the client; a local folder is made where it is missing and `makes` says so. Asks nothing of a cloud yet.
     ///
     /// Errors: the folder can't be made or is not there, the settings can't be used.
-    pub fn open(place: &Place, makes: bool) -> Result<Self, LakeError> {
+    pub fn open(place: &Place, makes: bool) -> Result<Self, TargetError> {
         if let Some(cloud) = place.cloud() {
             return Self::of_cloud(place, cloud);
         }
         let folder = place.folder();
         let cannot = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                LakeError::Away(format!("cannot make the folder {}: {error}", folder.display()))
+                TargetError::Away(format!("cannot make the folder {}: {error}", folder.display()))
             }
-            _ => LakeError::Refused(format!("cannot use the folder {}: {error}", folder.display())),
+            _ => TargetError::Refused(format!("cannot use the folder {}: {error}", folder.display())),
         };
         if makes {
             std::fs::create_dir_all(&folder).map_err(cannot)?;
         }
         let folder = folder.canonicalize().map_err(cannot)?;
-        let url = Url::from_directory_path(&folder).map_err(|()| LakeError::Refused(format!("{} is no folder", folder.display())))?;
+        let url = Url::from_directory_path(&folder).map_err(|()| TargetError::Refused(format!("{} is no folder", folder.display())))?;
         Ok(Self { objects: Arc::new(LocalFileSystem::new()), url, local: true })
     }
 
-    fn of_cloud(place: &Place, cloud: Cloud) -> Result<Self, LakeError> {
+    fn of_cloud(place: &Place, cloud: Cloud) -> Result<Self, TargetError> {
         let text = format!("{}/", place.table.trim_end_matches('/'));
-        let url = Url::parse(&text).map_err(|error| LakeError::Refused(format!("`{}`: {error}", place.table)))?;
+        let url = Url::parse(&text).map_err(|error| TargetError::Refused(format!("`{}`: {error}", place.table)))?;
         let retry = RetryConfig {
             backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(5), base: 2.0 },
             max_retries: 8,
@@ -115,21 +101,21 @@ impl Store {
             Cloud::Google => google(place, &url, retry, options),
             Cloud::Hdfs => return Self::of_hdfs(url),
         };
-        let objects = objects.map_err(|error| LakeError::Refused(format!("cannot use {}: {}", place.table, chain(&error))))?;
+        let objects = objects.map_err(|error| TargetError::Refused(format!("cannot use {}: {}", place.table, chain(&error))))?;
         Ok(Self { objects, url, local: false })
     }
 
     #[cfg(feature = "hdfs")]
-    fn of_hdfs(url: Url) -> Result<Self, LakeError> {
+    fn of_hdfs(url: Url) -> Result<Self, TargetError> {
         let root = format!("{}://{}", url.scheme(), url.authority());
         let made = hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(&root).build();
-        let objects = made.map_err(|error| LakeError::Refused(format!("cannot use {root}: {}", chain(&error))))?;
+        let objects = made.map_err(|error| TargetError::Refused(format!("cannot use {root}: {}", chain(&error))))?;
         Ok(Self { objects: Arc::new(objects), url, local: false })
     }
 
     #[cfg(not(feature = "hdfs"))]
-    fn of_hdfs(url: Url) -> Result<Self, LakeError> {
-        Err(LakeError::Refused(format!(
+    fn of_hdfs(url: Url) -> Result<Self, TargetError> {
+        Err(TargetError::Refused(format!(
             "this build can't reach {url}; build it with the feature `lake-hdfs`: cargo build --release -p millrace --features lake-hdfs"
         )))
     }
@@ -137,7 +123,7 @@ impl Store {
     /// A store whose objects are named by whole locations, as a catalog has them; `location`: of the table.
     ///
     /// Errors: the settings can't be used.
-    pub fn at(location: &str, place: &Place, makes: bool) -> Result<Self, LakeError> {
+    pub fn at(location: &str, place: &Place, makes: bool) -> Result<Self, TargetError> {
         // Hadoop's names for what has another one elsewhere.
         let location = match location.split_once(':') {
             Some(("file", rest)) => format!("/{}", rest.trim_start_matches('/')),
@@ -146,29 +132,29 @@ impl Store {
             _ => location.to_owned(),
         };
         if location.split_once("://").is_some_and(|(scheme, _)| Place::bare(&format!("{scheme}://a/b")).cloud().is_none()) {
-            return Err(LakeError::Refused(format!("the catalog has the table at {location}, a store that is not known here")));
+            return Err(TargetError::Refused(format!("the catalog has the table at {location}, a store that is not known here")));
         }
         Self::open(&Place { table: location, ..place.clone() }, makes)
     }
 
     /// An object by its whole location: what stands behind the store's name is its path, letter by letter.
-    pub fn located(&self, location: &str) -> Result<Path, LakeError> {
+    pub fn located(&self, location: &str) -> Result<Path, TargetError> {
         let path = match location.split_once("://") {
             Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
             None => location.strip_prefix("file:").unwrap_or(location),
         };
-        Path::parse(path.trim_start_matches('/')).map_err(|error| LakeError::Refused(format!("{location} is no location: {error}")))
+        Path::parse(path.trim_start_matches('/')).map_err(|error| TargetError::Refused(format!("{location} is no location: {error}")))
     }
 
     /// An object by its path in the log: relative to the root, as in a URL.
-    pub fn path(&self, relative: &str) -> Result<Path, LakeError> {
+    pub fn path(&self, relative: &str) -> Result<Path, TargetError> {
         let location = self.location(relative)?;
-        Path::from_url_path(location.path()).map_err(|error| LakeError::Refused(format!("{relative} is no path: {error}")))
+        Path::from_url_path(location.path()).map_err(|error| TargetError::Refused(format!("{relative} is no path: {error}")))
     }
 
     /// The same as a whole URL.
-    pub fn location(&self, relative: &str) -> Result<Url, LakeError> {
-        self.url.join(relative).map_err(|error| LakeError::Refused(format!("{relative} is no path: {error}")))
+    pub fn location(&self, relative: &str) -> Result<Url, TargetError> {
+        self.url.join(relative).map_err(|error| TargetError::Refused(format!("{relative} is no path: {error}")))
     }
 
     /// A local disk, which answers at once.
@@ -177,31 +163,31 @@ impl Store {
     }
 
     /// Puts an object, whole or not at all, and synced.
-    pub async fn put(&self, relative: &str, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
+    pub async fn put(&self, relative: &str, bytes: impl Into<PutPayload>) -> Result<(), TargetError> {
         self.put_at(&self.path(relative)?, bytes).await
     }
 
     /// The same, by its path.
-    pub async fn put_at(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<(), LakeError> {
+    pub async fn put_at(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<(), TargetError> {
         self.objects.put(path, bytes.into()).await.map_err(|error| self.cannot_write(path.as_ref(), &error))?;
         self.sync_at(path)
     }
 
-    fn cannot_write(&self, relative: &str, error: &Error) -> LakeError {
+    fn cannot_write(&self, relative: &str, error: &Error) -> TargetError {
         let what = format!("cannot write {relative} to {}", self.url);
         match error {
             // A bucket that is not there; a local disk makes folders as it needs them.
-            Error::NotFound { .. } => LakeError::Refused(format!("{what}: there is no such bucket; create it")),
-            _ => LakeError::store(what, error),
+            Error::NotFound { .. } => TargetError::Refused(format!("{what}: there is no such bucket; create it")),
+            _ => failed(what, error),
         }
     }
 
     /// Waits until the disk has a file and its name.
-    pub fn sync(&self, relative: &str) -> Result<(), LakeError> {
+    pub fn sync(&self, relative: &str) -> Result<(), TargetError> {
         self.sync_at(&self.path(relative)?)
     }
 
-    fn sync_at(&self, path: &Path) -> Result<(), LakeError> {
+    fn sync_at(&self, path: &Path) -> Result<(), TargetError> {
         if !self.local {
             return Ok(());
         }
@@ -210,28 +196,28 @@ impl Store {
             Some(folder) => std::fs::File::open(folder)?.sync_all(),
             None => Ok(()),
         });
-        synced.map_err(|error| LakeError::Away(format!("cannot sync {}: {error}", file.display())))
+        synced.map_err(|error| TargetError::Away(format!("cannot sync {}: {error}", file.display())))
     }
 
     /// Deletes objects; those that are gone already are as good.
-    pub async fn delete(&self, paths: &[Path]) -> Result<(), LakeError> {
+    pub async fn delete(&self, paths: &[Path]) -> Result<(), TargetError> {
         for path in paths {
             match self.objects.delete(path).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(LakeError::store(format!("cannot delete {path} of {}", self.url), &error)),
+                Err(error) => return Err(failed(format!("cannot delete {path} of {}", self.url), &error)),
             }
         }
         Ok(())
     }
 
     /// The bytes of an object; `None`: it is not there.
-    pub async fn get(&self, relative: &str) -> Result<Option<bytes::Bytes>, LakeError> {
+    pub async fn get(&self, relative: &str) -> Result<Option<bytes::Bytes>, TargetError> {
         self.get_at(&self.path(relative)?).await
     }
 
     /// The same, by its path.
-    pub async fn get_at(&self, path: &Path) -> Result<Option<bytes::Bytes>, LakeError> {
-        let cannot = |error: &Error| LakeError::store(format!("cannot read {path} in {}", self.url), error);
+    pub async fn get_at(&self, path: &Path) -> Result<Option<bytes::Bytes>, TargetError> {
+        let cannot = |error: &Error| failed(format!("cannot read {path} in {}", self.url), error);
         match self.objects.get(path).await {
             Ok(got) => got.bytes().await.map(Some).map_err(|error| cannot(&error)),
             Err(Error::NotFound { .. }) => Ok(None),
@@ -240,7 +226,7 @@ impl Store {
     }
 
     /// Everything below a folder of the table, or of all of it.
-    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, LakeError> {
+    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, TargetError> {
         let prefix = self.path(folder)?;
         let mut found = Vec::new();
         let mut listed = self.objects.list(Some(&prefix));
@@ -248,7 +234,7 @@ impl Store {
             match meta {
                 Ok(meta) => found.push(meta),
                 Err(Error::NotFound { .. }) if self.local => {}
-                Err(error) => return Err(LakeError::store(format!("cannot list {}", self.url), &error)),
+                Err(error) => return Err(failed(format!("cannot list {}", self.url), &error)),
             }
         }
         Ok(found)
@@ -257,7 +243,7 @@ impl Store {
     /// Sees that the store refuses to make an object that is there: commits rest on it.
     ///
     /// Errors: it makes it all the same, or can't be asked.
-    pub async fn probe(&self) -> Result<(), LakeError> {
+    pub async fn probe(&self) -> Result<(), TargetError> {
         let name = format!("_millrace/probe-{}", uuid::Uuid::new_v4());
         let path = self.path(&name)?;
         let put = async || self.objects.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into()).await;
@@ -270,7 +256,7 @@ impl Store {
         self.delete(std::slice::from_ref(&path)).await?;
         match second {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
-            Ok(_) => Err(LakeError::Refused(format!(
+            Ok(_) => Err(TargetError::Refused(format!(
                 "{} makes an object anew although it was told not to where it exists (If-None-Match, x-goog-if-generation-match), so that two writers would overwrite each other's commits; use a store that keeps to it",
                 self.url
             ))),

@@ -14,7 +14,7 @@ use crate::config::{Level, Place, Shape};
 use crate::encode::{Encoded, Form};
 use crate::layout;
 use crate::rows::Folder;
-use crate::store::{LakeError, Store, chain};
+use crate::store::{self, Store, chain};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::error::KernelError;
 use delta_kernel::expressions::{ColumnName, Scalar};
@@ -28,7 +28,7 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use millrace_kit::documents::Column;
-use millrace_kit::parts::Move;
+use millrace_kit::parts::{Move, TargetError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,13 +83,13 @@ pub struct Table {
 }
 
 /// What the kernel says, as what to do about it.
-pub fn kernel(what: impl std::fmt::Display, error: &KernelError) -> LakeError {
+pub fn kernel(what: impl std::fmt::Display, error: &KernelError) -> TargetError {
     let text = format!("{what}: {}", chain(error));
     match error {
         KernelError::Backtraced { source, .. } => kernel(what, source),
-        KernelError::ObjectStore(error) => LakeError::store(what, error),
-        KernelError::IOError(_) | KernelError::Reqwest(_) => LakeError::Away(text),
-        _ => LakeError::Refused(text),
+        KernelError::ObjectStore(error) => store::failed(what, error),
+        KernelError::IOError(_) | KernelError::Reqwest(_) => TargetError::Away(text),
+        _ => TargetError::Refused(text),
     }
 }
 
@@ -97,7 +97,7 @@ impl Table {
     /// Opens a table; makes it where it is missing and `makes` says so. Blocks: call it on a thread that may.
     ///
     /// Errors: `Refused`: it has another shape, features that can't be written, or can't be read; `Away`: the store can't be reached.
-    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, LakeError> {
+    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, TargetError> {
         let store = Store::open(place, makes)?;
         let executor = Arc::new(TokioMultiThreadExecutor::new(runtime.clone()));
         let engine = Arc::new(DefaultEngineBuilder::new(store.objects.clone()).with_task_executor(executor).build());
@@ -109,7 +109,10 @@ impl Table {
             Ok(snapshot) => snapshot,
             Err(error) if !is_missing(&error) => return Err(kernel(format!("cannot read the table {}", store.url), &error)),
             Err(_) if !makes => {
-                return Err(LakeError::Refused(format!("there is no table in {}; a sink of type lake makes it when it starts", store.url)));
+                return Err(TargetError::Refused(format!(
+                    "there is no table in {}; a sink of type lake makes it when it starts",
+                    store.url
+                )));
             }
             Err(_) => Self::make(&store, &engine, place, &runtime)?,
         };
@@ -123,7 +126,7 @@ impl Table {
     /// As for a sink, of a table that was opened to be read: the table itself tells what it holds.
     ///
     /// Errors: it has another shape than samples or documents have, or features that can't be written.
-    pub fn prepare(&mut self) -> Result<(), LakeError> {
+    pub fn prepare(&mut self) -> Result<(), TargetError> {
         let transaction = self.begin(false, UpdateTableOperation::Optimize)?;
         self.shape = match transaction.logical_partition_columns() {
             [date] if *date == Shape::Documents.date() => Shape::Documents,
@@ -132,14 +135,14 @@ impl Table {
         self.check()
     }
 
-    fn make(store: &Store, engine: &Engine, place: &Place, runtime: &tokio::runtime::Handle) -> Result<SnapshotRef, LakeError> {
+    fn make(store: &Store, engine: &Engine, place: &Place, runtime: &tokio::runtime::Handle) -> Result<SnapshotRef, TargetError> {
         // A folder with somebody's files is not ours to make a table of.
         let strange = runtime.block_on(store.list(""))?.into_iter().find(|meta| meta.location.as_ref().ends_with(".parquet"));
         if let Some(meta) = strange {
-            return Err(LakeError::Refused(format!("{} holds files and no table ({}); name an empty folder", store.url, meta.location)));
+            return Err(TargetError::Refused(format!("{} holds files and no table ({}); name an empty folder", store.url, meta.location)));
         }
         let what = || format!("cannot make the table {}", store.url);
-        let schema = layout::schema(&place.shape).map_err(|why| LakeError::Refused(why.into()))?;
+        let schema = layout::schema(&place.shape).map_err(|why| TargetError::Refused(why.into()))?;
         let columns: Vec<String> = place.shape.folders().into_iter().map(ToOwned::to_owned).collect();
         let made = create_table(store.url.as_str(), schema, ENGINE, false)
             .with_data_layout(DataLayout::partitioned(columns))
@@ -155,15 +158,15 @@ impl Table {
     }
 
     /// Holds the table against what is written to it.
-    fn check(&mut self) -> Result<(), LakeError> {
+    fn check(&mut self) -> Result<(), TargetError> {
         let holds = self.shape.name();
         let refuse =
-            |why: String| LakeError::Refused(format!("the table {} can't take {holds}: {why}; name another folder", self.store.url));
+            |why: String| TargetError::Refused(format!("the table {} can't take {holds}: {why}; name another folder", self.store.url));
         if self.snapshot.table_properties().set_transaction_retention_duration.is_some() {
             return Err(refuse("its property delta.setTransactionRetentionDuration lets positions expire".into()));
         }
         let transaction = self.begin(true, UpdateTableOperation::StreamingUpdate).map_err(|error| match error {
-            LakeError::Refused(text) => refuse(text),
+            TargetError::Refused(text) => refuse(text),
             error => error,
         })?;
         if let Some(why) = layout::mismatch(&self.shape, &self.snapshot.schema(), transaction.logical_partition_columns()) {
@@ -184,7 +187,7 @@ impl Table {
         Ok(())
     }
 
-    fn begin(&self, data_change: bool, operation: UpdateTableOperation) -> Result<Transaction, LakeError> {
+    fn begin(&self, data_change: bool, operation: UpdateTableOperation) -> Result<Transaction, TargetError> {
         self.snapshot
             .clone()
             .update_table(operation, ENGINE, data_change)
@@ -206,15 +209,15 @@ impl Table {
     }
 
     /// What files are made of.
-    pub fn form(&self) -> Result<Arc<Form>, LakeError> {
-        let state = self.state.as_ref().ok_or_else(|| LakeError::Refused("the table was opened to be read".into()))?;
+    pub fn form(&self) -> Result<Arc<Form>, TargetError> {
+        let state = self.state.as_ref().ok_or_else(|| TargetError::Refused("the table was opened to be read".into()))?;
         Ok(state.1.clone())
     }
 
     /// Adds columns of documents to the table, those that it lacks.
     ///
     /// Errors: `Fenced`: another writer gave one of them another type meanwhile; `Away`: the store can't be reached.
-    pub fn widen(&mut self, added: &[Column]) -> Result<(), LakeError> {
+    pub fn widen(&mut self, added: &[Column]) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.refresh()?;
@@ -223,10 +226,10 @@ impl Table {
             for column in added {
                 let same_name = there.iter().find(|known| known.name.to_lowercase() == column.name.to_lowercase());
                 match same_name {
-                    None => lacking.push(layout::field(column).map_err(|why| LakeError::Refused(why.into()))?),
+                    None => lacking.push(layout::field(column).map_err(|why| TargetError::Refused(why.into()))?),
                     Some(known) if layout::is_same(known, column) => {}
                     Some(known) => {
-                        return Err(LakeError::Fenced(format!(
+                        return Err(TargetError::Fenced(format!(
                             "another writer made the column `{}` a {} meanwhile; what was read since is read again",
                             known.name, known.kind
                         )));
@@ -249,8 +252,8 @@ impl Table {
                     tracing::info!(table = %self.store.url, columns = names.join(", "), "the table has new columns");
                 }
                 // Whether it took effect, the newest version says.
-                Ok(_) | Err(LakeError::Away(_)) if Instant::now() < deadline => {}
-                Ok(_) => return Err(LakeError::Away(format!("other commits to {} always came first", self.store.url))),
+                Ok(_) | Err(TargetError::Away(_)) if Instant::now() < deadline => {}
+                Ok(_) => return Err(TargetError::Away(format!("other commits to {} always came first", self.store.url))),
                 Err(error) => return Err(error),
             }
             std::thread::sleep(Duration::from_millis(20).mul_f64(0.5 + fastrand::f64()));
@@ -258,41 +261,41 @@ impl Table {
     }
 
     /// Brings the snapshot up to the newest version.
-    pub fn refresh(&mut self) -> Result<(), LakeError> {
+    pub fn refresh(&mut self) -> Result<(), TargetError> {
         let newest = Snapshot::builder_from(self.snapshot.clone()).build(&*self.engine);
         self.snapshot = newest.map_err(|error| kernel(format!("cannot read the table {}", self.store.url), &error))?;
         Ok(())
     }
 
     /// The positions of these application ids in the snapshot at hand.
-    pub fn positions<'a>(&self, app_ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<i64>>, LakeError> {
+    pub fn positions<'a>(&self, app_ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<i64>>, TargetError> {
         let read = |id| self.snapshot.get_app_id_version(id, &*self.engine);
         let all: Result<Vec<_>, _> = app_ids.into_iter().map(read).collect();
         all.map_err(|error| kernel(format!("cannot read positions in {}", self.store.url), &error))
     }
 
     /// What a file of that folder is: its partition's values, and where it lies.
-    fn context(&self, folder: &Folder) -> Result<BoundWriteContext, LakeError> {
-        let (state, _) = self.state.as_ref().ok_or_else(|| LakeError::Refused("the table was opened to be read".into()))?;
+    fn context(&self, folder: &Folder) -> Result<BoundWriteContext, TargetError> {
+        let (state, _) = self.state.as_ref().ok_or_else(|| TargetError::Refused("the table was opened to be read".into()))?;
         let context = state.write_context_builder().with_partition_values(self.values(folder)).build();
         context.map_err(|error| kernel(format!("cannot write to {}", self.store.url), &error))
     }
 
     /// Where a file of that name is: as a URL, and in the log's words.
-    fn location(&self, context: &BoundWriteContext, name: &str) -> Result<(Url, String), LakeError> {
-        let location = context.write_dir().join(name).map_err(|error| LakeError::Refused(format!("{name}: {error}")))?;
+    fn location(&self, context: &BoundWriteContext, name: &str) -> Result<(Url, String), TargetError> {
+        let location = context.write_dir().join(name).map_err(|error| TargetError::Refused(format!("{name}: {error}")))?;
         let path = context.resolve_file_path(&location);
         let path = path.map_err(|error| kernel(format!("cannot write to {}", self.store.url), &error))?;
         Ok((location, path))
     }
 
     /// Puts a file into its folder, under a name of its own.
-    pub fn put(&self, folder: &Folder, name: &str, encoded: Encoded) -> Result<Written, LakeError> {
+    pub fn put(&self, folder: &Folder, name: &str, encoded: Encoded) -> Result<Written, TargetError> {
         let context = self.context(folder)?;
         let (location, path) = self.location(&context, name)?;
         let size = encoded.bytes.len() as u64;
         self.runtime.block_on(self.store.put(&path, encoded.bytes))?;
-        let stats = encoded.stats.ok_or_else(|| LakeError::Refused("a file without rows".into()))?;
+        let stats = encoded.stats.ok_or_else(|| TargetError::Refused("a file without rows".into()))?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let metadata = DataFileMetadata::new(FileMeta::new(location, now, size), stats);
         let add = build_add_file_metadata(metadata, &context);
@@ -301,19 +304,19 @@ impl Table {
     }
 
     /// Where a file of that name would be, in the log's words.
-    pub fn path_of(&self, folder: &Folder, name: &str) -> Result<String, LakeError> {
+    pub fn path_of(&self, folder: &Folder, name: &str) -> Result<String, TargetError> {
         Ok(self.location(&self.context(folder)?, name)?.1)
     }
 
     /// Commits files and positions as one version.
     ///
     /// Errors: `Fenced`: a position is not where it was; `Away`: not known to be committed within [`PATIENCE`]; the files stay.
-    pub fn commit(&mut self, files: &[Written], moves: &[Move], fences: &[Fence]) -> Result<Committed, LakeError> {
+    pub fn commit(&mut self, files: &[Written], moves: &[Move], fences: &[Fence]) -> Result<Committed, TargetError> {
         self.publish(moves, fences, true, UpdateTableOperation::StreamingUpdate, |table, transaction| table.stage(transaction, files))
     }
 
     /// Names files in a transaction.
-    pub fn stage(&self, transaction: &mut Transaction, files: &[Written]) -> Result<(), LakeError> {
+    pub fn stage(&self, transaction: &mut Transaction, files: &[Written]) -> Result<(), TargetError> {
         for file in files {
             transaction.add_files(copy(&*file.add)?);
         }
@@ -327,8 +330,8 @@ impl Table {
         fences: &[Fence],
         data_change: bool,
         operation: UpdateTableOperation,
-        mut fill: impl FnMut(&Self, &mut Transaction) -> Result<(), LakeError>,
-    ) -> Result<Committed, LakeError> {
+        mut fill: impl FnMut(&Self, &mut Transaction) -> Result<(), TargetError>,
+    ) -> Result<Committed, TargetError> {
         let deadline = Instant::now() + PATIENCE;
         let (mut conflicts, mut refusals) = (0, 0);
         let mut wait = Duration::from_millis(20);
@@ -340,16 +343,16 @@ impl Table {
                     conflicts += 1;
                     format!("other commits to {} always came first", self.store.url)
                 }
-                Ok(Attempt::Unknown(LakeError::Refused(error))) if refusals >= REFUSALS => return Err(LakeError::Refused(error)),
+                Ok(Attempt::Unknown(TargetError::Refused(error))) if refusals >= REFUSALS => return Err(TargetError::Refused(error)),
                 Ok(Attempt::Unknown(error)) => {
-                    refusals += u32::from(matches!(error, LakeError::Refused(_)));
+                    refusals += u32::from(matches!(error, TargetError::Refused(_)));
                     error.to_string()
                 }
-                Err(LakeError::Away(error)) => error,
+                Err(TargetError::Away(error)) => error,
                 Err(error) => return Err(error),
             };
             if Instant::now() >= deadline {
-                return Err(LakeError::Away(format!("{trouble} (tried for {} s)", PATIENCE.as_secs())));
+                return Err(TargetError::Away(format!("{trouble} (tried for {} s)", PATIENCE.as_secs())));
             }
             std::thread::sleep(wait.mul_f64(0.5 + fastrand::f64()));
             wait = (wait * 2).min(Duration::from_secs(2));
@@ -362,15 +365,15 @@ impl Table {
         fences: &[Fence],
         data_change: bool,
         operation: UpdateTableOperation,
-        fill: &mut impl FnMut(&Self, &mut Transaction) -> Result<(), LakeError>,
-    ) -> Result<Attempt, LakeError> {
+        fill: &mut impl FnMut(&Self, &mut Transaction) -> Result<(), TargetError>,
+    ) -> Result<Attempt, TargetError> {
         self.refresh()?;
         let there = self.positions(moves.iter().map(|one| one.id.as_str()))?;
         if !moves.is_empty() && moves.iter().zip(&there).all(|(one, there)| *there == Some(one.to)) {
             return Ok(Attempt::Done(self.snapshot.version()));
         }
         if let Some((one, there)) = moves.iter().zip(&there).find(|(one, there)| **there != one.from) {
-            return Err(LakeError::Fenced(format!(
+            return Err(TargetError::Fenced(format!(
                 "another writer moved the position of {} from {} to {}; what was read since is read again",
                 one.id,
                 shown(one.from),
@@ -379,7 +382,7 @@ impl Table {
         }
         let fenced = self.positions(fences.iter().map(|fence| fence.app_id.as_str()))?;
         if let Some((fence, _)) = fences.iter().zip(&fenced).find(|(fence, there)| **there != fence.at) {
-            return Err(LakeError::Fenced(format!(
+            return Err(TargetError::Fenced(format!(
                 "another writer cleans up behind this one ({}); what was read since is read again",
                 fence.app_id
             )));
@@ -421,7 +424,7 @@ impl Table {
     }
 
     /// The files of the snapshot at hand that may hold rows of the predicate.
-    pub fn files(&self, predicate: Option<PredicateRef>) -> Result<Vec<ScanFile>, LakeError> {
+    pub fn files(&self, predicate: Option<PredicateRef>) -> Result<Vec<ScanFile>, TargetError> {
         let what = |error: &KernelError| kernel(format!("cannot read the table {}", self.store.url), error);
         let scan = self.snapshot.clone().scan_builder().with_predicate(predicate).build().map_err(|error| what(&error))?;
         let mut files = Vec::new();
@@ -433,11 +436,11 @@ impl Table {
     }
 
     /// The folder of a file with these values of its partition.
-    pub fn folder_of(&self, key: &[(String, String)]) -> Result<Folder, LakeError> {
+    pub fn folder_of(&self, key: &[(String, String)]) -> Result<Folder, TargetError> {
         let of = |name: &str| key.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let date = of(self.shape.date()).unwrap_or_default();
-        let day: jiff::civil::Date = date.parse().map_err(|_| LakeError::Refused(format!("a file is in no day: `{date}`")))?;
-        let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| LakeError::Refused(error.to_string()))?;
+        let day: jiff::civil::Date = date.parse().map_err(|_| TargetError::Refused(format!("a file is in no day: `{date}`")))?;
+        let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| TargetError::Refused(error.to_string()))?;
         let level = self.shape.level().and_then(|level| of(&level.name)).map(Arc::from);
         Ok(Folder { day: start.timestamp().as_second().div_euclid(86_400) as i32, level })
     }
@@ -456,7 +459,7 @@ enum Attempt {
     Done(u64),
     Conflict,
     /// It may have taken effect.
-    Unknown(LakeError),
+    Unknown(TargetError),
 }
 
 fn shown(position: Option<i64>) -> String {
@@ -473,9 +476,9 @@ fn is_missing(error: &KernelError) -> bool {
 }
 
 /// A transaction takes what it is given: each attempt gets a copy.
-fn copy(data: &dyn EngineData) -> Result<Box<dyn EngineData>, LakeError> {
+fn copy(data: &dyn EngineData) -> Result<Box<dyn EngineData>, TargetError> {
     use delta_kernel::engine::arrow_data::ArrowEngineData;
     let batch = data.any_ref().downcast_ref::<ArrowEngineData>().map(|data| data.record_batch().clone());
-    let batch = batch.ok_or_else(|| LakeError::Refused("the kernel's data are not Arrow's".into()))?;
+    let batch = batch.ok_or_else(|| TargetError::Refused("the kernel's data are not Arrow's".into()))?;
     Ok(Box::new(ArrowEngineData::new(batch)))
 }

@@ -5,9 +5,10 @@ use crate::encode::Form;
 #[cfg(feature = "iceberg")]
 use crate::iceberg::IcebergTable;
 use crate::object::LiveFile;
-use crate::store::{LakeError, Store};
+use crate::store::Store;
 use crate::table::{Table, kernel};
 use delta_kernel::expressions::{Expression, Predicate, Scalar, column_expr};
+use millrace_kit::parts::TargetError;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl Target {
     /// Opens a table; makes it where it is missing and `makes` says so. Blocks: call it on a thread that may.
     ///
     /// Errors: see [`Table::open`].
-    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, LakeError> {
+    pub fn open(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, TargetError> {
         if place.format == TableFormat::Iceberg {
             return Self::open_iceberg(place, makes, runtime);
         }
@@ -41,20 +42,20 @@ impl Target {
     }
 
     #[cfg(feature = "iceberg")]
-    fn open_iceberg(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, LakeError> {
+    fn open_iceberg(place: &Place, makes: bool, runtime: tokio::runtime::Handle) -> Result<Self, TargetError> {
         IcebergTable::open(place, makes, runtime).map(Box::new).map(Self::Iceberg)
     }
 
     #[cfg(not(feature = "iceberg"))]
-    fn open_iceberg(place: &Place, _makes: bool, _runtime: tokio::runtime::Handle) -> Result<Self, LakeError> {
-        Err(LakeError::Refused(format!(
+    fn open_iceberg(place: &Place, _makes: bool, _runtime: tokio::runtime::Handle) -> Result<Self, TargetError> {
+        Err(TargetError::Refused(format!(
             "this build can't open the Iceberg table {}; build it with the feature `lake-iceberg`: cargo build --release -p millrace --features lake-iceberg",
             place.table
         )))
     }
 
     /// As for a sink, of a table that was opened to be read: afterwards it knows its shape and its columns.
-    pub fn prepare(&mut self) -> Result<(), LakeError> {
+    pub fn prepare(&mut self) -> Result<(), TargetError> {
         match self {
             Self::Delta(table) => table.prepare(),
             #[cfg(feature = "iceberg")]
@@ -88,7 +89,7 @@ impl Target {
     }
 
     /// What its files are made of, once it was prepared.
-    pub fn form(&self) -> Result<Arc<Form>, LakeError> {
+    pub fn form(&self) -> Result<Arc<Form>, TargetError> {
         match self {
             Self::Delta(table) => table.form(),
             #[cfg(feature = "iceberg")]
@@ -97,7 +98,7 @@ impl Target {
     }
 
     /// The positions of these names.
-    pub fn positions<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<i64>>, LakeError> {
+    pub fn positions<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<i64>>, TargetError> {
         match self {
             Self::Delta(table) => table.positions(ids),
             #[cfg(feature = "iceberg")]
@@ -106,7 +107,7 @@ impl Target {
     }
 
     /// The newest version or snapshot, and when it was committed, in microseconds since 1970.
-    pub fn committed(&self) -> Result<(u64, i64), LakeError> {
+    pub fn committed(&self) -> Result<(u64, i64), TargetError> {
         match self {
             Self::Delta(table) => {
                 let at = table.snapshot.get_timestamp(&*table.engine);
@@ -121,7 +122,7 @@ impl Target {
     /// The files that may hold what is wanted.
     ///
     /// Errors: rows were deleted otherwise than by rewriting their file; the table can't be read.
-    pub fn live(&self, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, LakeError> {
+    pub fn live(&self, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, TargetError> {
         match self {
             Self::Delta(table) => live_of_delta(table, wanted),
             #[cfg(feature = "iceberg")]
@@ -135,7 +136,7 @@ fn days(range: &Range<i64>) -> std::ops::RangeInclusive<i32> {
     day(range.start)..=day(range.end)
 }
 
-fn live_of_delta(table: &Table, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, LakeError> {
+fn live_of_delta(table: &Table, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, TargetError> {
     let mut all = Vec::new();
     if let Some(range) = &wanted.range {
         let days = days(range);
@@ -152,7 +153,7 @@ fn live_of_delta(table: &Table, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, La
     let mut live = Vec::new();
     for file in table.files(predicate)? {
         if file.dv_info.has_vector() {
-            return Err(LakeError::Refused(format!(
+            return Err(TargetError::Refused(format!(
                 "{} has rows deleted by a deletion vector, which only its own tool can read; rewrite the file there",
                 file.path
             )));
@@ -167,7 +168,7 @@ fn live_of_delta(table: &Table, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, La
 }
 
 #[cfg(feature = "iceberg")]
-fn live_of_iceberg(table: &IcebergTable, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, LakeError> {
+fn live_of_iceberg(table: &IcebergTable, wanted: &Wanted<'_>) -> Result<Vec<LiveFile>, TargetError> {
     let time = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).ok();
     let fits = |file: &millrace_lake_iceberg::Live| {
         let [tags, times] = &file.bounds[..] else { return true };

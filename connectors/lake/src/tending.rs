@@ -5,9 +5,9 @@
 //! its files gone and changes nothing.
 
 use crate::config::{Place, TableFormat};
-use crate::store::LakeError;
 use crate::table::Table;
 use crate::upkeep::{self, Bound};
+use millrace_kit::parts::TargetError;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -81,7 +81,7 @@ impl Tending {
     }
 }
 
-fn tend(place: &Place, turns: &Turns, vacuums: bool, bound: &Bound, runtime: tokio::runtime::Handle) -> Result<(), LakeError> {
+fn tend(place: &Place, turns: &Turns, vacuums: bool, bound: &Bound, runtime: tokio::runtime::Handle) -> Result<(), TargetError> {
     let mut table = Table::open(place, false, runtime)?;
     table.prepare()?;
     let merged = upkeep::compact(&mut table, false, place.format == TableFormat::Parquet, bound)?;

@@ -5,7 +5,7 @@ use crate::encode::{FileWriter, Form};
 use crate::intents;
 use crate::object::{LiveFile, Object};
 use crate::rows::Folder;
-use crate::store::{LakeError, Store, chain};
+use crate::store::{Store, chain};
 use crate::table::{Table, Written};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
@@ -15,6 +15,7 @@ use delta_kernel::engine_data::FilteredEngineData;
 use delta_kernel::scan::state::ScanFile;
 use delta_kernel::transaction::UpdateTableOperation;
 use futures_util::StreamExt;
+use millrace_kit::parts::TargetError;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub struct Checked {
 }
 
 /// Holds the log against the store.
-pub fn check(table: &Table) -> Result<Checked, LakeError> {
+pub fn check(table: &Table) -> Result<Checked, TargetError> {
     let there: HashMap<_, u64> =
         table.runtime().block_on(table.store.list(""))?.into_iter().map(|meta| (meta.location, meta.size)).collect();
     let mut checked = Checked { version: table.snapshot.version(), ..Checked::default() };
@@ -113,7 +114,7 @@ pub struct Compacted {
 /// Merges the small files of each folder whose day is over (`all`: of today, too). Rows stay as they are, and in order.
 ///
 /// `removes`: the replaced files go at once, for readers that know no log; otherwise vacuum takes them.
-pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Result<Compacted, LakeError> {
+pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Result<Compacted, TargetError> {
     let today = now_ms().div_euclid(86_400_000);
     let mut folders: BTreeMap<Vec<(String, String)>, Vec<ScanFile>> = BTreeMap::new();
     for file in table.files(None)?.into_iter().filter(|file| file.size < bound.target / 4 * 3 && !file.dv_info.has_vector()) {
@@ -172,7 +173,7 @@ fn groups(mut files: Vec<ScanFile>, target: i64) -> Vec<Vec<ScanFile>> {
 }
 
 /// The files of a folder, as they are read.
-fn live_of(table: &Table, folder: &Folder, files: &[ScanFile]) -> Result<Vec<LiveFile>, LakeError> {
+fn live_of(table: &Table, folder: &Folder, files: &[ScanFile]) -> Result<Vec<LiveFile>, TargetError> {
     let live = files.iter().map(|file| {
         let rows = file.stats.as_ref().map_or(0, |stats| stats.num_records);
         let (path, name) = (table.store.path(&file.path)?, file.path.clone());
@@ -182,7 +183,7 @@ fn live_of(table: &Table, folder: &Folder, files: &[ScanFile]) -> Result<Vec<Liv
 }
 
 /// Makes one file of several; the rows in it. `None`: one of them is not in the table any more, or it is to stop.
-fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBool) -> Result<Option<u64>, LakeError> {
+fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBool) -> Result<Option<u64>, TargetError> {
     let form = table.form()?;
     let mut writer = FileWriter::new(table.stats_columns(), &form)?;
     let runtime = table.runtime().clone();
@@ -200,7 +201,7 @@ fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBo
     if rows != expected {
         let path = table.store.path(&file.path)?;
         table.runtime().block_on(table.store.delete(&[path]))?;
-        return Err(LakeError::Refused(format!(
+        return Err(TargetError::Refused(format!(
             "{} files say they hold {expected} rows, and hold {rows}: nothing was changed",
             group.len()
         )));
@@ -210,13 +211,13 @@ fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBo
     let replaced = table.publish(&[], &[], false, UpdateTableOperation::Optimize, |table, transaction| {
         let found = replace(table, transaction, &paths)?;
         if found != paths.len() {
-            return Err(LakeError::Fenced("a file was removed meanwhile".into()));
+            return Err(TargetError::Fenced("a file was removed meanwhile".into()));
         }
         table.stage(transaction, &files)
     });
     match replaced {
         Ok(_) => Ok(Some(rows)),
-        Err(LakeError::Fenced(_)) => {
+        Err(TargetError::Fenced(_)) => {
             table.refresh()?;
             discard(table, &files)?;
             Ok(None)
@@ -226,8 +227,8 @@ fn merge(table: &mut Table, folder: &Folder, group: &[ScanFile], stop: &AtomicBo
 }
 
 /// Stages the removal of these files; how many of them are there.
-fn replace(table: &Table, transaction: &mut delta_kernel::transaction::Transaction, paths: &HashSet<String>) -> Result<usize, LakeError> {
-    let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read the log: {}", chain(error)));
+fn replace(table: &Table, transaction: &mut delta_kernel::transaction::Transaction, paths: &HashSet<String>) -> Result<usize, TargetError> {
+    let failed = |error: &dyn std::error::Error| TargetError::Refused(format!("cannot read the log: {}", chain(error)));
     let scan = table.snapshot.clone().scan_builder().build().map_err(|error| failed(&error))?;
     let mut found = 0;
     for metadata in scan.scan_metadata(&*table.engine).map_err(|error| failed(&error))? {
@@ -251,7 +252,7 @@ fn replace(table: &Table, transaction: &mut delta_kernel::transaction::Transacti
     Ok(found)
 }
 
-fn discard(table: &Table, files: &[Written]) -> Result<(), LakeError> {
+fn discard(table: &Table, files: &[Written]) -> Result<(), TargetError> {
     let live = intents::live(table)?;
     let paths: Vec<_> = files.iter().filter_map(|file| table.store.path(&file.path).ok()).filter(|path| !live.contains(path)).collect();
     table.runtime().block_on(table.store.delete(&paths))
@@ -269,10 +270,10 @@ pub struct Merging {
 }
 
 impl Merging {
-    pub async fn open(store: &Store, form: &Arc<Form>, group: &[LiveFile]) -> Result<Self, LakeError> {
+    pub async fn open(store: &Store, form: &Arc<Form>, group: &[LiveFile]) -> Result<Self, TargetError> {
         let mut merging = Self { form: form.clone(), streams: Vec::new(), batches: Vec::new(), rows: Vec::new(), heap: BinaryHeap::new() };
         for file in group {
-            let failed = |error: &dyn std::error::Error| LakeError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
+            let failed = |error: &dyn std::error::Error| TargetError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
             let reader = Object::new(store, file, Arc::default());
             // Types as they are written; a file of somebody else's that differs is refused here.
             let options = match form.holds {
@@ -289,7 +290,7 @@ impl Merging {
     }
 
     /// Takes the next batch of a stream, and its first row into the race.
-    async fn fill(&mut self, index: usize) -> Result<(), LakeError> {
+    async fn fill(&mut self, index: usize) -> Result<(), TargetError> {
         loop {
             match self.streams[index].next().await {
                 None => self.batches[index] = None,
@@ -300,13 +301,13 @@ impl Merging {
                     self.heap.push(Reverse((key(&batch, 0), index)));
                     self.batches[index] = Some(batch);
                 }
-                Some(Err(error)) => return Err(LakeError::Refused(format!("cannot read a file to be merged: {}", chain(&error)))),
+                Some(Err(error)) => return Err(TargetError::Refused(format!("cannot read a file to be merged: {}", chain(&error)))),
             }
             return Ok(());
         }
     }
 
-    pub async fn next(&mut self) -> Result<Option<RecordBatch>, LakeError> {
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, TargetError> {
         // Batches that rows were taken from, and which rows.
         let mut sources: Vec<RecordBatch> = Vec::new();
         let mut source_of: Vec<Option<usize>> = vec![None; self.streams.len()];
@@ -332,12 +333,14 @@ impl Merging {
             return Ok(None);
         }
         let sources: Vec<&RecordBatch> = sources.iter().collect();
-        interleave_record_batch(&sources, &chosen).map(Some).map_err(|error| LakeError::Refused(format!("cannot merge: {}", chain(&error))))
+        interleave_record_batch(&sources, &chosen)
+            .map(Some)
+            .map_err(|error| TargetError::Refused(format!("cannot merge: {}", chain(&error))))
     }
 }
 
 /// A batch with every column of the table: what was written before a column was added has nulls there.
-fn whole(batch: &RecordBatch, form: &Form) -> Result<RecordBatch, LakeError> {
+fn whole(batch: &RecordBatch, form: &Form) -> Result<RecordBatch, TargetError> {
     if batch.schema_ref().fields() == form.arrow.fields() {
         return Ok(batch.clone());
     }
@@ -346,7 +349,7 @@ fn whole(batch: &RecordBatch, form: &Form) -> Result<RecordBatch, LakeError> {
         None => new_null_array(field.data_type(), batch.num_rows()),
     });
     let made = RecordBatch::try_new(form.arrow.clone(), columns.collect());
-    made.map_err(|error| LakeError::Refused(format!("a file to be merged has other columns than the table: {}", chain(&error))))
+    made.map_err(|error| TargetError::Refused(format!("a file to be merged has other columns than the table: {}", chain(&error))))
 }
 
 /// What a file is sorted by: tag, time and number of a sample; topic, partition and offset of a document.
@@ -374,7 +377,7 @@ pub struct Vacuumed {
 /// Deletes data files that the log does not name once they are older than `keep`: a reader of an older version, or a writer that has not committed
 /// yet, may need them until then. Deletes entries of the log behind a checkpoint once they are older than the table keeps them, 30 days unless it
 /// says otherwise. `dry`: only says what it would delete.
-pub fn vacuum(table: &mut Table, keep: Duration, dry: bool) -> Result<Vacuumed, LakeError> {
+pub fn vacuum(table: &mut Table, keep: Duration, dry: bool) -> Result<Vacuumed, TargetError> {
     table.refresh()?;
     let live = intents::live(table)?;
     let before = now_ms() - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);

@@ -2,10 +2,10 @@
 //!
 //! Invariant: whether a commit took effect is told apart from that it did not: 409 did not; 500, 502, 504, a lost answer say nothing.
 
-use crate::IcebergError;
 use iceberg::spec::TableMetadata;
 use millrace_contract::Failure;
 use millrace_kit::http::{Client, Endpoint, HttpError, Method, Request, Response, StatusCode, Url};
+use millrace_kit::parts::TargetError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
@@ -54,15 +54,15 @@ pub enum Trouble {
     /// It may have taken effect.
     Unknown(String),
     /// It did not take effect.
-    Error(IcebergError),
+    Error(TargetError),
 }
 
 impl Catalog {
     /// Asks the catalog how it wants to be asked.
-    pub async fn open(endpoint: &Endpoint, warehouse: Option<&str>, name: Name) -> Result<Self, IcebergError> {
+    pub async fn open(endpoint: &Endpoint, warehouse: Option<&str>, name: Name) -> Result<Self, TargetError> {
         let client = endpoint.client().map_err(|failure| match failure {
-            Failure::Blocked(text) => IcebergError::Refused(text),
-            other => IcebergError::Away(other.to_string()),
+            Failure::Blocked(text) => TargetError::Refused(text),
+            other => TargetError::Away(other.to_string()),
         })?;
         let mut catalog = Self { client, base: endpoint.url.clone(), prefix: String::new(), name };
         let mut url = catalog.url(&["config"])?;
@@ -75,28 +75,28 @@ impl Catalog {
             of("overrides").or_else(|| of("defaults"))
         };
         if let Some(uri) = said("uri") {
-            let moved = Url::parse(&uri).map_err(|error| IcebergError::Refused(format!("the catalog names itself `{uri}`: {error}")))?;
+            let moved = Url::parse(&uri).map_err(|error| TargetError::Refused(format!("the catalog names itself `{uri}`: {error}")))?;
             // The login is for the origin in the file, and goes nowhere else.
             if moved.origin() == catalog.base.origin() {
                 catalog.base = moved;
             } else {
-                return Err(IcebergError::Refused(format!("the catalog wants to be asked at {moved}; write that as `uri`")));
+                return Err(TargetError::Refused(format!("the catalog wants to be asked at {moved}; write that as `uri`")));
             }
         }
         catalog.prefix = said("prefix").unwrap_or_default();
         Ok(catalog)
     }
 
-    fn url(&self, path: &[&str]) -> Result<Url, IcebergError> {
+    fn url(&self, path: &[&str]) -> Result<Url, TargetError> {
         let mut url = self.base.clone();
-        let mut segments = url.path_segments_mut().map_err(|()| IcebergError::Refused(format!("{} has no paths", self.base)))?;
+        let mut segments = url.path_segments_mut().map_err(|()| TargetError::Refused(format!("{} has no paths", self.base)))?;
         segments.pop_if_empty().push("v1").extend(path);
         drop(segments);
         Ok(url)
     }
 
     /// `more` is behind the namespaces.
-    fn at(&self, more: &[&str]) -> Result<Url, IcebergError> {
+    fn at(&self, more: &[&str]) -> Result<Url, TargetError> {
         // Parts of a namespace are apart by the unit separator.
         let namespace = self.name.namespace.join("\u{1f}");
         let mut path: Vec<&str> = self.prefix.split('/').filter(|part| !part.is_empty()).collect();
@@ -108,17 +108,17 @@ impl Catalog {
         self.url(&path)
     }
 
-    async fn ask(&self, request: &Request, what: &str) -> Result<Value, IcebergError> {
+    async fn ask(&self, request: &Request, what: &str) -> Result<Value, TargetError> {
         let answer = self.client.send(request).await.map_err(|error| of_http(what, error))?;
         self.good(&answer, what)
     }
 
-    fn good(&self, answer: &Response, what: &str) -> Result<Value, IcebergError> {
+    fn good(&self, answer: &Response, what: &str) -> Result<Value, TargetError> {
         if !answer.status.is_success() {
             let said = message(answer);
             return Err(match answer.status {
                 status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::CONFLICT => {
-                    IcebergError::Away(format!("cannot {what}: {} {said}", answer.status))
+                    TargetError::Away(format!("cannot {what}: {} {said}", answer.status))
                 }
                 _ => of_http(what, self.client.refusal(answer)),
             });
@@ -127,11 +127,11 @@ impl Catalog {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&answer.body)
-            .map_err(|error| IcebergError::Refused(format!("cannot {what}: the answer is no JSON of a catalog: {error}")))
+            .map_err(|error| TargetError::Refused(format!("cannot {what}: the answer is no JSON of a catalog: {error}")))
     }
 
     /// The newest metadata; `None`: there is no such table.
-    pub async fn load(&self) -> Result<Option<TableMetadata>, IcebergError> {
+    pub async fn load(&self) -> Result<Option<TableMetadata>, TargetError> {
         let request = Request::get(self.at(&["tables", &self.name.table])?);
         let what = format!("load table {}", self.name);
         let answer = self.client.send(&request).await.map_err(|error| of_http(&what, error))?;
@@ -139,14 +139,14 @@ impl Catalog {
             // A proxy's 404 is no answer of a catalog.
             return match serde_json::from_slice::<Value>(&answer.body) {
                 Ok(body) if body["error"].is_object() => Ok(None),
-                _ => Err(IcebergError::Refused(format!("cannot {what}: {} is no catalog (404)", self.base))),
+                _ => Err(TargetError::Refused(format!("cannot {what}: {} is no catalog (404)", self.base))),
             };
         }
         metadata(self.good(&answer, &what)?, &what).map(Some)
     }
 
     /// Makes the namespace where it is missing, then the table.
-    pub async fn create(&self, table: &Value) -> Result<(), IcebergError> {
+    pub async fn create(&self, table: &Value) -> Result<(), TargetError> {
         let mut levels = Vec::new();
         for level in &self.name.namespace {
             levels.push(level);
@@ -190,16 +190,16 @@ impl Catalog {
                 // It took effect; what it made of the table, the catalog says again.
                 read.map_err(|error| Trouble::Unknown(error.to_string()))
             }
-            _ => Err(Trouble::Error(self.good(&answer, &what).err().unwrap_or_else(|| IcebergError::Away(what.clone())))),
+            _ => Err(Trouble::Error(self.good(&answer, &what).err().unwrap_or_else(|| TargetError::Away(what.clone())))),
         }
     }
 }
 
-fn metadata(body: Value, what: &str) -> Result<TableMetadata, IcebergError> {
+fn metadata(body: Value, what: &str) -> Result<TableMetadata, TargetError> {
     let loaded: Result<Loaded, _> = serde_json::from_value(body);
     loaded
         .map(|loaded| loaded.metadata)
-        .map_err(|error| IcebergError::Refused(format!("cannot {what}: its metadata cannot be read: {error}")))
+        .map_err(|error| TargetError::Refused(format!("cannot {what}: its metadata cannot be read: {error}")))
 }
 
 /// What a catalog says of its refusal, in one line.
@@ -209,11 +209,11 @@ fn message(answer: &Response) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect()
 }
 
-fn of_http(what: &str, error: HttpError) -> IcebergError {
+fn of_http(what: &str, error: HttpError) -> TargetError {
     let text = format!("cannot {what}: {error}");
     match Failure::from(error) {
-        Failure::Blocked(_) => IcebergError::Refused(text),
-        _ => IcebergError::Away(text),
+        Failure::Blocked(_) => TargetError::Refused(text),
+        _ => TargetError::Away(text),
     }
 }
 

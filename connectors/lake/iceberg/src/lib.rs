@@ -30,27 +30,14 @@ pub use table::{Committed, Found, Layout, Table};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
-/// What went wrong with a table, and so what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum IcebergError {
-    /// It may work later.
-    #[error("{0}")]
-    Away(String),
-    /// A person must act.
-    #[error("{0}")]
-    Refused(String),
-    /// Somebody else moved these positions: what was read since must be read again.
-    #[error("{0}")]
-    Fenced(String),
-}
+use millrace_kit::parts::TargetError;
 
 /// Where a table's files lie: whole locations, as the metadata have them.
 #[async_trait]
 pub trait Files: Send + Sync {
-    async fn read(&self, location: &str) -> Result<Bytes, IcebergError>;
+    async fn read(&self, location: &str) -> Result<Bytes, TargetError>;
     /// Whole or not at all.
-    async fn write(&self, location: &str, bytes: Bytes) -> Result<(), IcebergError>;
+    async fn write(&self, location: &str, bytes: Bytes) -> Result<(), TargetError>;
     /// One that is gone already is as good.
-    async fn delete(&self, location: &str) -> Result<(), IcebergError>;
+    async fn delete(&self, location: &str) -> Result<(), TargetError>;
 }

@@ -1,10 +1,10 @@
 //! The data files of the newest snapshot.
 
-use crate::IcebergError;
 use crate::snapshot::{entries, manifests};
 use crate::table::Table;
 use futures_util::{StreamExt, TryStreamExt};
 use iceberg::spec::{Literal, ManifestContentType, ManifestFile, PrimitiveLiteral};
+use millrace_kit::parts::TargetError;
 use std::ops::RangeInclusive;
 
 /// Manifests read at a time.
@@ -28,10 +28,10 @@ impl Table {
     /// The files of these days, with the bounds of these columns.
     ///
     /// Errors: `Refused`: rows were deleted by delete files, or files are partitioned otherwise.
-    pub async fn live(&self, days: Option<RangeInclusive<i32>>, columns: &[i32]) -> Result<Vec<Live>, IcebergError> {
+    pub async fn live(&self, days: Option<RangeInclusive<i32>>, columns: &[i32]) -> Result<Vec<Live>, TargetError> {
         let manifests = manifests(&*self.files, &self.metadata).await?;
         if let Some(deletes) = manifests.iter().find(|file| file.content == ManifestContentType::Deletes) {
-            return Err(IcebergError::Refused(format!(
+            return Err(TargetError::Refused(format!(
                 "table {} has rows deleted by delete files ({}), which only its own tools can read; rewrite the files there",
                 self.name(),
                 deletes.manifest_path
@@ -48,9 +48,9 @@ impl Table {
         file: &ManifestFile,
         days: Option<&RangeInclusive<i32>>,
         columns: &[i32],
-    ) -> Result<Vec<Live>, IcebergError> {
+    ) -> Result<Vec<Live>, TargetError> {
         if file.partition_spec_id != self.spec_id {
-            return Err(IcebergError::Refused(format!(
+            return Err(TargetError::Refused(format!(
                 "table {} has files that are partitioned otherwise ({})",
                 self.name(),
                 file.manifest_path
@@ -62,7 +62,7 @@ impl Table {
             let data = entry.data_file();
             let [day, rest @ ..] = data.partition().fields() else { continue };
             let Some(Literal::Primitive(PrimitiveLiteral::Int(day))) = day else {
-                return Err(IcebergError::Refused(format!("{} is in no day", data.file_path())));
+                return Err(TargetError::Refused(format!("{} is in no day", data.file_path())));
             };
             if days.is_some_and(|days| !days.contains(day)) {
                 continue;

@@ -2,15 +2,16 @@
 //!
 //! Manifests are small and many: where there are [`MANY`], those of the same partitioning become one, as Iceberg's own writers do it.
 
+use crate::Files;
 use crate::data_file::{Attempt, DataFile, Metrics};
 use crate::table::Table;
-use crate::{Files, IcebergError};
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, ManifestContentType, ManifestFile, ManifestList,
     ManifestListWriter, ManifestWriterBuilder, PrimitiveType, Struct, TableMetadata, Type,
 };
+use millrace_kit::parts::TargetError;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,16 +21,16 @@ const MANY: usize = 100;
 /// A merged manifest is left as it is.
 const LARGE: i64 = 8 << 20;
 
-pub(crate) fn failed(error: &iceberg::Error) -> IcebergError {
-    IcebergError::Refused(format!("cannot write Iceberg's metadata: {error}"))
+pub(crate) fn failed(error: &iceberg::Error) -> TargetError {
+    TargetError::Refused(format!("cannot write Iceberg's metadata: {error}"))
 }
 
-fn read_failed(location: &str, error: &iceberg::Error) -> IcebergError {
-    IcebergError::Refused(format!("cannot read {location}: {error}"))
+fn read_failed(location: &str, error: &iceberg::Error) -> TargetError {
+    TargetError::Refused(format!("cannot read {location}: {error}"))
 }
 
 /// All manifests of a snapshot.
-pub(crate) async fn manifests(files: &dyn Files, metadata: &TableMetadata) -> Result<Vec<ManifestFile>, IcebergError> {
+pub(crate) async fn manifests(files: &dyn Files, metadata: &TableMetadata) -> Result<Vec<ManifestFile>, TargetError> {
     let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
     let location = snapshot.manifest_list();
     let bytes = files.read(location).await?;
@@ -38,7 +39,7 @@ pub(crate) async fn manifests(files: &dyn Files, metadata: &TableMetadata) -> Re
 }
 
 /// The entries of a manifest, with what they inherit from the list.
-pub(crate) async fn entries(files: &dyn Files, file: &ManifestFile) -> Result<iceberg::spec::Manifest, IcebergError> {
+pub(crate) async fn entries(files: &dyn Files, file: &ManifestFile) -> Result<iceberg::spec::Manifest, TargetError> {
     let failed = |error: iceberg::Error| read_failed(&file.manifest_path, &error);
     let bytes = files.read(&file.manifest_path).await?;
     let memory = FileIO::new_with_memory();
@@ -50,7 +51,7 @@ impl Table {
     /// Writes the manifest and the list of a new snapshot.
     ///
     /// `summary`: what its summary says besides the counts.
-    pub(crate) async fn attempt(&self, data: &[DataFile], summary: &HashMap<String, String>) -> Result<Attempt, IcebergError> {
+    pub(crate) async fn attempt(&self, data: &[DataFile], summary: &HashMap<String, String>) -> Result<Attempt, TargetError> {
         let metadata = &self.metadata;
         let id = (uuid::Uuid::new_v4().as_u128() as i64).saturating_abs();
         let mark = uuid::Uuid::new_v4();
@@ -97,7 +98,7 @@ impl Table {
     }
 
     /// The row that the snapshot's first is, and how many it counts.
-    async fn put_list(&self, location: &str, id: i64, list: Vec<ManifestFile>) -> Result<(u64, u64), IcebergError> {
+    async fn put_list(&self, location: &str, id: i64, list: Vec<ManifestFile>) -> Result<(u64, u64), TargetError> {
         let metadata = &self.metadata;
         let (parent, number, row) = (metadata.current_snapshot_id(), metadata.next_sequence_number(), metadata.next_row_id());
         let memory = FileIO::new_with_memory();
@@ -115,10 +116,10 @@ impl Table {
         Ok((row, next - row))
     }
 
-    fn manifest(&self, location: &str, id: i64, spec: i32) -> Result<Manifest, IcebergError> {
+    fn manifest(&self, location: &str, id: i64, spec: i32) -> Result<Manifest, TargetError> {
         let metadata = &self.metadata;
         let spec =
-            metadata.partition_spec_by_id(spec).ok_or_else(|| IcebergError::Refused(format!("the table has no partitioning {spec}")))?;
+            metadata.partition_spec_by_id(spec).ok_or_else(|| TargetError::Refused(format!("the table has no partitioning {spec}")))?;
         let memory = FileIO::new_with_memory();
         let output = memory.new_output(location).map_err(|error| failed(&error))?;
         let builder = ManifestWriterBuilder::new(output, Some(id), metadata.current_schema().clone(), spec.as_ref().clone());
@@ -130,7 +131,7 @@ impl Table {
     }
 
     /// Makes one manifest of many small ones of our partitioning. The rows' numbers stay.
-    async fn merge(&self, list: &mut Vec<ManifestFile>, id: i64, location: &str, made: &mut Vec<String>) -> Result<(), IcebergError> {
+    async fn merge(&self, list: &mut Vec<ManifestFile>, id: i64, location: &str, made: &mut Vec<String>) -> Result<(), TargetError> {
         let fits = |file: &ManifestFile| {
             file.content == ManifestContentType::Data && file.partition_spec_id == self.spec_id && file.manifest_length < LARGE / 2
         };
@@ -150,7 +151,7 @@ impl Table {
             let manifest = entries(&*self.files, &file).await?;
             for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
                 let (Some(of), Some(number)) = (entry.snapshot_id(), entry.sequence_number()) else {
-                    return Err(IcebergError::Refused(format!("{} has an entry without a number", file.manifest_path)));
+                    return Err(TargetError::Refused(format!("{} has an entry without a number", file.manifest_path)));
                 };
                 let file_number = entry.file_sequence_number.or(Some(number));
                 let data = entry.data_file().clone();
@@ -164,7 +165,7 @@ impl Table {
     }
 
     /// The file as a manifest has it.
-    fn data_file(&self, file: &DataFile) -> Result<iceberg::spec::DataFile, IcebergError> {
+    fn data_file(&self, file: &DataFile) -> Result<iceberg::spec::DataFile, TargetError> {
         let schema = self.metadata.current_schema();
         let mut partition = vec![Some(Literal::date(file.day))];
         if self.has_level {
@@ -199,7 +200,7 @@ impl Table {
         if let Some(order) = self.sort_order {
             builder.sort_order_id(order);
         }
-        builder.build().map_err(|error| IcebergError::Refused(format!("cannot describe {}: {error}", file.location)))
+        builder.build().map_err(|error| TargetError::Refused(format!("cannot describe {}: {error}", file.location)))
     }
 
     /// What a snapshot says of itself: what came, and what there is.
@@ -243,7 +244,7 @@ struct Manifest {
 }
 
 impl Manifest {
-    async fn put(self, files: &dyn Files) -> Result<ManifestFile, IcebergError> {
+    async fn put(self, files: &dyn Files) -> Result<ManifestFile, TargetError> {
         let manifest = self.writer.write_manifest_file().await.map_err(|error| failed(&error))?;
         let input = self.memory.new_input(&self.location).map_err(|error| failed(&error))?;
         let bytes: Bytes = input.read().await.map_err(|error| failed(&error))?;
@@ -252,7 +253,7 @@ impl Manifest {
     }
 }
 
-fn datum(bytes: &[u8], of: &PrimitiveType) -> Result<Datum, IcebergError> {
+fn datum(bytes: &[u8], of: &PrimitiveType) -> Result<Datum, TargetError> {
     Datum::try_from_bytes(bytes, of.clone()).map_err(|error| failed(&error))
 }
 

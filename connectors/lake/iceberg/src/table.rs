@@ -1,11 +1,11 @@
 //! A table at one moment, and what is committed to it.
 
+use crate::Files;
 use crate::catalog::{Catalog, Name, Trouble};
 use crate::data_file::{Attempt, DataFile};
 use crate::schema::Field;
-use crate::{Files, IcebergError};
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, TableMetadata, Transform};
-use millrace_kit::parts::Move;
+use millrace_kit::parts::{Move, TargetError};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,12 +54,12 @@ impl Found {
     /// Finds a table. `make`: its columns and layout, where it is to be made; `location`: where, if the catalog is not to choose.
     ///
     /// Errors: it is not there, and not to be made; the catalog can't be reached, or refuses.
-    pub async fn open(catalog: Catalog, make: Option<(&[Field], &Layout)>, location: Option<&str>) -> Result<Self, IcebergError> {
+    pub async fn open(catalog: Catalog, make: Option<(&[Field], &Layout)>, location: Option<&str>) -> Result<Self, TargetError> {
         if let Some(metadata) = catalog.load().await? {
             return Ok(Self { catalog, metadata });
         }
         let name = catalog.name.clone();
-        let missing = || IcebergError::Refused(format!("the catalog has no table {name}; a sink of type lake makes it when it starts"));
+        let missing = || TargetError::Refused(format!("the catalog has no table {name}; a sink of type lake makes it when it starts"));
         let (fields, layout) = make.ok_or_else(missing)?;
         catalog.create(&new_table(&name, fields, layout, location)?).await?;
         let metadata = catalog.load().await?.ok_or_else(missing)?;
@@ -82,9 +82,9 @@ impl Found {
     /// Holds the table against its layout.
     ///
     /// Errors: `Refused`: it is partitioned otherwise, or of a version that is not written here.
-    pub fn table(self, layout: &Layout, files: Arc<dyn Files>) -> Result<Table, IcebergError> {
+    pub fn table(self, layout: &Layout, files: Arc<dyn Files>) -> Result<Table, TargetError> {
         let refuse =
-            |why: String| IcebergError::Refused(format!("the table {} can't be used: {why}; name another table", self.catalog.name));
+            |why: String| TargetError::Refused(format!("the table {} can't be used: {why}; name another table", self.catalog.name));
         if self.metadata.format_version() == FormatVersion::V1 {
             return Err(refuse("it is of format version 1; upgrade it to 2".into()));
         }
@@ -107,7 +107,7 @@ impl Found {
 }
 
 /// What is asked of a catalog to make a table.
-fn new_table(name: &Name, fields: &[Field], layout: &Layout, location: Option<&str>) -> Result<Value, IcebergError> {
+fn new_table(name: &Name, fields: &[Field], layout: &Layout, location: Option<&str>) -> Result<Value, TargetError> {
     let mut last = 0;
     let mut next = || {
         last += 1;
@@ -116,7 +116,7 @@ fn new_table(name: &Name, fields: &[Field], layout: &Layout, location: Option<&s
     let columns: Vec<Value> = fields.iter().map(|field| field.write(&mut next)).collect();
     let id = |wanted: &str| {
         let column = columns.iter().find(|column| column["name"] == wanted).map(|column| column["id"].clone());
-        column.ok_or_else(|| IcebergError::Refused(format!("table {name} would have no column {wanted}")))
+        column.ok_or_else(|| TargetError::Refused(format!("table {name} would have no column {wanted}")))
     };
     let mut parts =
         vec![json!({"source-id": id(&layout.time)?, "field-id": 1000, "name": format!("{}_day", layout.time), "transform": "day"})];
@@ -127,7 +127,7 @@ fn new_table(name: &Name, fields: &[Field], layout: &Layout, location: Option<&s
         .sorted_by
         .iter()
         .map(|column| Ok(json!({"source-id": id(column)?, "transform": "identity", "direction": "asc", "null-order": "nulls-first"})));
-    let sorted = sorted.collect::<Result<Vec<Value>, IcebergError>>()?;
+    let sorted = sorted.collect::<Result<Vec<Value>, TargetError>>()?;
     let mut table = json!({
         "name": name.table,
         "schema": {"type": "struct", "schema-id": 0, "fields": columns},
@@ -172,11 +172,11 @@ impl Table {
     }
 
     /// Brings the metadata up to the newest.
-    pub async fn refresh(&mut self) -> Result<(), IcebergError> {
+    pub async fn refresh(&mut self) -> Result<(), TargetError> {
         let newest = self.catalog.load().await?;
-        let newest = newest.ok_or_else(|| IcebergError::Refused(format!("table {} is gone from the catalog", self.catalog.name)))?;
+        let newest = newest.ok_or_else(|| TargetError::Refused(format!("table {} is gone from the catalog", self.catalog.name)))?;
         if newest.uuid() != self.metadata.uuid() {
-            return Err(IcebergError::Fenced(format!(
+            return Err(TargetError::Fenced(format!(
                 "table {} was replaced by another of its name; it is opened again",
                 self.catalog.name
             )));
@@ -194,7 +194,7 @@ impl Table {
     ///
     /// Errors: `Fenced`: a position is not where it was; the files go, where none of them can be in the table. `Away`: not known to be committed within
     /// [`PATIENCE`]; the files stay.
-    pub async fn commit(&mut self, data: &[DataFile], moves: &[Move]) -> Result<Committed, IcebergError> {
+    pub async fn commit(&mut self, data: &[DataFile], moves: &[Move]) -> Result<Committed, TargetError> {
         let batch = uuid::Uuid::new_v4().to_string();
         let positions: HashMap<String, String> = moves.iter().map(|one| (one.id.clone(), one.to.to_string())).collect();
         let mut summary = positions.clone();
@@ -209,9 +209,9 @@ impl Table {
                     return Ok(Committed { snapshot, conflicts: tried.conflicts });
                 }
                 Ok(None) => format!("other commits to {} always came first", self.catalog.name),
-                Err(IcebergError::Away(text)) => text,
+                Err(TargetError::Away(text)) => text,
                 Err(error) => {
-                    if matches!(error, IcebergError::Fenced(_)) && !tried.is_unknown {
+                    if matches!(error, TargetError::Fenced(_)) && !tried.is_unknown {
                         self.clear(&tried, None).await;
                         for file in data {
                             let _ = self.files.delete(&file.location).await;
@@ -221,7 +221,7 @@ impl Table {
                 }
             };
             if Instant::now() >= deadline {
-                return Err(IcebergError::Away(format!("{trouble} (tried for {} s)", PATIENCE.as_secs())));
+                return Err(TargetError::Away(format!("{trouble} (tried for {} s)", PATIENCE.as_secs())));
             }
             tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
             wait = (wait * 2).min(Duration::from_secs(2));
@@ -236,7 +236,7 @@ impl Table {
         positions: &HashMap<String, String>,
         summary: &HashMap<String, String>,
         tried: &mut Tried,
-    ) -> Result<Option<i64>, IcebergError> {
+    ) -> Result<Option<i64>, TargetError> {
         self.refresh().await?;
         let ours = self.metadata.snapshots().find(|one| one.summary().additional_properties.get(BATCH) == Some(&tried.batch));
         if let Some(ours) = ours {
@@ -244,7 +244,7 @@ impl Table {
         }
         if let Some((one, there)) = moves.iter().map(|one| (one, self.position(&one.id))).find(|(one, there)| *there != one.from) {
             let shown = |at: Option<i64>| at.map_or_else(|| "none".into(), |at| at.to_string());
-            return Err(IcebergError::Fenced(format!(
+            return Err(TargetError::Fenced(format!(
                 "another writer moved the position of {} from {} to {}; what was read since is read again",
                 one.id,
                 shown(one.from),
@@ -274,7 +274,7 @@ impl Table {
             }
             Err(Trouble::Unknown(text)) => {
                 tried.is_unknown = true;
-                Err(IcebergError::Away(text))
+                Err(TargetError::Away(text))
             }
             Err(Trouble::Error(error)) => Err(error),
         }
@@ -295,7 +295,7 @@ impl Table {
     /// Adds columns that the table lacks; `is_same` tells whether one of that name that is there will do.
     ///
     /// Errors: `Fenced`: another writer gave one of them another type meanwhile; `Away`: the catalog can't be reached.
-    pub async fn widen(&mut self, added: &[Field], is_same: impl Fn(&Field, &Field) -> bool) -> Result<(), IcebergError> {
+    pub async fn widen(&mut self, added: &[Field], is_same: impl Fn(&Field, &Field) -> bool) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.refresh().await?;
@@ -306,7 +306,7 @@ impl Table {
                     None => lacking.push(field),
                     Some(known) if is_same(known, field) => {}
                     Some(known) => {
-                        return Err(IcebergError::Fenced(format!(
+                        return Err(TargetError::Fenced(format!(
                             "another writer made the column `{}` a {:?} meanwhile; what was read since is read again",
                             known.name, known.of
                         )));
@@ -323,7 +323,7 @@ impl Table {
                 last
             };
             let mut schema = serde_json::to_value(self.metadata.current_schema().as_ref())
-                .map_err(|error| IcebergError::Refused(format!("the schema of {} cannot be written: {error}", self.catalog.name)))?;
+                .map_err(|error| TargetError::Refused(format!("the schema of {} cannot be written: {error}", self.catalog.name)))?;
             let newest = self.metadata.schemas_iter().map(|schema| schema.schema_id()).max().unwrap_or(0);
             schema["schema-id"] = json!(newest + 1);
             let columns: Vec<Value> = lacking.iter().map(|field| field.write(&mut next)).collect();
@@ -349,7 +349,7 @@ impl Table {
                 Err(Trouble::Error(error)) => return Err(error),
             };
             if Instant::now() >= deadline {
-                return Err(IcebergError::Away(trouble));
+                return Err(TargetError::Away(trouble));
             }
             tokio::time::sleep(Duration::from_millis(50).mul_f64(0.5 + fastrand::f64())).await;
         }
