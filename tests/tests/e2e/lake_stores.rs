@@ -94,6 +94,36 @@ fn a_table_in_azure_holds_each_row_once() {
 }
 
 #[test]
+fn a_table_in_googles_store_holds_each_row_once_and_a_store_that_ignores_generations_is_refused() {
+    let mut command = peers::python(peers::gcs());
+    command.arg(peers::scripts().join("gcs.py"));
+    let mut google = Script::start("Google's store", command, "ready");
+    let endpoint = google.said()[0]["endpoint"].as_str().expect("it says its address").to_owned();
+    let topic = topic(2);
+    let keys = format!("commit_every: 300ms, store: {{endpoint: '{endpoint}'}}");
+    google.order(json!({"deaf": true}));
+    let mut millrace = lake(&topic, "gs://plant/history", &keys).start(LAKE);
+    blocked(&millrace, "told not to where it exists");
+    millrace.kill9();
+    google.order(json!({"deaf": false}));
+    let mut millrace = lake(&topic, "gs://plant/history", &keys).start(LAKE);
+    let mut sent = 0;
+    for _ in 0..3 {
+        send(&topic, sent, 1_000);
+        sent += 1_000;
+        std::thread::sleep(Duration::from_millis(600));
+        millrace.restart();
+    }
+    let nobody = json!({"gcs_base_url": endpoint, "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""});
+    let storage = json!({"GOOGLE_SERVICE_ACCOUNT_KEY": nobody.to_string(), "ALLOW_HTTP": "true"});
+    let found = holds(&mut readers(), &json!({"count": "gs://plant/history", "storage": storage}), sent);
+    assert_eq!(pair(&found["deltalake"]), (sent, sent));
+    // Its own probes, each refused by the store.
+    assert!(google.order(json!({}))["refused"].as_i64() >= Some(1));
+    millrace.stop();
+}
+
+#[test]
 fn a_table_in_hdfs_holds_each_row_once() {
     let (folder, copies) = (scratch("hdfs"), scratch("copy"));
     let mut command = Command::new("java");
