@@ -141,28 +141,6 @@ fn plain_parquet_that_is_killed_at_any_point_holds_each_row_once_after_the_next_
 }
 
 #[test]
-fn what_retention_took_is_counted_once_though_no_record_comes_and_the_sink_starts_again() {
-    let topic = topic(1);
-    let folder = scratch("lake");
-    let mut millrace = lake(&topic, &folder.path().join("table").display().to_string(), "commit_every: 100ms").start(LAKE);
-    send(&topic, 0, 100);
-    eventually("what was sent is committed", || (kafka().committed(&format!("g-{topic}"), &topic, 0)? == 100).then_some(()));
-    millrace.stop();
-    send(&topic, 100, 50);
-    kafka().delete_records(&topic, 0);
-    let lost = |millrace: &Millrace| millrace.connector("history")["counts"]["lost"].as_u64();
-    millrace.launch();
-    // That is when the position has moved over it.
-    eventually("the loss is counted", || (lost(&millrace)? == 50).then_some(()));
-    millrace.restart();
-    send(&topic, 150, 10);
-    eventually("the next records are written", || (millrace.connector("history")["counts"]["written"].as_u64()? == 10).then_some(()));
-    assert_eq!(lost(&millrace), Some(0));
-    assert_eq!(millrace.log().matches("records were deleted in Kafka").count(), 1, "{}", millrace.log());
-    millrace.stop();
-}
-
-#[test]
 fn foreign_readers_see_every_value_as_the_type_it_is() {
     let topic = topic(1);
     let folder = scratch("lake");
