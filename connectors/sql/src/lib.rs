@@ -7,7 +7,7 @@
 //!
 //! - [`config`]: the keys of the YAML. [`statement`]: the SQL of a page, in each dialect; pure. [`progress`]: what was read, and which rows of the
 //!   overlap; pure.
-//! - [`object`]: values as JSON. [`postgres`], [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
+//! - [`object`]: values as JSON. [`postgres`] (with [`copied`]), [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
 //! - [`source`]: the session.
 //!
 //! The sink: [`sink_config`]: its keys; [`sink_rows`]: what waits; [`sink_postgres`], [`sink_mysql`]: rows and positions in one transaction;
@@ -17,6 +17,7 @@
 //! the rows, in the log; memory does not grow with a table.
 
 pub mod config;
+pub mod copied;
 pub mod mysql;
 pub mod object;
 pub mod postgres;

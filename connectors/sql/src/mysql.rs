@@ -195,8 +195,12 @@ fn value(column: &Described, value: &Value, object: &mut Object) {
         Value::Float(float) => object.double(f64::from(*float)),
         Value::Double(double) => object.double(*double),
         Value::Date(year, month, day, hour, minute, second, micros) => {
-            if *month == 0 || *day == 0 {
-                let time = if of == ColumnType::MYSQL_TYPE_DATE { String::new() } else { format!("T{hour:02}:{minute:02}:{second:02}") };
+            if !is_day(*year, *month, *day) {
+                let fraction = if *micros > 0 { format!(".{micros:06}") } else { String::new() };
+                let time = match of {
+                    ColumnType::MYSQL_TYPE_DATE => String::new(),
+                    _ => format!("T{hour:02}:{minute:02}:{second:02}{fraction}"),
+                };
                 return object.unfit(&format!("{year:04}-{month:02}-{day:02}{time}"));
             }
             if of == ColumnType::MYSQL_TYPE_DATE {
@@ -222,6 +226,11 @@ fn value(column: &Described, value: &Value, object: &mut Object) {
             _ => object.text_or_bytes(bytes),
         },
     }
+}
+
+/// Whether a day exists: `0000-00-00` and, with `ALLOW_INVALID_DATES`, the 31st of February are kept by a server, too.
+fn is_day(year: u16, month: u8, day: u8) -> bool {
+    year > 0 && i16::try_from(year).is_ok_and(|year| jiff::civil::Date::new(year, month.cast_signed(), day.cast_signed()).is_ok())
 }
 
 /// Codes of a login that a person must mend: denied, no such database, a password that has expired.
@@ -253,5 +262,36 @@ fn said(error: &Error) -> String {
     match error {
         Error::Server(server) => format!("{} ({})", server.message, server.code),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Style;
+
+    #[test]
+    fn a_date_that_does_not_exist_is_null_with_its_text_beside_it() {
+        use ColumnType::{MYSQL_TYPE_DATE as DATE, MYSQL_TYPE_DATETIME as DATETIME, MYSQL_TYPE_TIMESTAMP as TIMESTAMP};
+        for (of, date, json, unfit) in [
+            (DATE, Value::Date(2026, 7, 1, 0, 0, 0, 0), r#""2026-07-01""#, ""),
+            (DATE, Value::Date(9999, 12, 31, 0, 0, 0, 0), r#""9999-12-31""#, ""),
+            (DATETIME, Value::Date(9999, 12, 31, 23, 59, 59, 999_999), r#""9999-12-31T23:59:59.999999""#, ""),
+            (TIMESTAMP, Value::Date(2038, 1, 19, 3, 14, 7, 0), r#""2038-01-19T03:14:07Z""#, ""),
+            (DATE, Value::Date(0, 0, 0, 0, 0, 0, 0), "null", r#"{"v":"0000-00-00"}"#),
+            (DATE, Value::Date(0, 5, 1, 0, 0, 0, 0), "null", r#"{"v":"0000-05-01"}"#),
+            (DATE, Value::Date(2026, 2, 31, 0, 0, 0, 0), "null", r#"{"v":"2026-02-31"}"#),
+            (DATE, Value::Date(2026, 13, 1, 0, 0, 0, 0), "null", r#"{"v":"2026-13-01"}"#),
+            (DATE, Value::Date(65_535, 255, 255, 0, 0, 0, 0), "null", r#"{"v":"65535-255-255"}"#),
+            (DATETIME, Value::Date(2026, 0, 0, 1, 2, 3, 500_000), "null", r#"{"v":"2026-00-00T01:02:03.500000"}"#),
+        ] {
+            let mut object = Object::new(["v"], Style { is_document: true, is_avro: false });
+            object.begin();
+            object.name();
+            value(&Described::new(of), &date, &mut object);
+            object.end();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!((text(&object.bytes), text(&object.unfit)), (format!("{{\"v\":{json}}}"), unfit.to_owned()), "{date:?}");
+        }
     }
 }

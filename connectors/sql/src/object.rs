@@ -14,7 +14,6 @@
 
 use millrace_schemas::json;
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// How values are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -136,7 +135,7 @@ impl Object {
                 // JSON has no leading dot and no leading zeros; no database here writes them, but `.5` of an old one.
                 let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
                 let zero = if digits.starts_with('.') { "0" } else { "" };
-                let _ = write!(self.bytes, "{sign}{zero}{digits}");
+                [sign, zero, digits].into_iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
             }
         }
     }

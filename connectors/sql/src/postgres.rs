@@ -1,9 +1,11 @@
-//! PostgreSQL: a connection that only reads, and its rows, in the binary form of the wire.
+//! PostgreSQL: a connection that only reads, and its rows, copied out in the binary form: `COPY (SELECT ..) TO STDOUT (FORMAT binary)`, which is the
+//! shortest way for server and driver. [`crate::copied`] takes it apart.
 //!
 //! Types whose binary form says less than their text (money, ranges, network addresses) are cast to text by the server; arrays and composite types to
 //! JSON. Everything else is decoded here, digit by digit.
 
 use crate::config::{Database, Settings};
+use crate::copied::{Copied, Fields};
 use crate::object::{Object, date_of};
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
@@ -12,7 +14,6 @@ use millrace_config::Reason;
 use millrace_contract::Failure;
 use millrace_kit::Tls;
 use millrace_kit::shape::Shape;
-use std::fmt::Write;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -24,8 +25,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_postgres::types::{FromSql, Kind as TypeKind, Type};
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::types::{Kind as TypeKind, Type};
+use tokio_postgres::{Client, NoTls};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -86,47 +87,131 @@ impl Postgres {
 
     /// Reads a page; returns how many rows it had.
     pub async fn read(&self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
-        let parameters: Vec<_> = page.parameters.iter().map(String::as_str).collect();
-        let rows = self.within(self.client.query_raw(&page.sql, parameters)).await?;
-        let mut rows = pin!(rows);
-        let mut object = Object::new(columns.iter().map(|column| column.name.as_str()), taking.style);
-        let mut place = vec![String::new(); 1 + query.id.len()];
-        // Whole numbers are not sent twice: their text is made of the column.
-        let numbers: Vec<_> = query.watermark.iter().chain(&query.id).map(|name| number_among(columns, name)).collect();
-        let mut count = 0;
+        let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", page.sql);
+        let mut pieces = pin!(self.within(self.client.copy_out(&copy)).await?);
+        let mut rows = Rows::new(columns, query, taking);
+        let mut copied = Copied::default();
         loop {
             // Most rows are here already: no clock is wound up for them.
-            let next = match rows.next().now_or_never() {
-                Some(row) => row.transpose().map_err(|error| trouble(&error))?,
-                None => self.within(async { rows.next().await.transpose() }).await?,
+            let next = match pieces.next().now_or_never() {
+                Some(piece) => piece.transpose().map_err(|error| trouble(&error))?,
+                None => self.within(async { pieces.next().await.transpose() }).await?,
             };
-            let Some(row) = next else { return Ok(count) };
-            count += 1;
-            object.begin();
-            for (index, column) in columns.iter().enumerate() {
-                object.name();
-                let is_fixed = matches!(column.shape, Shape::Decimal(_));
-                value(row.columns()[index].type_(), is_fixed, raw(&row, index)?, &mut object)
-                    .map_err(|why| Trouble::Query(format!("column `{}`: {why}", column.name)))?;
-            }
-            object.end();
-            if query.watermark.is_none() {
-                taking.row(&object, None);
-            } else {
-                for (n, to) in place.iter_mut().enumerate() {
-                    to.clear();
-                    match numbers[n] {
-                        Some(at) => push_number(raw(&row, at)?.unwrap_or_default(), to),
-                        None => to.push_str(std::str::from_utf8(raw(&row, columns.len() + n)?.unwrap_or_default()).unwrap_or_default()),
-                    }
-                }
-                let is_recent = raw(&row, columns.len() + place.len())?.is_some_and(|flag| flag == [1]);
-                taking.row(&object, Some((&place, is_recent)));
-            }
+            let Some(piece) = next else { break };
+            copied.take(&piece, |fields| rows.row(fields, taking)).map_err(|why| Trouble::Query(why.into()))?;
             if taking.is_full() {
                 taking.flush().await?;
             }
         }
+        if copied.is_whole() { Ok(rows.count) } else { Err(Trouble::Lost("the rows end in the middle".into())) }
+    }
+}
+
+/// How a value stands on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wire {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    /// Whether its scale is known.
+    Numeric(bool),
+    Uuid,
+    Timestamp(&'static str),
+    Date,
+    Time,
+    Bytes,
+    Json,
+    JsonB,
+    Text,
+}
+
+impl Wire {
+    fn of(column: &Column) -> Self {
+        match (&column.select, &column.shape, column.cast.as_str()) {
+            // As [`describe`] has it selected.
+            (Some(_), Shape::Any, _) => Self::JsonB,
+            (Some(_), ..) => Self::Text,
+            (None, shape, "numeric") => Self::Numeric(matches!(shape, Shape::Decimal(_))),
+            (None, _, "bool") => Self::Bool,
+            (None, _, "int2") => Self::Int2,
+            (None, _, "int4") => Self::Int4,
+            (None, _, "int8") => Self::Int8,
+            (None, _, "oid") => Self::Oid,
+            (None, _, "float4") => Self::Float4,
+            (None, _, "float8") => Self::Float8,
+            (None, _, "uuid") => Self::Uuid,
+            (None, _, "timestamp") => Self::Timestamp(""),
+            (None, _, "timestamptz") => Self::Timestamp("Z"),
+            (None, _, "date") => Self::Date,
+            (None, _, "time") => Self::Time,
+            (None, _, "bytea") => Self::Bytes,
+            (None, _, "json") => Self::Json,
+            (None, _, "jsonb") => Self::JsonB,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// Rows of a page into the batch. What it needs is made once for the page: nothing is allocated for a row.
+struct Rows<'c> {
+    columns: &'c [Column],
+    wires: Vec<Wire>,
+    object: Object,
+    /// Watermark and ids; none without a watermark.
+    place: Vec<String>,
+    /// Where a part of the place is a whole number among the columns: those are not sent twice, their text is made of the column.
+    numbers: Vec<Option<usize>>,
+    scratch: Vec<u8>,
+    count: u64,
+}
+
+impl<'c> Rows<'c> {
+    fn new(columns: &'c [Column], query: &Query, taking: &Taking<'_>) -> Self {
+        let place: Vec<&String> = query.watermark.iter().flat_map(|watermark| std::iter::once(watermark).chain(&query.id)).collect();
+        Self {
+            columns,
+            wires: columns.iter().map(Wire::of).collect(),
+            object: Object::new(columns.iter().map(|column| column.name.as_str()), taking.style),
+            numbers: place.iter().map(|name| number_among(columns, name)).collect(),
+            place: vec![String::new(); place.len()],
+            scratch: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// Errors: the row is not what was asked for.
+    fn row(&mut self, fields: &Fields<'_>, taking: &mut Taking<'_>) -> Result<(), Reason> {
+        let asked = self.columns.len() + if self.place.is_empty() { 0 } else { self.place.len() + 1 };
+        if fields.len() != asked {
+            return Err(format!("{} columns where {asked} were asked for", fields.len()).into());
+        }
+        self.count += 1;
+        let object = &mut self.object;
+        object.begin();
+        for (index, wire) in self.wires.iter().enumerate() {
+            object.name();
+            value(*wire, fields.get(index), object, &mut self.scratch)
+                .map_err(|why| format!("column `{}`: {why}", self.columns[index].name))?;
+        }
+        object.end();
+        if self.place.is_empty() {
+            taking.row(object, None);
+            return Ok(());
+        }
+        for (n, (to, number)) in self.place.iter_mut().zip(&self.numbers).enumerate() {
+            to.clear();
+            match number {
+                Some(at) => push_number(fields.get(*at).unwrap_or_default(), to),
+                None => to.push_str(std::str::from_utf8(fields.get(self.columns.len() + n).unwrap_or_default()).unwrap_or_default()),
+            }
+        }
+        let is_recent = fields.get(asked - 1).is_some_and(|flag| flag == [1]);
+        taking.row(object, Some((&self.place, is_recent)));
+        Ok(())
     }
 }
 
@@ -143,8 +228,7 @@ fn push_number(raw: &[u8], to: &mut String) {
         [a, b, c, d, e, f, g, h] => i64::from_be_bytes([a, b, c, d, e, f, g, h]),
         _ => return,
     };
-    // Writing to memory can't fail.
-    let _ = write!(to, "{number}");
+    to.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Opens a connection, and the task that moves its bytes.
@@ -177,27 +261,6 @@ pub(crate) async fn open(database: &Database) -> Result<(Client, JoinHandle<()>)
         Ok(connected) => connected,
         Err(_) => Err(Failure::Reconnect(format!("no answer from {address} within {CONNECT:?}"))),
     }
-}
-
-/// The bytes of a value as they came.
-struct Raw<'a>(Option<&'a [u8]>);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(Some(raw)))
-    }
-
-    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(None))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-fn raw(row: &Row, index: usize) -> Result<Option<&[u8]>, Trouble> {
-    row.try_get::<_, Raw<'_>>(index).map(|raw| raw.0).map_err(|error| Trouble::Query(error.to_string()))
 }
 
 fn describe(name: &str, of: &Type, modifier: i32) -> Column {
@@ -274,8 +337,8 @@ fn numeric_shape(modifier: i32) -> Shape {
     }
 }
 
-/// Writes one value. `is_fixed`: a numeric whose scale is known. Errors: bytes that are not of their type.
-fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> Result<(), Reason> {
+/// Writes one value. `scratch`: what a numeric's text is made in. Errors: bytes that are not of their type.
+fn value(of: Wire, raw: Option<&[u8]>, object: &mut Object, scratch: &mut Vec<u8>) -> Result<(), Reason> {
     let Some(raw) = raw else {
         object.null();
         return Ok(());
@@ -283,16 +346,16 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
     fn bytes<const N: usize>(raw: &[u8]) -> Result<[u8; N], Reason> {
         raw.try_into().map_err(|_| format!("{} bytes where {N} should be", raw.len()).into())
     }
-    match *of {
-        Type::BOOL => object.bool(raw == [1]),
-        Type::INT2 => object.int(i16::from_be_bytes(bytes(raw)?)),
-        Type::INT4 => object.int(i32::from_be_bytes(bytes(raw)?)),
-        Type::INT8 => object.int(i64::from_be_bytes(bytes(raw)?)),
-        Type::OID => object.int(u32::from_be_bytes(bytes(raw)?)),
-        Type::FLOAT4 => object.double(f64::from(f32::from_be_bytes(bytes(raw)?))),
-        Type::FLOAT8 => object.double(f64::from_be_bytes(bytes(raw)?)),
-        Type::NUMERIC => object.decimal(&numeric(raw)?, is_fixed),
-        Type::UUID => {
+    match of {
+        Wire::Bool => object.bool(raw == [1]),
+        Wire::Int2 => object.int(i16::from_be_bytes(bytes(raw)?)),
+        Wire::Int4 => object.int(i32::from_be_bytes(bytes(raw)?)),
+        Wire::Int8 => object.int(i64::from_be_bytes(bytes(raw)?)),
+        Wire::Oid => object.int(u32::from_be_bytes(bytes(raw)?)),
+        Wire::Float4 => object.double(f64::from(f32::from_be_bytes(bytes(raw)?))),
+        Wire::Float8 => object.double(f64::from_be_bytes(bytes(raw)?)),
+        Wire::Numeric(is_fixed) => object.decimal(numeric(raw, scratch)?, is_fixed),
+        Wire::Uuid => {
             let id: [u8; 16] = bytes(raw)?;
             let (mut text, mut end) = ([b'-'; 36], 0);
             for (n, byte) in id.into_iter().enumerate() {
@@ -303,20 +366,20 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
             }
             object.text_or_bytes(&text);
         }
-        Type::TIMESTAMP | Type::TIMESTAMPTZ => match i64::from_be_bytes(bytes(raw)?) {
+        Wire::Timestamp(suffix) => match i64::from_be_bytes(bytes(raw)?) {
             i64::MAX => object.unfit("infinity"),
             i64::MIN => object.unfit("-infinity"),
             micros => {
                 let (days, of_day) = (micros.div_euclid(DAY) + i64::from(EPOCH_DAYS), micros.rem_euclid(DAY).unsigned_abs());
-                let suffix = if *of == Type::TIMESTAMPTZ { "Z" } else { "" };
                 if !object.moment(days, of_day, suffix) {
                     let ((year, month, day), seconds) = (date_of(days), of_day / 1_000_000);
                     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-                    object.unfit(&format!("{year:+05}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{suffix}"));
+                    let fraction = if of_day % 1_000_000 > 0 { format!(".{:06}", of_day % 1_000_000) } else { String::new() };
+                    object.unfit(&format!("{year:+05}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{suffix}"));
                 }
             }
         },
-        Type::DATE => match i32::from_be_bytes(bytes(raw)?) {
+        Wire::Date => match i32::from_be_bytes(bytes(raw)?) {
             i32::MAX => object.unfit("infinity"),
             i32::MIN => object.unfit("-infinity"),
             days => {
@@ -327,11 +390,15 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
                 }
             }
         },
-        Type::TIME => object.time_of_day(i64::from_be_bytes(bytes(raw)?).unsigned_abs()),
-        Type::BYTEA => object.binary(raw),
-        Type::JSON => object.raw(raw),
-        Type::JSONB => object.raw(raw.get(1..).unwrap_or_default()),
-        _ => object.text_or_bytes(raw),
+        Wire::Time => match i64::from_be_bytes(bytes(raw)?) {
+            // 24:00:00 is a time of PostgreSQL, and of no one else.
+            DAY.. => object.unfit("24:00:00"),
+            micros => object.time_of_day(micros.unsigned_abs()),
+        },
+        Wire::Bytes => object.binary(raw),
+        Wire::Json => object.raw(raw),
+        Wire::JsonB => object.raw(raw.get(1..).unwrap_or_default()),
+        Wire::Text => object.text_or_bytes(raw),
     }
     Ok(())
 }
@@ -339,17 +406,17 @@ fn value(of: &Type, is_fixed: bool, raw: Option<&[u8]>, object: &mut Object) -> 
 /// A NUMERIC as its text: groups of four digits, a weight, a sign and the digits shown behind the point.
 ///
 /// Source: src/backend/utils/adt/numeric.c, `numeric_send`.
-fn numeric(raw: &[u8]) -> Result<String, Reason> {
+fn numeric<'s>(raw: &[u8], text: &'s mut Vec<u8>) -> Result<&'s str, Reason> {
     let word = |n: usize| raw.get(2 * n..2 * n + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).ok_or("a numeric that is cut");
     let (count, weight, sign, scale) = (word(0)? as usize, word(1)? as i16, word(2)?, word(3)?);
     match sign {
-        0xC000 => return Ok("NaN".into()),
-        0xD000 => return Ok("Infinity".into()),
-        0xF000 => return Ok("-Infinity".into()),
+        0xC000 => return Ok("NaN"),
+        0xD000 => return Ok("Infinity"),
+        0xF000 => return Ok("-Infinity"),
         _ => {}
     }
     let group = |n: i32| -> Result<u16, &str> { if n >= 0 && (n as usize) < count { word(4 + n as usize) } else { Ok(0) } };
-    let mut text = Vec::with_capacity(count * 4 + 8);
+    text.clear();
     let four = |group: u16, text: &mut Vec<u8>| text.extend([1000, 100, 10, 1].map(|unit| b'0' + (group / unit % 10) as u8));
     if sign == 0x4000 {
         text.push(b'-');
@@ -359,7 +426,7 @@ fn numeric(raw: &[u8]) -> Result<String, Reason> {
     }
     for n in 0..=i32::from(weight) {
         let start = text.len();
-        four(group(n)?, &mut text);
+        four(group(n)?, text);
         if n == 0 {
             let zeros = text[start..].iter().take(3).take_while(|digit| **digit == b'0').count();
             text.drain(start..start + zeros);
@@ -370,12 +437,12 @@ fn numeric(raw: &[u8]) -> Result<String, Reason> {
         let end = text.len() + scale as usize;
         let mut n = i32::from(weight) + 1;
         while text.len() < end {
-            four(group(n)?, &mut text);
+            four(group(n)?, text);
             n += 1;
         }
         text.truncate(end);
     }
-    String::from_utf8(text).map_err(|_| "a numeric that is none".into())
+    std::str::from_utf8(text).map_err(|_| "a numeric that is none".into())
 }
 
 /// What an error of a statement means.
@@ -500,8 +567,47 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_is_none_is_null_with_its_text_beside_it() {
+        let date = |days: i32| days.to_be_bytes().to_vec();
+        let time = |micros: i64| micros.to_be_bytes().to_vec();
+        let (utc, civil) = (Wire::Timestamp("Z"), Wire::Timestamp(""));
+        // Days and microseconds since 2000.
+        for (wire, raw, json, unfit) in [
+            (Wire::Date, date(0), r#""2000-01-01""#, ""),
+            (Wire::Date, date(2_921_939), r#""9999-12-31""#, ""),
+            (Wire::Date, date(2_921_940), "null", r#"{"v":"+10000-01-01"}"#),
+            (Wire::Date, date(6_574_365), "null", r#"{"v":"+20000-01-01"}"#),
+            (Wire::Date, date(-730_119), r#""0001-01-01""#, ""),
+            (Wire::Date, date(-730_120), "null", r#"{"v":"+0000-12-31"}"#),
+            (Wire::Date, date(i32::MAX), "null", r#"{"v":"infinity"}"#),
+            (Wire::Date, date(i32::MIN), "null", r#"{"v":"-infinity"}"#),
+            (civil, time(-1), r#""1999-12-31T23:59:59.999999""#, ""),
+            (utc, time(2_921_940 * DAY - 1), r#""9999-12-31T23:59:59.999999Z""#, ""),
+            (utc, time(2_921_940 * DAY), "null", r#"{"v":"+10000-01-01T00:00:00Z"}"#),
+            (utc, time(i64::MAX), "null", r#"{"v":"infinity"}"#),
+            (civil, time(i64::MIN), "null", r#"{"v":"-infinity"}"#),
+            (civil, time(i64::MIN + 1), "null", r#"{"v":"-290278-12-22T19:59:05.224193"}"#),
+            (Wire::Time, time(0), r#""00:00:00""#, ""),
+            (Wire::Time, time(DAY - 1), r#""23:59:59.999999""#, ""),
+            (Wire::Time, time(DAY), "null", r#"{"v":"24:00:00"}"#),
+        ] {
+            let mut object = Object::new(["v"], crate::object::Style { is_document: true, is_avro: false });
+            object.begin();
+            object.name();
+            value(wire, Some(&raw), &mut object, &mut Vec::new()).unwrap();
+            object.end();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!((text(&object.bytes), text(&object.unfit)), (format!("{{\"v\":{json}}}"), unfit.to_owned()), "{wire:?} {raw:?}");
+        }
+        assert!(value(Wire::Date, Some(&[0; 3]), &mut Object::new(["v"], crate::object::Style::default()), &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn numerics_keep_every_digit() {
-        let words = |words: &[u16]| numeric(&words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>()).unwrap();
+        let words = |words: &[u16]| {
+            let raw: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+            numeric(&raw, &mut Vec::new()).unwrap().to_owned()
+        };
         // As `numeric_send` writes 12345.678, -0.00012, 100000000, 0, 0.0 and NaN.
         assert_eq!(words(&[3, 1, 0, 3, 1, 2345, 6780]), "12345.678");
         assert_eq!(words(&[1, u16::MAX, 0x4000, 5, 1]), "-0.00010");
@@ -510,6 +616,6 @@ mod tests {
         assert_eq!(words(&[0, 0, 0, 1]), "0.0");
         assert_eq!(words(&[1, (-2_i16) as u16, 0, 8, 12]), "0.00000012");
         assert_eq!(words(&[0, 0, 0xC000, 0]), "NaN");
-        assert!(numeric(&[0, 9, 0, 0]).is_err());
+        assert!(numeric(&[0, 9, 0, 0], &mut Vec::new()).is_err());
     }
 }

@@ -9,7 +9,8 @@
 //! ORDER BY w, id LIMIT page                           TOP (page) in SQL Server
 //! ```
 //!
-//! Values go as parameters, as the text that the server gave for them, and are cast to the column's type there.
+//! Values go as the text that the server gave for them, and are cast to the column's type there: as parameters, but for PostgreSQL, whose COPY takes none;
+//! there they stand in the statement.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -257,8 +258,12 @@ impl Query {
         let w = format!("q.{}", dialect.quote(watermark));
         // MySQL knows parameters by their place in the text alone: each is pushed where it is written.
         let mut parameter = |name: &String, value: &str| {
+            let Some(column) = find(name) else { return "NULL".to_owned() };
+            if dialect == Dialect::Postgres {
+                return format!("{}::text::{}", literal(value), column.cast);
+            }
             parameters.push(value.to_owned());
-            find(name).map_or_else(|| "NULL".to_owned(), |column| cast(dialect, column, parameters.len()))
+            cast(dialect, column, parameters.len())
         };
         let recent = recent.map_or_else(|| "1 = 0".to_owned(), |recent| format!("{w} >= {}", parameter(watermark, recent)));
         list.push(match dialect {
@@ -322,6 +327,12 @@ fn beyond(dialect: Dialect, columns: &[(&String, &String)], parameter: &mut dyn 
     }
     let equal = parameter(name, value);
     format!("({greater} OR ({column} = {equal} AND {}))", beyond(dialect, rest, parameter))
+}
+
+/// A text of PostgreSQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 /// The n-th parameter as a value of the column's type.
@@ -390,17 +401,18 @@ mod tests {
 
     #[test]
     fn a_page_begins_behind_the_cursor_and_ends_before_the_future() {
-        let after = After { watermark: Some("2026-01-01 00:00:00+00".into()), ids: Some(vec!["a".into(), "7".into()]) };
+        let after = After { watermark: Some("2026-01-01 00:00:00+00".into()), ids: Some(vec!["a'\\".into(), "7".into()]) };
         let page = query(&["line", "id"]).page(Dialect::Postgres, &columns(Kind::Instant), &after, Some("1767225600000000"), None);
         assert_eq!(
             page.sql,
             "SELECT q.\"id\", q.\"line\", q.\"changed\", q.\"changed\"::text AS millrace_w, q.\"line\"::text AS millrace_0, NULL AS millrace_1, \
-             (1 = 0) AS millrace_r FROM \"mes\".\"or\"\"ders\" AS q WHERE q.\"changed\" >= $1::text::timestamptz AND (q.\"changed\" > $2::text::timestamptz OR \
-             (q.\"changed\" = $3::text::timestamptz AND (q.\"line\" > $4::text::text OR (q.\"line\" = $5::text::text AND q.\"id\" > $6::text::int8)))) AND \
-             q.\"changed\" <= $7::text::timestamptz AND q.\"changed\" IS NOT NULL ORDER BY q.\"changed\", q.\"line\", q.\"id\" LIMIT 100"
+             (1 = 0) AS millrace_r FROM \"mes\".\"or\"\"ders\" AS q WHERE q.\"changed\" >= '2026-01-01 00:00:00+00'::text::timestamptz AND \
+             (q.\"changed\" > '2026-01-01 00:00:00+00'::text::timestamptz OR (q.\"changed\" = '2026-01-01 00:00:00+00'::text::timestamptz AND \
+             (q.\"line\" > E'a''\\\\'::text::text OR (q.\"line\" = E'a''\\\\'::text::text AND q.\"id\" > '7'::text::int8)))) AND \
+             q.\"changed\" <= '2026-01-02 00:00:00+00'::text::timestamptz AND q.\"changed\" IS NOT NULL ORDER BY q.\"changed\", q.\"line\", q.\"id\" \
+             LIMIT 100"
         );
-        let moment = "2026-01-01 00:00:00+00";
-        assert_eq!(page.parameters, [moment, moment, moment, "a", "a", "7", "2026-01-02 00:00:00+00"]);
+        assert_eq!(page.parameters, [""; 0], "COPY takes none");
     }
 
     #[test]
@@ -465,6 +477,6 @@ mod tests {
         let number = After { watermark: Some("5".into()), ids: Some(Vec::new()) };
         let columns = [Column { name: "changed".into(), cast: "int8".into(), select: None, kind: Kind::Number, shape: Shape::Long }];
         let page = query.page(Dialect::Postgres, &columns, &number, None, None);
-        assert!(page.sql.contains("q.\"changed\" >= $1::text::int8 AND q.\"changed\" > $2::text::int8 AND"), "{}", page.sql);
+        assert!(page.sql.contains("q.\"changed\" >= '5'::text::int8 AND q.\"changed\" > '5'::text::int8 AND"), "{}", page.sql);
     }
 }
