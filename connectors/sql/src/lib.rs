@@ -10,8 +10,8 @@
 //! - [`object`]: values as JSON. [`postgres`] (with [`copied`]), [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
 //! - [`source`]: the session.
 //!
-//! The sink: [`sink_config`]: its keys; [`sink_rows`]: what waits; [`sink_postgres`], [`sink_mysql`]: rows and positions in one transaction;
-//! [`sink`]: the session.
+//! The sink: [`sink_config`]: its keys; [`sink_rows`]: what waits; [`sink_table`]: rows and positions in one transaction, which [`sink_postgres`] and
+//! [`sink_mysql`] write in their own way; [`sink`]: the session.
 //!
 //! Invariants: a source writes nothing to a database; a cursor is the server's own text of a value, never a float or a date of ours; the position moves with
 //! the rows, in the log; memory does not grow with a table.
@@ -27,6 +27,7 @@ pub mod sink_config;
 pub mod sink_mysql;
 pub mod sink_postgres;
 pub mod sink_rows;
+pub mod sink_table;
 pub mod source;
 pub mod sqlserver;
 pub mod statement;

@@ -8,9 +8,11 @@
 //! ```
 
 use crate::sink_config::{SinkSettings, SqlSinkConfig};
-use crate::sink_rows::{Row, SAMPLE, Waiting};
+use crate::sink_mysql::MySql;
+use crate::sink_postgres::Postgres;
+use crate::sink_rows::{SAMPLE, Waiting};
+use crate::sink_table::{Database, Target};
 use crate::statement::Dialect;
-use crate::{sink_mysql, sink_postgres};
 use async_trait::async_trait;
 use millrace_config::Problems;
 use millrace_contract::{
@@ -18,7 +20,7 @@ use millrace_contract::{
     Upstream,
 };
 use millrace_kit::documents::{Column, Documents, META};
-use millrace_kit::parts::{Move, Parts};
+use millrace_kit::parts::Parts;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,47 +77,14 @@ impl Compiled for CompiledSink {
     }
 }
 
-enum Target {
-    Postgres(sink_postgres::Target),
-    MySql(sink_mysql::Target),
-}
-
-impl Target {
-    async fn open(settings: &SinkSettings, columns: &[Column]) -> Result<Self, Failure> {
-        Ok(match settings.database.dialect {
-            Dialect::Postgres => Self::Postgres(sink_postgres::Target::open(settings, columns, &settings.key).await?),
-            Dialect::MySql => Self::MySql(sink_mysql::Target::open(settings, columns, &settings.key).await?),
-            Dialect::SqlServer => return Err(Failure::Blocked("SQL Server is a source only".into())),
-        })
-    }
-
-    fn columns(&self) -> Vec<Column> {
-        match self {
-            Self::Postgres(target) => target.columns(),
-            Self::MySql(target) => target.columns(),
-        }
-    }
-
-    async fn widen(&mut self, columns: &[Column]) -> Result<(), Failure> {
-        match self {
-            Self::Postgres(target) => target.widen(columns).await,
-            Self::MySql(target) => target.widen(columns).await,
-        }
-    }
-
-    async fn positions(&mut self, ids: &[String]) -> Result<Vec<Option<Offset>>, Failure> {
-        match self {
-            Self::Postgres(target) => target.positions(ids).await,
-            Self::MySql(target) => target.positions(ids).await,
-        }
-    }
-
-    async fn write(&mut self, columns: &[Column], rows: &[Row<'_>], moves: &[Move]) -> Result<Vec<Refused>, Failure> {
-        match self {
-            Self::Postgres(target) => target.write(columns, rows, moves).await,
-            Self::MySql(target) => target.write(columns, rows, moves).await,
-        }
-    }
+/// Connects, and makes what is missing.
+async fn open(settings: &SinkSettings, columns: &[Column]) -> Result<Target, Failure> {
+    let database: Box<dyn Database> = match settings.database.dialect {
+        Dialect::Postgres => Box::new(Postgres::connect(settings).await?),
+        Dialect::MySql => Box::new(MySql::connect(settings).await?),
+        Dialect::SqlServer => return Err(Failure::Blocked("SQL Server is a source only".into())),
+    };
+    Target::open(database, settings, columns).await
 }
 
 /// One instance of the sink.
@@ -151,7 +120,7 @@ impl Instance {
                 true => SAMPLE.map(|(name, kind)| Column::new(name, kind)).to_vec(),
                 false => META.map(|(name, kind)| Column::new(name, kind)).to_vec(),
             };
-            self.target = Some(Target::open(&self.settings, &columns).await?);
+            self.target = Some(open(&self.settings, &columns).await?);
         }
         self.target.as_mut().ok_or_else(|| Failure::Reconnect("the connection is gone".into()))
     }

@@ -1,15 +1,11 @@
-//! Rows into MariaDB and MySQL: by INSERTs of many rows, with the positions in Kafka moved in the same transaction.
-//!
-//! ```text
-//! START TRANSACTION; UPDATE millrace_positions SET next = new WHERE id = .. AND next = as it was    (no row: fenced)
-//!                    INSERT INTO table VALUES (..), (..) [ON DUPLICATE KEY UPDATE ..]               (refused: each half by itself, to the row)
-//! COMMIT
-//! ```
+//! Rows into MariaDB and MySQL: by INSERTs of many rows; with a key `ON DUPLICATE KEY UPDATE`, and tombstones DELETE.
 
 use crate::mysql::{failure, open};
 use crate::sink_config::SinkSettings;
 use crate::sink_rows::{Row, with_keys};
+use crate::sink_table::{Database, Table, To, decimal_of};
 use crate::statement::Dialect;
+use async_trait::async_trait;
 use millrace_contract::{Failure, Offset, Refused};
 use millrace_kit::documents::{Cell, Column, Day, Kind, Unit};
 use millrace_kit::parts::Move;
@@ -22,198 +18,31 @@ const PLACEHOLDERS: usize = 20_000;
 /// Bytes of one statement: below the server's smallest `max_allowed_packet`, which is 1 MiB.
 const PIECE: usize = 768 << 10;
 
-/// A connection, and what is known of the table.
-pub struct Target {
+/// A connection.
+pub struct MySql {
     conn: Conn,
     address: String,
-    table: Vec<String>,
-    key: Vec<String>,
-    types: HashMap<String, String>,
 }
 
 fn quoted(name: &str) -> String {
     Dialect::MySql.quote(name)
 }
 
-impl Target {
-    /// Connects, makes what is missing, and looks at the table.
-    ///
-    /// Errors: `Blocked`: the table has other columns than the rows, or this user may not; `Reconnect`: the database can't be reached.
-    pub async fn open(settings: &SinkSettings, columns: &[Column], key: &[Column]) -> Result<Self, Failure> {
+impl MySql {
+    pub async fn connect(settings: &SinkSettings) -> Result<Self, Failure> {
         let conn = open(&settings.database).await?;
-        let address = settings.database.address();
-        let table = settings.table.split('.').map(str::to_owned).collect();
-        let mut this =
-            Self { conn, address, table, key: key.iter().map(|column| column.name.to_string()).collect(), types: HashMap::new() };
+        let mut this = Self { conn, address: settings.database.address() };
         let lock = settings.timeout.as_secs().max(1);
         this.run(&format!(
             "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE', innodb_lock_wait_timeout = {lock}"
         ))
         .await?;
-        let positions = this.positions_table();
-        this.run(&format!(
-            "CREATE TABLE IF NOT EXISTS {positions} (id varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY, next bigint NOT NULL) ENGINE=InnoDB"
-        ))
-        .await?;
-        this.look().await?;
-        if this.types.is_empty() {
-            this.make(columns, key).await?;
-        }
-        this.widen(columns).await?;
         Ok(this)
     }
 
-    fn name(&self) -> String {
-        Dialect::MySql.path(&self.table)
-    }
-
-    fn positions_table(&self) -> String {
-        Dialect::MySql.positions_beside(&self.table)
-    }
-
-    async fn run(&mut self, sql: &str) -> Result<(), Failure> {
-        let done = self.conn.query_drop(sql).await;
-        done.map_err(|error| failure(&self.address, &error))
-    }
-
-    async fn make(&mut self, columns: &[Column], key: &[Column]) -> Result<(), Failure> {
-        let is_key = |name: &str| key.iter().any(|column| *column.name == *name);
-        let mut all: Vec<String> =
-            columns.iter().map(|column| format!("{} {}", quoted(&column.name), type_of(column.kind, is_key(&column.name)))).collect();
-        for column in key.iter().filter(|column| !columns.iter().any(|known| known.name == column.name)) {
-            all.push(format!("{} {}", quoted(&column.name), type_of(column.kind, true)));
-        }
-        if !key.is_empty() {
-            let names: Vec<String> = key.iter().map(|column| quoted(&column.name)).collect();
-            all.push(format!("PRIMARY KEY ({})", names.join(", ")));
-        } else if columns.iter().any(|column| &*column.name == "tag") {
-            all.push("INDEX (tag(200), time)".into());
-        }
-        let name = self.name();
-        self.run(&format!(
-            "CREATE TABLE IF NOT EXISTS {name} ({}) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-            all.join(", ")
-        ))
-        .await?;
-        tracing::info!(table = name, "made a table");
-        self.look().await
-    }
-
-    async fn look(&mut self) -> Result<(), Failure> {
-        let sql = "SELECT column_name, IF(column_comment = 'json', 'json', column_type) FROM information_schema.columns WHERE table_schema = coalesce(?, database()) AND table_name = ?";
-        let schema = (self.table.len() > 1).then(|| self.table[0].clone());
-        let name = self.table.last().cloned().unwrap_or_default();
-        let rows: Result<Vec<(String, String)>, Error> = self.conn.exec(sql, (schema, name)).await;
-        self.types = rows.map_err(|error| failure(&self.address, &error))?.into_iter().collect();
-        Ok(())
-    }
-
-    /// The table's columns, by what can be written to them.
-    pub fn columns(&self) -> Vec<Column> {
-        self.types.iter().map(|(name, of)| Column::new(name, kind_of(of))).collect()
-    }
-
-    /// Adds columns that the table lacks. It ends a transaction: not in the middle of one.
-    ///
-    /// Errors: one is there with another type.
-    pub async fn widen(&mut self, columns: &[Column]) -> Result<(), Failure> {
-        let lacking: Vec<String> = columns
-            .iter()
-            .filter(|column| !self.types.contains_key(&*column.name))
-            .map(|column| format!("ADD COLUMN {} {}", quoted(&column.name), type_of(column.kind, false)))
-            .collect();
-        let name = self.name();
-        for column in columns {
-            let Some(of) = self.types.get(&*column.name) else { continue };
-            let there = kind_of(of);
-            let is_so = there == column.kind
-                || matches!(
-                    (there, column.kind),
-                    (Kind::Time(_), Kind::Time(_)) | (Kind::Text, Kind::Json) | (Kind::Decimal(..), Kind::Decimal(..))
-                );
-            if !is_so {
-                return Err(Failure::Blocked(format!(
-                    "column `{}` of table {name} is {of}, and what comes is {}; name another table",
-                    column.name, column.kind
-                )));
-            }
-        }
-        if !lacking.is_empty() {
-            match self.conn.query_drop(format!("ALTER TABLE {name} {}", lacking.join(", "))).await {
-                Ok(()) => {}
-                // Another runtime was quicker.
-                Err(Error::Server(server)) if server.code == 1060 => {}
-                Err(error) => return Err(failure(&self.address, &error)),
-            }
-            self.look().await?;
-        }
-        Ok(())
-    }
-
-    /// The next offsets that the database holds.
-    pub async fn positions(&mut self, ids: &[String]) -> Result<Vec<Option<Offset>>, Failure> {
-        let sql = format!("SELECT next FROM {} WHERE id = ?", self.positions_table());
-        let mut held = Vec::with_capacity(ids.len());
-        for id in ids {
-            let next: Result<Option<Offset>, Error> = self.conn.exec_first(&sql, (id,)).await;
-            held.push(next.map_err(|error| failure(&self.address, &error))?);
-        }
-        Ok(held)
-    }
-
-    /// Writes rows and moves positions, in one transaction. The rows that the table will never take are returned; then nothing was written, and the
-    /// others are to be written without them.
-    ///
-    /// Errors: a position is not where it was; the database can't be reached, or is in the way.
-    pub async fn write(&mut self, columns: &[Column], rows: &[Row<'_>], moves: &[Move]) -> Result<Vec<Refused>, Failure> {
-        self.run("START TRANSACTION").await?;
-        let table = self.positions_table();
-        for one in moves {
-            let done = match one.from {
-                Some(from) => {
-                    let sql = format!("UPDATE {table} SET next = ? WHERE id = ? AND next = ?");
-                    self.conn.exec_drop(sql, (one.to, &one.id, from)).await
-                }
-                None => self.conn.exec_drop(format!("INSERT IGNORE INTO {table} (id, next) VALUES (?, ?)"), (&one.id, one.to)).await,
-            };
-            done.map_err(|error| failure(&self.address, &error))?;
-            if self.conn.affected_rows() != 1 {
-                return Err(Failure::Reconnect(format!(
-                    "another writer moved the position of {}; what was read since is read again",
-                    one.id
-                )));
-            }
-        }
-        let mut refused = Vec::new();
-        let kept;
-        let rows = match self.key.is_empty() {
-            true => rows,
-            false => {
-                kept = with_keys(columns, rows, &self.key, &mut refused);
-                &kept
-            }
-        };
-        let per_statement = (PLACEHOLDERS / columns.len().max(1)).max(1);
-        // An INSERT and a DELETE of one key keep their order.
-        let tombstone = columns.iter().zip(0_u16..).find(|(column, _)| &*column.name == "kafka_tombstone").map(|(_, index)| index);
-        let deletes = |row: &Row<'_>| !self.key.is_empty() && tombstone.and_then(|index| row.cell(index)) == Some(Cell::Bool(true));
-        let groups: Vec<&[Row<'_>]> = rows.chunk_by(|a, b| deletes(a) == deletes(b)).collect();
-        let kinds: Vec<bool> = groups.iter().map(|group| deletes(&group[0])).collect();
-        for (group, is_delete) in groups.into_iter().zip(kinds) {
-            if is_delete {
-                self.delete(columns, group).await?;
-            } else {
-                self.bisect(columns, group, per_statement, &mut refused).await?;
-            }
-        }
-        // Nothing counts before the dead letters of what was refused are safe.
-        self.run(if refused.is_empty() { "COMMIT" } else { "ROLLBACK" }).await?;
-        Ok(refused)
-    }
-
-    async fn delete(&mut self, columns: &[Column], rows: &[Row<'_>]) -> Result<(), Failure> {
+    async fn delete(&mut self, table: &Table, columns: &[Column], rows: &[Row<'_>]) -> Result<(), Failure> {
         let kafka_key = columns.iter().zip(0_u16..).find(|(column, _)| &*column.name == "kafka_key").map_or(0, |(_, index)| index);
-        let sql = format!("DELETE FROM {} WHERE {} = ?", self.name(), quoted(&self.key[0]));
+        let sql = format!("DELETE FROM {} WHERE {} = ?", table.name, quoted(&table.key[0]));
         for row in rows {
             let Some(Cell::Text(span)) = row.cell(kafka_key) else { continue };
             let done = self.conn.exec_drop(&sql, (row.day.text(span),)).await;
@@ -222,38 +51,12 @@ impl Target {
         Ok(())
     }
 
-    async fn bisect(&mut self, columns: &[Column], rows: &[Row<'_>], most: usize, refused: &mut Vec<Refused>) -> Result<(), Failure> {
-        let mut open: Vec<&[Row<'_>]> = rows.chunks(most).rev().collect();
-        while let Some(rows) = open.pop() {
-            if rows.len() > 1 && size(rows) > PIECE {
-                let (first, second) = rows.split_at(rows.len() / 2);
-                open.extend([second, first]);
-                continue;
-            }
-            self.run("SAVEPOINT millrace").await?;
-            match self.insert(columns, rows).await {
-                Ok(()) => {}
-                Err(error) if !is_of_a_row(&error) => return Err(failure(&self.address, &error)),
-                Err(error) => {
-                    self.run("ROLLBACK TO SAVEPOINT millrace").await?;
-                    match rows {
-                        [row] => refused.push(Refused { partition: row.partition.clone(), offset: row.offset, reason: error.to_string() }),
-                        rows => {
-                            let (first, second) = rows.split_at(rows.len() / 2);
-                            open.extend([second, first]);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn insert(&mut self, columns: &[Column], rows: &[Row<'_>]) -> Result<(), Error> {
+    async fn insert(&mut self, into: &To<'_>, rows: &[Row<'_>]) -> Result<(), Error> {
+        let columns = into.columns;
         let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
         let one = format!("({})", vec!["?"; columns.len()].join(","));
-        let mut sql = format!("INSERT INTO {} ({}) VALUES {}", self.name(), names.join(","), vec![one.as_str(); rows.len()].join(","));
-        if !self.key.is_empty() {
+        let mut sql = format!("INSERT INTO {} ({}) VALUES {}", into.name, names.join(","), vec![one.as_str(); rows.len()].join(","));
+        if !into.table.key.is_empty() {
             let set: Vec<String> = names.iter().map(|name| format!("{name}=VALUES({name})")).collect();
             sql.push_str(&format!(" ON DUPLICATE KEY UPDATE {}", set.join(",")));
         }
@@ -265,6 +68,125 @@ impl Target {
         }
         self.conn.exec_drop(sql, Params::Positional(values)).await
     }
+}
+
+#[async_trait]
+impl Database for MySql {
+    fn dialect(&self) -> Dialect {
+        Dialect::MySql
+    }
+
+    fn type_of(&self, kind: Kind, is_key: bool) -> String {
+        type_of(kind, is_key)
+    }
+
+    fn kind_of(&self, of: &str) -> Kind {
+        kind_of(of)
+    }
+
+    fn make(&self, table: &Table, columns: &str, has_tags: bool) -> Vec<String> {
+        let index = if has_tags { ", INDEX (tag(200), time)" } else { "" };
+        vec![format!(
+            "CREATE TABLE IF NOT EXISTS {} ({columns}{index}) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+            table.name
+        )]
+    }
+
+    fn positions_columns(&self) -> &'static str {
+        "(id varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY, next bigint NOT NULL) ENGINE=InnoDB"
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+        let done = self.conn.query_drop(sql).await;
+        done.map_err(|error| failure(&self.address, &error))
+    }
+
+    async fn types(&mut self, table: &Table) -> Result<HashMap<String, String>, Failure> {
+        let sql = "SELECT column_name, IF(column_comment = 'json', 'json', column_type) FROM information_schema.columns WHERE table_schema = coalesce(?, database()) AND table_name = ?";
+        let schema = (table.path.len() > 1).then(|| table.path[0].clone());
+        let name = table.path.last().cloned().unwrap_or_default();
+        let rows: Result<Vec<(String, String)>, Error> = self.conn.exec(sql, (schema, name)).await;
+        Ok(rows.map_err(|error| failure(&self.address, &error))?.into_iter().collect())
+    }
+
+    async fn add(&mut self, table: &Table, columns: &[String]) -> Result<(), Failure> {
+        let clauses: Vec<String> = columns.iter().map(|column| format!("ADD COLUMN {column}")).collect();
+        match self.conn.query_drop(format!("ALTER TABLE {} {}", table.name, clauses.join(", "))).await {
+            // Another runtime was quicker.
+            Err(Error::Server(server)) if server.code == 1060 => Ok(()),
+            done => done.map_err(|error| failure(&self.address, &error)),
+        }
+    }
+
+    async fn positions(&mut self, table: &str, ids: &[String]) -> Result<Vec<Option<Offset>>, Failure> {
+        let sql = format!("SELECT next FROM {table} WHERE id = ?");
+        let mut held = Vec::with_capacity(ids.len());
+        for id in ids {
+            let next: Result<Option<Offset>, Error> = self.conn.exec_first(&sql, (id,)).await;
+            held.push(next.map_err(|error| failure(&self.address, &error))?);
+        }
+        Ok(held)
+    }
+
+    async fn advance(&mut self, table: &str, one: &Move) -> Result<bool, Failure> {
+        let done = match one.from {
+            Some(from) => {
+                let sql = format!("UPDATE {table} SET next = ? WHERE id = ? AND next = ?");
+                self.conn.exec_drop(sql, (one.to, &one.id, from)).await
+            }
+            None => self.conn.exec_drop(format!("INSERT IGNORE INTO {table} (id, next) VALUES (?, ?)"), (&one.id, one.to)).await,
+        };
+        done.map_err(|error| failure(&self.address, &error))?;
+        Ok(self.conn.affected_rows() == 1)
+    }
+
+    async fn rows(&mut self, table: &Table, columns: &[Column], rows: &[Row<'_>], refused: &mut Vec<Refused>) -> Result<(), Failure> {
+        let kept;
+        let rows = match table.key.is_empty() {
+            true => rows,
+            false => {
+                kept = with_keys(columns, rows, &table.key, refused);
+                &kept
+            }
+        };
+        let into = To { table, name: &table.name, columns, is_numbered: false };
+        // An INSERT and a DELETE of one key keep their order.
+        let tombstone = columns.iter().zip(0_u16..).find(|(column, _)| &*column.name == "kafka_tombstone").map(|(_, index)| index);
+        let deletes = |row: &Row<'_>| !table.key.is_empty() && tombstone.and_then(|index| row.cell(index)) == Some(Cell::Bool(true));
+        let groups: Vec<&[Row<'_>]> = rows.chunk_by(|a, b| deletes(a) == deletes(b)).collect();
+        let kinds: Vec<bool> = groups.iter().map(|group| deletes(&group[0])).collect();
+        for (group, is_delete) in groups.into_iter().zip(kinds) {
+            if is_delete {
+                self.delete(table, columns, group).await?;
+            } else {
+                self.bisect(&into, statements(group, columns.len()), refused).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, into: &To<'_>, rows: &[Row<'_>]) -> Result<Option<String>, Failure> {
+        match self.insert(into, rows).await {
+            Ok(()) => Ok(None),
+            Err(error) if is_of_a_row(&error) => Ok(Some(error.to_string())),
+            Err(error) => Err(failure(&self.address, &error)),
+        }
+    }
+}
+
+/// Rows as one statement takes them, in their order.
+fn statements<'r, 'd>(rows: &'r [Row<'d>], columns: usize) -> Vec<&'r [Row<'d>]> {
+    let mut open: Vec<&[Row<'_>]> = rows.chunks((PLACEHOLDERS / columns.max(1)).max(1)).rev().collect();
+    let mut fit = Vec::with_capacity(open.len());
+    while let Some(rows) = open.pop() {
+        if rows.len() > 1 && size(rows) > PIECE {
+            let (first, second) = rows.split_at(rows.len() / 2);
+            open.extend([second, first]);
+        } else {
+            fit.push(rows);
+        }
+    }
+    fit
 }
 
 fn size(rows: &[Row<'_>]) -> usize {
@@ -303,13 +225,7 @@ fn kind_of(of: &str) -> Kind {
         "json" => Kind::Json,
         _ if of == "bigint" || of == "bigint(20)" => Kind::Long,
         _ if of.ends_with("text") || of.starts_with("varchar") => Kind::Text,
-        _ => {
-            let inner = of.strip_prefix("decimal(").and_then(|rest| rest.strip_suffix(')')).and_then(|inner| inner.split_once(','));
-            match inner.and_then(|(precision, scale)| Some((precision.parse().ok()?, scale.parse().ok()?))) {
-                Some((precision @ 1..=38, scale)) => Kind::Decimal(precision, scale),
-                _ => Kind::Other,
-            }
-        }
+        _ => decimal_of(of, "decimal"),
     }
 }
 

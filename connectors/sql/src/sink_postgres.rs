@@ -1,18 +1,14 @@
-//! Rows into PostgreSQL: by COPY in its binary form, with the positions in Kafka moved in the same transaction.
-//!
-//! ```text
-//! BEGIN; UPDATE millrace_positions SET next = new WHERE id = .. AND next = as it was    (no row: fenced)
-//!        COPY table FROM STDIN (FORMAT binary)                                          (refused: each half by itself, to the row)
-//! COMMIT
-//! with `key`:  COPY into a temporary table, then the last row of each key INSERT .. ON CONFLICT DO UPDATE, sorted, and tombstones DELETE
-//! ```
+//! Rows into PostgreSQL: by COPY in its binary form. With a key: into a temporary table, then the last row of each key `INSERT .. ON CONFLICT DO UPDATE`,
+//! sorted, and tombstones DELETE.
 //!
 //! A connection that breaks in COMMIT tells nothing; the session ends, and the next one reads the positions.
 
 use crate::postgres::{open, said};
 use crate::sink_config::SinkSettings;
 use crate::sink_rows::{Row, with_keys};
+use crate::sink_table::{Database, Table, To, decimal_of};
 use crate::statement::Dialect;
+use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use millrace_contract::{Failure, Offset, Refused};
@@ -33,20 +29,16 @@ const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const STAGE: &str = "millrace_stage";
 const NUMBER: &str = "millrace_row";
 
-/// A connection, and what is known of the table.
-pub struct Target {
+/// A connection.
+pub struct Postgres {
     client: Client,
-    _connection: tokio::task::JoinHandle<()>,
+    connection: tokio::task::JoinHandle<()>,
     address: String,
-    table: Vec<String>,
-    key: Vec<String>,
-    /// Type names of the table's columns, as PostgreSQL has them.
-    types: HashMap<String, String>,
 }
 
-impl Drop for Target {
+impl Drop for Postgres {
     fn drop(&mut self) {
-        self._connection.abort();
+        self.connection.abort();
     }
 }
 
@@ -54,196 +46,24 @@ fn quoted(name: &str) -> String {
     Dialect::Postgres.quote(name)
 }
 
-impl Target {
-    /// Connects, makes what is missing, and looks at the table.
-    ///
-    /// Errors: `Blocked`: the table has other columns than the rows, or this user may not; `Reconnect`: the database can't be reached.
-    pub async fn open(settings: &SinkSettings, columns: &[Column], key: &[Column]) -> Result<Self, Failure> {
+impl Postgres {
+    pub async fn connect(settings: &SinkSettings) -> Result<Self, Failure> {
         let (client, connection) = open(&settings.database).await?;
-        let address = settings.database.address();
-        let table: Vec<String> = settings.table.split('.').map(str::to_owned).collect();
-        let key_names = key.iter().map(|column| column.name.to_string()).collect();
-        let mut this = Self { client, _connection: connection, address, table, key: key_names, types: HashMap::new() };
+        let mut this = Self { client, connection, address: settings.database.address() };
         let millis = settings.timeout.as_millis();
         this.run(&format!("SET TimeZone = 'UTC'; SET statement_timeout = {millis}; SET lock_timeout = {millis}")).await?;
-        this.run(&format!(
-            "CREATE TABLE IF NOT EXISTS {} (id text PRIMARY KEY, next bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())",
-            this.positions_table()
-        ))
-        .await?;
-        this.look().await?;
-        if this.types.is_empty() {
-            this.make(columns, key).await?;
-        }
-        this.widen(columns).await?;
         Ok(this)
     }
 
-    fn name(&self) -> String {
-        Dialect::Postgres.path(&self.table)
-    }
-
-    fn positions_table(&self) -> String {
-        Dialect::Postgres.positions_beside(&self.table)
-    }
-
-    async fn run(&self, sql: &str) -> Result<(), Failure> {
-        self.client.batch_execute(sql).await.map_err(|error| self.failure(&error))
-    }
-
-    async fn make(&mut self, columns: &[Column], key: &[Column]) -> Result<(), Failure> {
-        let mut all: Vec<String> = columns.iter().map(|column| format!("{} {}", quoted(&column.name), type_of(column.kind))).collect();
-        for column in key.iter().filter(|column| !columns.iter().any(|known| known.name == column.name)) {
-            all.push(format!("{} {}", quoted(&column.name), type_of(column.kind)));
-        }
-        if !key.is_empty() {
-            let names: Vec<String> = key.iter().map(|column| quoted(&column.name)).collect();
-            all.push(format!("PRIMARY KEY ({})", names.join(", ")));
-        }
-        self.run(&format!("CREATE TABLE IF NOT EXISTS {} ({})", self.name(), all.join(", "))).await?;
-        if key.is_empty() && columns.iter().any(|column| &*column.name == "tag") {
-            let index = quoted(&format!("{}_tag_time", self.table.last().map_or("", String::as_str)));
-            self.run(&format!("CREATE INDEX IF NOT EXISTS {index} ON {} (tag, time)", self.name())).await?;
-        }
-        tracing::info!(table = self.name(), "made a table");
-        self.look().await
-    }
-
-    /// Reads the types of the table's columns.
-    async fn look(&mut self) -> Result<(), Failure> {
-        let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
-        let rows = self.client.query(sql, &[&self.name()]).await.map_err(|error| self.failure(&error))?;
-        self.types = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        Ok(())
-    }
-
-    /// The table's columns, by what can be written to them.
-    pub fn columns(&self) -> Vec<Column> {
-        self.types.iter().map(|(name, of)| Column::new(name, kind_of(of))).collect()
-    }
-
-    /// Adds columns that the table lacks.
-    ///
-    /// Errors: one is there with another type.
-    pub async fn widen(&mut self, columns: &[Column]) -> Result<(), Failure> {
-        for column in columns {
-            let Some(of) = self.types.get(&*column.name) else { continue };
-            let there = kind_of(of);
-            let is_so = there == column.kind
-                || matches!(
-                    (there, column.kind),
-                    (Kind::Time(_), Kind::Time(_)) | (Kind::Text, Kind::Json) | (Kind::Decimal(..), Kind::Decimal(..))
-                );
-            if !is_so {
-                return Err(Failure::Blocked(format!(
-                    "column `{}` of table {} is {of}, and what comes is {}; name another table",
-                    column.name,
-                    self.name(),
-                    column.kind
-                )));
-            }
-        }
-        let lacking: Vec<&Column> = columns.iter().filter(|column| !self.types.contains_key(&*column.name)).collect();
-        if !lacking.is_empty() {
-            let clauses: Vec<String> = lacking
-                .iter()
-                .map(|column| format!("ADD COLUMN IF NOT EXISTS {} {}", quoted(&column.name), type_of(column.kind)))
-                .collect();
-            self.run(&format!("ALTER TABLE {} {}", self.name(), clauses.join(", "))).await?;
-            self.look().await?;
-        }
-        Ok(())
-    }
-
-    /// The next offsets that the database holds.
-    pub async fn positions(&self, ids: &[String]) -> Result<Vec<Option<Offset>>, Failure> {
-        let sql = format!("SELECT id, next FROM {} WHERE id = ANY($1)", self.positions_table());
-        let rows = self.client.query(&sql, &[&ids]).await.map_err(|error| self.failure(&error))?;
-        let held: HashMap<String, Offset> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        Ok(ids.iter().map(|id| held.get(id).copied()).collect())
-    }
-
-    /// Writes rows and moves positions, in one transaction. The rows that the table will never take are returned; then nothing was written, and the
-    /// others are to be written without them.
-    ///
-    /// Errors: a position is not where it was; the database can't be reached, or is in the way.
-    pub async fn write(&self, columns: &[Column], rows: &[Row<'_>], moves: &[Move]) -> Result<Vec<Refused>, Failure> {
-        self.run("BEGIN").await?;
-        for one in moves {
-            self.advance(one).await?;
-        }
-        let mut refused = Vec::new();
-        if !rows.is_empty() {
-            if self.key.is_empty() {
-                self.bisect(&self.name(), columns, rows, false, &mut refused).await?;
-            } else {
-                self.merge(columns, rows, &mut refused).await?;
-            }
-        }
-        // Nothing counts before the dead letters of what was refused are safe.
-        self.run(if refused.is_empty() { "COMMIT" } else { "ROLLBACK" }).await?;
-        Ok(refused)
-    }
-
-    async fn advance(&self, one: &Move) -> Result<(), Failure> {
-        let table = self.positions_table();
-        let moved = match one.from {
-            Some(from) => {
-                let sql = format!("UPDATE {table} SET next = $1, at = now() WHERE id = $2 AND next = $3");
-                self.client.execute(&sql, &[&one.to, &one.id, &from]).await
-            }
-            None => {
-                let sql = format!("INSERT INTO {table} (id, next) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING");
-                self.client.execute(&sql, &[&one.id, &one.to]).await
-            }
-        };
-        match moved.map_err(|error| self.failure(&error))? {
-            1 => Ok(()),
-            _ => Err(Failure::Reconnect(format!(
-                "another writer moved the position of {} from {}; what was read since is read again",
-                one.id,
-                one.from.map_or_else(|| "none".into(), |from| from.to_string())
-            ))),
-        }
-    }
-
-    /// Copies rows; where the table refuses, each half by itself.
-    async fn bisect(
-        &self,
-        into: &str,
-        columns: &[Column],
-        rows: &[Row<'_>],
-        numbered: bool,
-        refused: &mut Vec<Refused>,
-    ) -> Result<(), Failure> {
-        let mut open = vec![rows];
-        while let Some(rows) = open.pop() {
-            self.run("SAVEPOINT millrace").await?;
-            match self.copy(into, columns, rows, numbered).await {
-                Ok(()) => self.run("RELEASE SAVEPOINT millrace").await?,
-                Err(error) if !is_of_a_row(&error) => return Err(self.failure(&error)),
-                Err(error) => {
-                    self.run("ROLLBACK TO SAVEPOINT millrace").await?;
-                    match rows {
-                        [row] => refused.push(Refused { partition: row.partition.clone(), offset: row.offset, reason: said(&error) }),
-                        rows => {
-                            let (first, second) = rows.split_at(rows.len() / 2);
-                            open.extend([second, first]);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn copy(&self, into: &str, columns: &[Column], rows: &[Row<'_>], numbered: bool) -> Result<(), Error> {
+    async fn copy(&self, into: &To<'_>, rows: &[Row<'_>]) -> Result<(), Error> {
+        let (columns, numbered) = (into.columns, into.is_numbered);
         let mut names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
         if numbered {
             names.push(quoted(NUMBER));
         }
-        let types: Vec<&str> = columns.iter().map(|column| self.types.get(&*column.name).map_or("", String::as_str)).collect();
-        let sink = self.client.copy_in::<_, Bytes>(&format!("COPY {into} ({}) FROM STDIN (FORMAT binary)", names.join(", "))).await?;
+        let types: Vec<&str> = columns.iter().map(|column| into.table.types.get(&*column.name).map_or("", String::as_str)).collect();
+        let sink =
+            self.client.copy_in::<_, Bytes>(&format!("COPY {} ({}) FROM STDIN (FORMAT binary)", into.name, names.join(", "))).await?;
         let mut sink = pin!(sink);
         let mut out = BytesMut::with_capacity(PIECE + (64 << 10));
         out.put_slice(HEAD);
@@ -270,10 +90,10 @@ impl Target {
     }
 
     /// Rows with a key: the last of each counts; a tombstone deletes the row whose key is the record's in Kafka.
-    async fn merge(&self, columns: &[Column], rows: &[Row<'_>], refused: &mut Vec<Refused>) -> Result<(), Failure> {
-        let rows = with_keys(columns, rows, &self.key, refused);
-        let (name, stage) = (self.name(), quoted(STAGE));
-        let key: Vec<String> = self.key.iter().map(|name| quoted(name)).collect();
+    async fn merge(&mut self, table: &Table, columns: &[Column], rows: &[Row<'_>], refused: &mut Vec<Refused>) -> Result<(), Failure> {
+        let rows = with_keys(columns, rows, &table.key, refused);
+        let (name, stage) = (&table.name, quoted(STAGE));
+        let key: Vec<String> = table.key.iter().map(|name| quoted(name)).collect();
         let nullable: Vec<String> = key.iter().map(|name| format!("ALTER COLUMN {name} DROP NOT NULL")).collect();
         self.run(&format!(
             "CREATE TEMPORARY TABLE {stage} (LIKE {name} INCLUDING CONSTRAINTS) ON COMMIT DROP; \
@@ -281,7 +101,7 @@ impl Target {
             nullable.join(", ")
         ))
         .await?;
-        self.bisect(&stage, columns, &rows, true, refused).await?;
+        self.bisect(&To { table, name: &stage, columns, is_numbered: true }, vec![&rows], refused).await?;
         let parts: Vec<String> = key.iter().map(|name| format!("{name}::text")).collect();
         // One text for each key, so that a tombstone has it, too.
         let whole = match &parts[..] {
@@ -301,6 +121,9 @@ impl Target {
         );
         self.client.batch_execute(&sql).await.map_err(|error| match is_of_a_row(&error) {
             true => Failure::Blocked(format!("{}: rows of table {name} can't be merged: {}", self.address, said(&error))),
+            false if is_without_index(&error) => {
+                Failure::Blocked(format!("{}: {}; make a unique index on ({})", self.address, said(&error), table.key.join(", ")))
+            }
             false => self.failure(&error),
         })
     }
@@ -314,11 +137,94 @@ impl Target {
             "42" if code == "42501" => {
                 Failure::Blocked(format!("{text}; the user needs the right to read and write the table and to make it"))
             }
-            "42" if code == "42P10" => Failure::Blocked(format!("{text}; make a unique index on ({})", self.key.join(", "))),
             "42" | "28" | "3D" | "3F" | "0A" => Failure::Blocked(text),
             _ => Failure::Reconnect(text),
         }
     }
+}
+
+#[async_trait]
+impl Database for Postgres {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn type_of(&self, kind: Kind, _is_key: bool) -> String {
+        type_of(kind)
+    }
+
+    fn kind_of(&self, of: &str) -> Kind {
+        kind_of(of)
+    }
+
+    fn make(&self, table: &Table, columns: &str, has_tags: bool) -> Vec<String> {
+        let mut made = vec![format!("CREATE TABLE IF NOT EXISTS {} ({columns})", table.name)];
+        if has_tags {
+            let index = quoted(&format!("{}_tag_time", table.path.last().map_or("", String::as_str)));
+            made.push(format!("CREATE INDEX IF NOT EXISTS {index} ON {} (tag, time)", table.name));
+        }
+        made
+    }
+
+    fn positions_columns(&self) -> &'static str {
+        "(id text PRIMARY KEY, next bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())"
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+        self.client.batch_execute(sql).await.map_err(|error| self.failure(&error))
+    }
+
+    async fn types(&mut self, table: &Table) -> Result<HashMap<String, String>, Failure> {
+        let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+        let rows = self.client.query(sql, &[&table.name]).await.map_err(|error| self.failure(&error))?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    async fn add(&mut self, table: &Table, columns: &[String]) -> Result<(), Failure> {
+        let clauses: Vec<String> = columns.iter().map(|column| format!("ADD COLUMN IF NOT EXISTS {column}")).collect();
+        self.run(&format!("ALTER TABLE {} {}", table.name, clauses.join(", "))).await
+    }
+
+    async fn positions(&mut self, table: &str, ids: &[String]) -> Result<Vec<Option<Offset>>, Failure> {
+        let sql = format!("SELECT id, next FROM {table} WHERE id = ANY($1)");
+        let rows = self.client.query(&sql, &[&ids]).await.map_err(|error| self.failure(&error))?;
+        let held: HashMap<String, Offset> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok(ids.iter().map(|id| held.get(id).copied()).collect())
+    }
+
+    async fn advance(&mut self, table: &str, one: &Move) -> Result<bool, Failure> {
+        let moved = match one.from {
+            Some(from) => {
+                let sql = format!("UPDATE {table} SET next = $1, at = now() WHERE id = $2 AND next = $3");
+                self.client.execute(&sql, &[&one.to, &one.id, &from]).await
+            }
+            None => {
+                let sql = format!("INSERT INTO {table} (id, next) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING");
+                self.client.execute(&sql, &[&one.id, &one.to]).await
+            }
+        };
+        moved.map(|rows| rows == 1).map_err(|error| self.failure(&error))
+    }
+
+    async fn rows(&mut self, table: &Table, columns: &[Column], rows: &[Row<'_>], refused: &mut Vec<Refused>) -> Result<(), Failure> {
+        match table.key.is_empty() {
+            true => self.bisect(&To { table, name: &table.name, columns, is_numbered: false }, vec![rows], refused).await,
+            false => self.merge(table, columns, rows, refused).await,
+        }
+    }
+
+    async fn put(&mut self, into: &To<'_>, rows: &[Row<'_>]) -> Result<Option<String>, Failure> {
+        match self.copy(into, rows).await {
+            Ok(()) => Ok(None),
+            Err(error) if is_of_a_row(&error) => Ok(Some(said(&error))),
+            Err(error) => Err(self.failure(&error)),
+        }
+    }
+}
+
+/// Whether rows of a key cannot be found: there is no unique index.
+fn is_without_index(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|server| server.code().code() == "42P10")
 }
 
 /// Whether a table refused a row for what it is: data, or a constraint.
@@ -350,13 +256,7 @@ fn kind_of(of: &str) -> Kind {
         "text" => Kind::Text,
         "jsonb" | "json" => Kind::Json,
         _ if of.starts_with("character varying") => Kind::Text,
-        _ => {
-            let inner = of.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')).and_then(|inner| inner.split_once(','));
-            match inner.and_then(|(precision, scale)| Some((precision.parse().ok()?, scale.parse().ok()?))) {
-                Some((precision @ 1..=38, scale)) => Kind::Decimal(precision, scale),
-                _ => Kind::Other,
-            }
-        }
+        _ => decimal_of(of, "numeric"),
     }
 }
 
