@@ -132,9 +132,14 @@ impl<'a> Scanner<'a> {
     /// Begins to read. Errors: the bytes are not UTF-8.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ScanError> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Self { text, at: if text.starts_with('\u{FEFF}') { 3 } else { 0 }, depth: 0 }),
+            Ok(text) => Ok(Self::of(text)),
             Err(error) => Err(ScanError { at: error.valid_up_to(), what: "not UTF-8".into() }),
         }
+    }
+
+    /// As [`Scanner::new`], of what is known to be UTF-8.
+    pub fn of(text: &'a str) -> Self {
+        Self { text, at: if text.starts_with('\u{FEFF}') { 3 } else { 0 }, depth: 0 }
     }
 
     /// Does not count so many outer levels: those an encoder of ours has put around a text.
@@ -323,6 +328,45 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Goes over one array or object by its brackets and quotes alone, for one that is read by itself later: what is between them is not looked at.
+    /// Of other values as [`Scanner::skip`].
+    pub fn pass(&mut self) -> Result<&'a str, ScanError> {
+        if !matches!(self.peek()?, Next::Array | Next::Object) {
+            return self.skip();
+        }
+        let (start, bytes) = (self.at, self.text.as_bytes());
+        let (mut at, mut open) = (start, 0_u64);
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => {
+                    // To the quote that ends it; what is behind a backslash is none.
+                    loop {
+                        at += plain(bytes.get(at..).unwrap_or_default());
+                        match bytes.get(at) {
+                            Some(b'"') => break,
+                            Some(b'\\') => at += 2,
+                            Some(_) => at += 1,
+                            None => break,
+                        }
+                    }
+                    at += 1;
+                }
+                b'{' | b'[' => open += 1,
+                b'}' | b']' => {
+                    open -= 1;
+                    if open == 0 {
+                        self.at = at;
+                        return Ok(&self.text[start..at]);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.at = bytes.len();
+        Err(self.error("the text ends in an array or an object"))
+    }
+
     /// Checks that nothing but white space is left.
     pub fn end(&mut self) -> Result<(), ScanError> {
         match self.next_byte() {
@@ -480,6 +524,17 @@ mod tests {
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&json);
             // serde_json keeps lone surrogates in raw values; we refuse them like its strings do
             prop_assert!(ours.is_ok() == theirs.is_ok() || json.contains("\\u"), "{json:?}: {ours:?} {theirs:?}");
+        }
+
+        #[test]
+        fn what_is_passed_is_what_would_be_skipped(json in "[\\[\\]{},:\"\\\\a1 é]{0,24}") {
+            let (mut passed, mut skipped) = (Scanner::of(&json), Scanner::of(&json));
+            if let Ok(text) = skipped.skip() {
+                prop_assert_eq!(passed.pass().unwrap(), text);
+                prop_assert_eq!(passed.at(), skipped.at());
+            } else {
+                let _ = passed.pass();
+            }
         }
 
         #[test]

@@ -2,7 +2,8 @@
 //!
 //! - [`metadata`], [`shape`]: what a service has, and what that is in Kafka; [`values`], [`page`]: entities and pages of them.
 //! - [`config`], [`source_plugin`], [`posting`], [`sink_plugin`]: the keys, and what they compile to.
-//! - [`source`], [`set`], [`reading`]: all of a set, then what changes; [`watermark`], [`position`]: how far.
+//! - [`source`], [`set`], [`reading`]: all of a set, then what changes; [`watermark`], [`position`]: how far; [`known`]: the keys, by which a load tells what is
+//!   gone.
 //! - [`sink`], [`pending`], [`operation`]: each record as a request, once; [`outgoing`], [`batch`], [`session`]: how it is written.
 //! - [`service`], [`literal`], [`refusal`]: the conversation.
 //!
@@ -11,8 +12,10 @@
 pub mod batch;
 pub mod config;
 pub mod fuzz;
+pub mod known;
 pub mod literal;
 pub mod metadata;
+mod moment;
 pub mod operation;
 pub mod outgoing;
 pub mod page;
@@ -20,6 +23,7 @@ pub mod pending;
 pub mod position;
 pub mod posting;
 pub mod reading;
+mod reconcile;
 pub mod refusal;
 mod rows;
 pub mod service;

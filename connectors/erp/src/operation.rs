@@ -255,9 +255,10 @@ impl Operations {
             return Err(service.refusal(&answer).into());
         }
         let bad = |what: String| Failure::Reconnect(format!("cannot look up by {property} in {set}: {what}"));
-        let page = page::parse(&answer.body, self.version).map_err(|error| bad(error.to_string()))?;
+        let text = page::text(answer.body).map_err(|error| bad(error.to_string()))?;
+        let page = page::parse(&text, self.version).map_err(|error| bad(error.to_string()))?;
         let mut found = HashSet::new();
-        for row in page.rows {
+        for row in page.rows(&text) {
             let row: Value = serde_json::from_str(row).map_err(|error| bad(error.to_string()))?;
             found.insert(plain(&row[property]));
         }

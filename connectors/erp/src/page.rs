@@ -1,4 +1,5 @@
-//! One answer with a list: the entities in it, each as text, and where it goes on.
+//! One answer with a list: where the entities are in it, and where it goes on. Entities are found by their brackets and quotes alone: each is read once, when it
+//! becomes a document. So a page is whole, or it is asked for again; an entity that is no JSON is a dead letter.
 //!
 //! | | entities | next page | from then on | count |
 //! |---|---|---|---|---|
@@ -7,10 +8,12 @@
 
 use crate::metadata::Version;
 use millrace_schemas::scan::{Next, ScanError, Scanner};
+use std::ops::Range;
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page<'a> {
-    pub rows: Vec<&'a str>,
+pub struct Page {
+    /// Where each entity is, in bytes.
+    pub rows: Vec<Range<usize>>,
     pub next: Option<String>,
     pub delta: Option<String>,
     pub count: Option<u64>,
@@ -37,9 +40,21 @@ impl From<ScanError> for BadPage {
     }
 }
 
+impl Page {
+    /// The entities, out of the text that the page was read of.
+    pub fn rows<'t>(&self, text: &'t str) -> impl DoubleEndedIterator<Item = &'t str> {
+        self.rows.iter().filter_map(move |row| text.get(row.clone()))
+    }
+}
+
+/// The text of an answer.
+pub fn text(body: Vec<u8>) -> Result<String, BadPage> {
+    String::from_utf8(body).map_err(|error| BadPage::Damaged(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))
+}
+
 /// Reads an answer.
-pub fn parse(bytes: &[u8], version: Version) -> Result<Page<'_>, BadPage> {
-    let mut s = Scanner::new(bytes)?;
+pub fn parse(text: &str, version: Version) -> Result<Page, BadPage> {
+    let mut s = Scanner::of(text);
     let mut page = Page::default();
     let mut is_list = false;
     if s.peek()? != Next::Object {
@@ -68,7 +83,7 @@ pub fn parse(bytes: &[u8], version: Version) -> Result<Page<'_>, BadPage> {
     if is_list { Ok(page) } else { Err(BadPage::NoList) }
 }
 
-fn inner<'a>(s: &mut Scanner<'a>, page: &mut Page<'a>) -> Result<bool, BadPage> {
+fn inner(s: &mut Scanner<'_>, page: &mut Page) -> Result<bool, BadPage> {
     match s.peek()? {
         Next::Array => {
             rows(s, page)?;
@@ -94,11 +109,12 @@ fn inner<'a>(s: &mut Scanner<'a>, page: &mut Page<'a>) -> Result<bool, BadPage> 
     Ok(is_list)
 }
 
-fn rows<'a>(s: &mut Scanner<'a>, page: &mut Page<'a>) -> Result<(), BadPage> {
+fn rows(s: &mut Scanner<'_>, page: &mut Page) -> Result<(), BadPage> {
     s.open()?;
     let mut first = true;
     while s.next_item(std::mem::take(&mut first))? {
-        page.rows.push(s.skip()?);
+        let length = s.pass()?.len();
+        page.rows.push(s.at() - length..s.at());
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Where the reading of one entity set is: what moves with the rows, in the log.
 
+use crate::known::Keys;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// JSON under the key `set:NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +18,12 @@ pub struct Position {
     pub delta: Option<String>,
     /// The largest value of the watermark.
     pub water: Option<i64>,
+    /// The keys of what is in the topic, where the service follows what changes.
+    pub known: Option<Keys>,
+    /// Those of before the last load, until what is gone has its tombstone.
+    pub before: Option<Keys>,
+    /// There are more keys than are kept.
+    pub has_too_many: bool,
 }
 
 /// A load in the middle.
@@ -32,6 +40,10 @@ pub struct Load {
     pub of: Option<u64>,
     /// The largest value of the watermark so far.
     pub high: Option<i64>,
+    /// The keys of the rows so far.
+    pub keys: Keys,
+    /// There was a row whose key cannot be read: what is gone cannot be told from it.
+    pub is_blind: bool,
 }
 
 impl Position {
@@ -49,6 +61,13 @@ impl Position {
     pub fn resume(bytes: Option<Vec<u8>>, query: &str) -> Self {
         let kept = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok()).filter(|position| position.query == query);
         kept.unwrap_or_else(|| Self { query: query.to_owned(), load: Some(Load::default()), ..Self::default() })
+    }
+
+    /// Those of `names`, which are positions of keys, that this one does not go by: of another query, of a load that was given up.
+    pub fn without_use(&self, set: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
+        let generations = [self.known.as_ref(), self.before.as_ref(), self.load.as_ref().map(|load| &load.keys)];
+        let used: HashSet<String> = generations.into_iter().flatten().flat_map(|keys| keys.names(set)).collect();
+        names.into_iter().filter(|name| !used.contains(name)).collect()
     }
 
     pub fn write(&self) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! The reading of one entity set: all of it first, then what changes; page by page, each sent with the position behind it.
 //!
 //! ```text
-//! load ──(first page .. next .. next)──┬─ delta link ──> changes ──(410: gone)──> load
+//! load ──(first page .. next .. next)──┬─ delta link ──> changes ──(410: gone)──> load ──> what is gone ([`crate::reconcile`])
 //!                                      ├─ watermark ───> what is not older than watermark - overlap, seen ones left out
 //!                                      └─ neither ─────> load, at each poll
 //! ```
@@ -13,16 +13,17 @@
 //! - while one page is decoded the next one is on its way, and no more than that: memory is two pages;
 //! - a position never runs ahead of the rows: it goes with them, in one batch.
 
+use crate::known::{Changes, Keys};
 use crate::metadata::Version;
 use crate::page::{self, BadPage, Page};
-use crate::position::{Load, Position};
+use crate::position::Position;
 use crate::service::Service;
 use crate::set::Set;
 use crate::shape::Record;
 use crate::values;
 use crate::watermark::{Ordinal, Seen, Watermark, fingerprint};
 use millrace_config::Reason;
-use millrace_contract::{Failure, Loss, SourceIo, Status};
+use millrace_contract::{Failure, SourceIo, Status};
 use millrace_kit::http::{HttpError, Request, Response, StatusCode, Url};
 use millrace_schemas::{Micros, RouteId};
 use serde_json::Value;
@@ -69,7 +70,7 @@ const TRIES: u32 = 5;
 /// And how long it may take until the next one.
 const LONGEST: Duration = Duration::from_secs(5);
 /// A page goes into one batch, with the position behind it; one that is larger than this goes into several, and after a crash may come twice.
-const BATCH_BYTES: usize = 4 << 20;
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
 pub struct Reading {
     service: Arc<Service>,
@@ -84,16 +85,47 @@ pub struct Reading {
     /// Fields that are looked at: those of the key, then the watermark, then the change mode.
     pub(crate) wanted: Vec<usize>,
     pub(crate) key_names: Vec<String>,
-    position: Position,
+    /// Of an entity that is no document otherwise: what its key is made of.
+    pub(crate) key_record: Record,
+    pub(crate) position: Position,
+    /// What this page says of keys, where they are kept; and positions of keys that are not needed any more.
+    pub(crate) changes: Option<Changes>,
+    pub(crate) unneeded: Vec<String>,
     pub(crate) seen: Seen,
     /// Where the `seen` of the log is older than this one.
     pub(crate) seen_moved: bool,
     /// The position in the log.
-    written: Vec<u8>,
+    pub(crate) written: Vec<u8>,
+}
+
+/// A page that has come.
+struct Came {
+    text: String,
+    page: Page,
+    /// The server's clock, by which its watermarks go; ours where it does not say. Microseconds since 1970.
+    at: i64,
+    is_tracked: bool,
+}
+
+impl Came {
+    fn of(answer: Response, version: Version) -> Result<Self, BadPage> {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(answer.header("date"));
+        let at = date.map_or_else(|_| Micros::now().0, |date| date.as_microsecond());
+        // P §8.2.8.
+        let is_tracked = answer.header("preference-applied").contains("track-changes");
+        let text = page::text(answer.body)?;
+        Ok(Self { page: page::parse(&text, version)?, text, at, is_tracked })
+    }
+}
+
+/// Why a page has not.
+enum NotCome {
+    Http(HttpError),
+    Bad(BadPage),
 }
 
 /// A page that is on its way. Dropped, it is given up.
-struct Coming(JoinHandle<Result<Response, HttpError>>);
+struct Coming(JoinHandle<Result<Came, NotCome>>);
 
 impl Drop for Coming {
     fn drop(&mut self) {
@@ -146,6 +178,11 @@ impl Reading {
         let query = format!("{:?} {:?} {:?} {:?}", set.select, set.filter, set.expand, set.watermark);
         let position = Position::resume(io.resume(&Position::key(&set.name)), &query);
         let seen = io.resume(&Position::seen_key(&set.name)).map(|bytes| Seen::read(&bytes)).unwrap_or_default();
+        let kept = io.positions(&Keys::prefix(&set.name)).into_iter().map(|(name, _)| name);
+        let unneeded = position.without_use(&set.name, kept);
+        let mut key_record = Record::new(record.name.clone());
+        key_names.iter().filter_map(|name| record.index(name)).for_each(|index| key_record.push(record.fields[index].clone()));
+        key_record.keys = (0..key_record.fields.len()).collect();
         Ok(Self {
             service,
             set,
@@ -157,7 +194,10 @@ impl Reading {
             has_delta_links,
             wanted,
             key_names,
+            key_record,
             position,
+            changes: None,
+            unneeded,
             seen,
             seen_moved: false,
             written: Vec::new(),
@@ -166,33 +206,30 @@ impl Reading {
 
     /// Reads what there is now.
     pub async fn poll(&mut self, io: &SourceIo) -> Result<(), Trouble> {
+        // A load has ended, and what is gone was not told to the end.
+        self.sweep(io).await;
         let mode = match &self.position {
             Position { load: Some(_), .. } => Mode::Load,
             Position { delta: Some(_), .. } => Mode::Delta,
             Position { water: Some(_), .. } if self.watermark.is_some() => Mode::Water,
             // There is nothing to go on from.
             _ => {
-                self.position.load = Some(Load::default());
+                self.start_over();
                 Mode::Load
             }
         };
-        match self.read(mode, io).await {
+        let done = match self.read(mode, io).await {
             Err(Trouble::Set { text, status: Some(status), .. }) if self.is_link_gone(mode, status) => {
-                if mode == Mode::Delta {
-                    io.lost(Loss::Other("delta_expired"), 1);
-                    tracing::warn!(
-                        set = &*self.set.name,
-                        "a delta link is not valid any more, all is read again and deletions since are not seen: {text}"
-                    );
-                } else {
-                    tracing::warn!(set = &*self.set.name, "a link to the next page is not valid any more, all is read again: {text}");
-                }
-                self.position.delta = None;
-                self.position.load = Some(Load::default());
+                self.link_is_gone(mode, &text, io);
+                self.start_over();
                 self.read(Mode::Load, io).await
             }
             outcome => outcome,
-        }
+        };
+        done?;
+        self.sweep(io).await;
+        self.rewrite(io).await;
+        Ok(())
     }
 
     /// Whether a link that was kept is refused for good.
@@ -270,10 +307,14 @@ impl Reading {
             prefer += ",odata.track-changes";
         }
         let request = self.service.request(Request::get(url.clone()).header("prefer", &prefer), Some(self.version));
-        let service = self.service.clone();
+        let (service, version) = (self.service.clone(), self.version);
         Coming(tokio::spawn(async move {
-            let answer = service.send(&request).await?;
-            if answer.status.is_success() { Ok(answer) } else { Err(service.refusal(&answer)) }
+            let answer = service.send(&request).await.map_err(NotCome::Http)?;
+            if !answer.status.is_success() {
+                return Err(NotCome::Http(service.refusal(&answer)));
+            }
+            // Its entities are found here, beside those of the page before, which become documents meanwhile.
+            Came::of(answer, version).map_err(NotCome::Bad)
         }))
     }
 
@@ -298,34 +339,30 @@ impl Reading {
         let mut tries = 0;
         let mut visited = HashSet::new();
         loop {
-            let answer = match (&mut coming.0).await {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(Trouble::from(error)),
+            let came = match (&mut coming.0).await {
+                Ok(Ok(came)) => Ok(came),
+                Ok(Err(NotCome::Http(error))) => Err(Trouble::from(error)),
+                Ok(Err(NotCome::Bad(bad))) => Err(self.bad_page(&url, &bad)),
                 Err(error) => Err(Trouble::Session(Failure::Reconnect(format!("a request's task ended: {error}")))),
             };
-            let page = match &answer {
-                Ok(answer) => page::parse(&answer.body, self.version).map(|page| (answer, page)).map_err(|bad| self.bad_page(&url, &bad)),
-                Err(_) => Err(Trouble::set(String::new(), false)),
-            };
-            let (answer, page) = match page {
-                Ok(page) => page,
-                Err(bad) => {
-                    let trouble = answer.err().unwrap_or(bad);
+            let came = match came {
+                Ok(came) => came,
+                Err(trouble) => {
                     coming = self.once_more(trouble, &mut tries, &url, mode).await?;
                     continue;
                 }
             };
             tries = 0;
-            let now = server_time(answer);
+            let page = &came.page;
             if let Some(load) = self.position.load.as_mut().filter(|_| mode == Mode::Load && !is_resumed && url == base) {
-                load.is_tracked = is_tracked(answer) || self.has_delta_links;
+                load.is_tracked = came.is_tracked || self.has_delta_links;
             }
             let next = match &page.next {
-                Some(link) => match self.beyond(mode, &page, &mut anchor)? {
+                Some(link) => match self.beyond(mode, &came, &mut anchor)? {
                     Some(next) => Some(next),
                     None => Some(self.linked(&url, link)?),
                 },
-                None => self.rest(mode, &base, &page),
+                None => self.rest(mode, &base, page),
             };
             visited.insert(fingerprint(url.as_str().as_bytes(), b""));
             if next.as_ref().is_some_and(|next| visited.contains(&fingerprint(next.as_str().as_bytes(), b""))) {
@@ -335,7 +372,7 @@ impl Reading {
             if let Some(next) = &next {
                 coming = self.ask(next, mode);
             }
-            self.send(mode, &page, next.as_ref(), (&mut high, anchor), now, io).await;
+            self.send(mode, &came, next.as_ref(), (&mut high, anchor), io).await;
             match next {
                 Some(next) => url = next,
                 None => break,
@@ -348,13 +385,17 @@ impl Reading {
     }
 
     /// Where the next page begins by the watermark: at the last value of this one. `None`: the service's own link is to be followed.
-    fn beyond(&self, mode: Mode, page: &Page<'_>, anchor: &mut Option<Ordinal>) -> Result<Option<Url>, Trouble> {
+    fn beyond(&self, mode: Mode, came: &Came, anchor: &mut Option<Ordinal>) -> Result<Option<Url>, Trouble> {
         let is_tracked = self.position.load.as_ref().is_some_and(|load| load.is_tracked);
         let Some(watermark) = self.watermark.as_ref().filter(|_| mode == Mode::Water || mode == Mode::Load && !is_tracked) else {
             return Ok(None);
         };
         let mut scratch = Vec::new();
-        let last = page.rows.last().and_then(|row| values::entity(row, &self.record, self.version, &[watermark.field], &mut scratch).ok());
+        let last = came
+            .page
+            .rows(&came.text)
+            .next_back()
+            .and_then(|row| values::entity(row, &self.record, self.version, &[watermark.field], &mut scratch).ok());
         let last = last.and_then(|entity| watermark.ordinal(&scratch[entity.wanted[0].clone()]));
         let Some(last) = last.map(|last| watermark.floor(last, self.version)).filter(|last| anchor.is_none_or(|anchor| *last > anchor))
         else {
@@ -383,7 +424,7 @@ impl Reading {
     }
 
     /// A page without a link, though the service said that there are more: it pages by nothing but what is asked of it.
-    fn rest(&self, mode: Mode, base: &Url, page: &Page<'_>) -> Option<Url> {
+    fn rest(&self, mode: Mode, base: &Url, page: &Page) -> Option<Url> {
         // By a watermark the rows of the anchor come twice, and are no measure.
         let load = self.position.load.as_ref().filter(|load| mode == Mode::Load && (self.watermark.is_none() || load.is_tracked))?;
         let (rows, of) = (load.rows + page.rows.len() as u64, load.of.or(page.count)?);
@@ -408,20 +449,22 @@ impl Reading {
     async fn send(
         &mut self,
         mode: Mode,
-        page: &Page<'_>,
+        came: &Came,
         next: Option<&Url>,
         (high, anchor): (&mut Option<Ordinal>, Option<Ordinal>),
-        now: i64,
         io: &SourceIo,
     ) {
+        let page = &came.page;
         let is_deleted = page.context.ends_with("$deletedEntity");
+        self.changes = self.keeps_keys(mode).then(Changes::default);
         let mut batch = io.batch().await;
-        for row in &page.rows {
+        for row in page.rows(&came.text) {
             if batch.heap.len() >= BATCH_BYTES {
                 io.send(std::mem::replace(&mut batch, io.batch().await), &[]).await;
             }
-            self.row(row, mode, is_deleted, high, now, &mut batch, io);
+            self.row(row, mode, is_deleted, high, came.at, &mut batch, io);
         }
+        let kept = self.kept(mode);
         let mut done = false;
         match (mode, next) {
             (Mode::Load, Some(next)) => {
@@ -433,7 +476,7 @@ impl Reading {
                 self.progress(io);
             }
             (Mode::Load, None) => {
-                self.position.load = None;
+                self.load_is_complete(io);
                 self.position.is_loaded = true;
                 self.position.delta = page.delta.clone().filter(|_| self.set.wants_delta);
                 self.position.water = *high;
@@ -454,7 +497,7 @@ impl Reading {
             self.seen.forget(anchor);
         }
         let position = self.position.write();
-        if batch.is_empty() && position == self.written && !self.seen_moved {
+        if batch.is_empty() && position == self.written && !self.seen_moved && kept.is_empty() {
             return;
         }
         let (key, seen_key) = (Position::key(&self.set.name), Position::seen_key(&self.set.name));
@@ -469,7 +512,8 @@ impl Reading {
             _ => Some(i64::MIN),
         };
         let seen = seen_from.filter(|_| self.seen_moved).map(|from| self.seen.write(from));
-        let mut moved: Vec<(&str, &[u8])> = vec![(&key, &position)];
+        let mut moved: Vec<(&str, &[u8])> = kept.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+        moved.push((&key, &position));
         if let Some(seen) = &seen {
             moved.push((&seen_key, seen.as_bytes()));
             self.seen_moved = false;
@@ -508,8 +552,8 @@ impl Reading {
             Err(HttpError::WrongContent { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let Ok(page) = page::parse(&answer.body, self.version) else { return Ok(()) };
-        let newest = page.rows.iter().filter_map(|row| serde_json::from_str::<Value>(row).ok()).max_by_key(|row| {
+        let Ok(came) = Came::of(answer, self.version) else { return Ok(()) };
+        let newest = came.page.rows(&came.text).filter_map(|row| serde_json::from_str::<Value>(row).ok()).max_by_key(|row| {
             let digits: String = row["CreatedAt"].as_str().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
             digits.parse::<u64>().unwrap_or(0)
         });
@@ -521,15 +565,4 @@ impl Reading {
         }
         Ok(())
     }
-}
-
-/// Whether the service said that it follows what changes (P §8.2.8).
-fn is_tracked(answer: &Response) -> bool {
-    answer.header("preference-applied").contains("track-changes")
-}
-
-/// The server's clock, by which its watermarks go; ours where it does not say. Microseconds since 1970.
-fn server_time(answer: &Response) -> i64 {
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(answer.header("date"));
-    date.map_or_else(|_| Micros::now().0, |date| date.as_microsecond())
 }

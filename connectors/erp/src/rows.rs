@@ -33,6 +33,7 @@ impl Reading {
             Ok(entity) => entity,
             Err(wrong) => {
                 batch.heap.truncate(start);
+                self.keep_key_of(text, batch);
                 return self.reject(text, format!("{} {wrong}", self.set.name), batch);
             }
         };
@@ -45,6 +46,7 @@ impl Reading {
             Ok(key) => key,
             Err(why) => {
                 batch.heap.truncate(start);
+                self.has_no_key();
                 return self.reject(text, why.into(), batch);
             }
         };
@@ -66,6 +68,7 @@ impl Reading {
             }
         }
         let is_tombstone = self.change_mode.is_some() && entity.wanted.last().is_some_and(|mode| &batch.heap[mode.clone()] == b"\"D\"");
+        self.keep(key, !is_tombstone, batch);
         batch.docs.push(Doc {
             route: self.route,
             time,
@@ -74,6 +77,36 @@ impl Reading {
             payload: (!is_tombstone).then_some(payload),
             topic: Span::EMPTY,
         });
+    }
+
+    /// The key of a row is known from now on, or not any more.
+    fn keep(&mut self, key: Span, is_there: bool, batch: &Batch) {
+        if let Some(changes) = &mut self.changes {
+            let key = batch.bytes_of(key);
+            if is_there { changes.there(key) } else { changes.gone(key) }
+        }
+    }
+
+    /// An entity that is no document is there all the same.
+    fn keep_key_of(&mut self, text: &str, batch: &mut Batch) {
+        if self.changes.is_none() {
+            return;
+        }
+        let start = batch.heap.len();
+        let wanted: Vec<usize> = self.key_names.iter().filter_map(|name| self.key_record.index(name)).collect();
+        let entity = values::entity(text, &self.key_record, self.version, &wanted, &mut batch.heap).ok();
+        match entity.and_then(|entity| self.key(&entity, batch).ok()) {
+            Some(key) => self.keep(key, true, batch),
+            None => self.has_no_key(),
+        }
+        batch.heap.truncate(start);
+    }
+
+    /// There is an entity whose key cannot be read.
+    fn has_no_key(&mut self) {
+        if let Some(load) = &mut self.position.load {
+            load.is_blind = true;
+        }
     }
 
     fn reject(&self, text: &str, reason: String, batch: &mut Batch) {
@@ -140,9 +173,9 @@ impl Reading {
     }
 
     fn removed(&mut self, removed: Removed, text: &str, id: &str, batch: &mut Batch, io: &SourceIo) {
-        if removed == Removed::LeftFilter && self.set.left_filter == LeftFilter::Count {
+        let is_told = removed == Removed::Deleted || self.set.left_filter == LeftFilter::Tombstone;
+        if !is_told {
             io.lost(Loss::Other("left_filter"), 1);
-            return;
         }
         // The entity's own properties, else its id.
         let start = batch.heap.len();
@@ -161,10 +194,14 @@ impl Reading {
         let key = key.and_then(|key| key.map_err(String::from));
         match key {
             Ok(key) => {
-                let (time, topic, headers) = (batch.read_time, Span::EMPTY, Span::EMPTY);
-                batch.docs.push(Doc { route: self.route, time, key, headers, payload: None, topic });
+                self.keep(key, false, batch);
+                if is_told {
+                    let (time, topic, headers) = (batch.read_time, Span::EMPTY, Span::EMPTY);
+                    batch.docs.push(Doc { route: self.route, time, key, headers, payload: None, topic });
+                }
             }
-            Err(why) => self.reject(text, why, batch),
+            Err(why) if is_told => self.reject(text, why, batch),
+            Err(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`Wrong`]: a dead letter with the entity as it came. A property that `$metadata` does not know is passed on as it is.
 
 use crate::metadata::Version;
+use crate::moment;
 use crate::shape::{Record, Shape};
 use base64::Engine;
 use base64::engine::DecodePaddingMode;
@@ -46,11 +47,42 @@ pub enum Removed {
     LeftFilter,
 }
 
+/// So many places lie in the entity itself: a key, a watermark and SAP's change mode.
+const FEW: usize = 5;
+
+/// Places in the output. Of a few nothing is allocated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Places {
+    few: [Range<usize>; FEW],
+    many: Vec<Range<usize>>,
+    len: usize,
+}
+
+impl Places {
+    fn new(len: usize) -> Self {
+        Self { many: if len > FEW { vec![0..0; len] } else { Vec::new() }, len, ..Self::default() }
+    }
+}
+
+impl std::ops::Deref for Places {
+    type Target = [Range<usize>];
+
+    fn deref(&self) -> &[Range<usize>] {
+        self.few.get(..self.len).unwrap_or(&self.many)
+    }
+}
+
+impl std::ops::DerefMut for Places {
+    fn deref_mut(&mut self) -> &mut [Range<usize>] {
+        self.few.get_mut(..self.len).unwrap_or(&mut self.many)
+    }
+}
+
 /// What an entity says of itself beside its properties.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entity<'a> {
     /// Where in the output the wanted fields lie; empty: absent.
-    pub wanted: Vec<Range<usize>>,
+    pub wanted: Places,
     /// JSON, as it came; empty: absent.
     etag: &'a str,
     id: &'a str,
@@ -69,8 +101,8 @@ impl Entity<'_> {
 
 /// Writes an entity as a document to `out`. `wanted`: fields whose places are to be remembered, by their index.
 pub fn entity<'a>(text: &'a str, record: &Record, version: Version, wanted: &[usize], out: &mut Vec<u8>) -> Result<Entity<'a>, Wrong> {
-    let mut scanner = Scanner::new(text.as_bytes())?;
-    let mut found = Entity { wanted: vec![0..0; wanted.len()], ..Entity::default() };
+    let mut scanner = Scanner::of(text);
+    let mut found = Entity { wanted: Places::new(wanted.len()), ..Entity::default() };
     members(&mut scanner, record, version, out, Some((wanted, &mut found)))?;
     scanner.end()?;
     Ok(found)
@@ -90,8 +122,8 @@ fn members<'a>(s: &mut Scanner<'a>, record: &Record, version: Version, out: &mut
     while let Some(text) = s.next_key(first)? {
         first = false;
         let is_expected = record.fields.get(expected).is_some_and(|field| text.plain() == Some(&*field.name));
-        let at = if is_expected { Some(expected) } else { record.index(&text.cow()) };
-        if at.is_none() {
+        let mut at = Some(expected);
+        if !is_expected {
             let key = text.cow();
             if let Some(name) = control(&key, version) {
                 let text = s.skip()?;
@@ -103,7 +135,8 @@ fn members<'a>(s: &mut Scanner<'a>, record: &Record, version: Version, out: &mut
                 }
                 continue;
             }
-            if version == Version::V2 && s.peek()? == Next::Object && is_deferred(s)? {
+            at = record.index(&key);
+            if at.is_none() && version == Version::V2 && s.peek()? == Next::Object && is_deferred(s)? {
                 s.skip()?;
                 continue;
             }
@@ -161,7 +194,7 @@ fn remember<'a>(entity: &mut Entity<'a>, name: &str, text: &'a str) -> Result<()
             entity.removed = Some(if left { Removed::LeftFilter } else { Removed::Deleted });
         }
         "__metadata" => {
-            let mut s = Scanner::new(text.as_bytes())?;
+            let mut s = Scanner::of(text);
             let mut first = true;
             s.open()?;
             while let Some(key) = s.next_key(std::mem::take(&mut first))? {
@@ -241,7 +274,7 @@ fn value(s: &mut Scanner<'_>, shape: &Shape, version: Version, out: &mut Vec<u8>
                 return Err(not("a date or a time", s.skip()?));
             }
             let text = s.text()?.cow();
-            moment(&text, shape, out).ok_or_else(|| not("a date or a time that exists", &text))?;
+            moment::write(&text, shape, out).ok_or_else(|| not("a date or a time that exists", &text))?;
         }
         Shape::Binary => {
             if next != Next::Text {
@@ -329,43 +362,4 @@ pub fn number(text: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(bare));
     }
     Some(Cow::Owned(format!("{sign}{}", &rest[zeros..])))
-}
-
-/// A date or time in the form of the document; `None`: it is none, or none that exists. SAP's initial dates are null.
-fn moment(text: &str, shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
-    let is_initial = !text.is_empty() && text.bytes().all(|b| b == b'0' || b == b'-') && matches!(shape, Shape::Date | Shape::DateOfMoment);
-    if is_initial || text.is_empty() {
-        out.extend_from_slice(b"null");
-        return Some(());
-    }
-    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
-        let digits = inner.strip_prefix('-').unwrap_or(inner);
-        let end = digits.find(['+', '-']).unwrap_or(digits.len()) + inner.len() - digits.len();
-        // By the calendar, not as an instant: `9999-12-31` is usual, and beyond what an instant can be in every zone.
-        let civil = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
-        let civil = civil.checked_add(jiff::SignedDuration::from_millis(inner[..end].parse().ok()?)).ok()?;
-        let text = match shape {
-            Shape::Date | Shape::DateOfMoment => civil.date().to_string(),
-            Shape::LocalTime => civil.to_string(),
-            Shape::Moment(_) => format!("{civil}Z"),
-            _ => return None,
-        };
-        encode_text(&text, out);
-        return Some(());
-    }
-    match shape {
-        Shape::Time | Shape::TimeOfDay if text.starts_with('P') => {
-            let time = text.parse::<jiff::SignedDuration>().ok()?;
-            if time.is_negative() || time.as_secs() >= 86_400 {
-                return None;
-            }
-            encode_text(&(jiff::civil::Time::midnight() + time).to_string(), out);
-        }
-        Shape::Date | Shape::DateOfMoment => {
-            let day = text.get(..10).and_then(|day| day.parse::<jiff::civil::Date>().ok())?;
-            encode_text(&day.to_string(), out);
-        }
-        _ => encode_text(text, out),
-    }
-    Some(())
 }

@@ -187,25 +187,25 @@ fn the_schema_takes_the_documents_exactly() {
 #[test]
 fn pages_of_both_styles_and_what_is_none() {
     let v4 = page::parse(
-        br#"{"@odata.context":"$metadata#O","@odata.count":7,"value":[{"a":1},{}],"@odata.nextLink":"O?$skiptoken=2"}"#,
+        r#"{"@odata.context":"$metadata#O","@odata.count":7,"value":[{"a":1},{}],"@odata.nextLink":"O?$skiptoken=2"}"#,
         Version::V4,
     )
     .unwrap();
     assert_eq!((v4.rows.len(), v4.next.as_deref(), v4.count), (2, Some("O?$skiptoken=2"), Some(7)));
-    let v401 = page::parse(br#"{"value":[],"@deltaLink":"O?x"}"#, Version::V4).unwrap();
+    let v401 = page::parse(r#"{"value":[],"@deltaLink":"O?x"}"#, Version::V4).unwrap();
     assert_eq!(v401.delta.as_deref(), Some("O?x"));
     let v2 =
-        page::parse(br#"{"d":{"results":[{"a":1}],"__next":"https://h/n","__count":"12","__delta":"https://h/d"}}"#, Version::V2).unwrap();
+        page::parse(r#"{"d":{"results":[{"a":1}],"__next":"https://h/n","__count":"12","__delta":"https://h/d"}}"#, Version::V2).unwrap();
     assert_eq!((v2.rows.len(), v2.next.as_deref(), v2.delta.as_deref(), v2.count), (1, Some("https://h/n"), Some("https://h/d"), Some(12)));
-    assert_eq!(page::parse(br#"{"d":[{"a":1},{"a":2}]}"#, Version::V2).unwrap().rows.len(), 2);
-    for (bytes, version, expected) in [
-        (&br#"{"value":[{"a":1},{"a""#[..], Version::V4, "the answer is not JSON"),
-        (br#"{"value":[{"a":1}],"error":{"code":"1","message":"in the middle"}}"#, Version::V4, "the service says: in the middle"),
-        (br#"{"items":[]}"#, Version::V4, "no list"),
-        (br#"[]"#, Version::V4, "no list"),
-        (br#"{"d":{"ID":1}}"#, Version::V2, "no list"),
+    assert_eq!(page::parse(r#"{"d":[{"a":1},{"a":2}]}"#, Version::V2).unwrap().rows.len(), 2);
+    for (text, version, expected) in [
+        (r#"{"value":[{"a":1},{"a""#, Version::V4, "the answer is not JSON"),
+        (r#"{"value":[{"a":1}],"error":{"code":"1","message":"in the middle"}}"#, Version::V4, "the service says: in the middle"),
+        (r#"{"items":[]}"#, Version::V4, "no list"),
+        (r#"[]"#, Version::V4, "no list"),
+        (r#"{"d":{"ID":1}}"#, Version::V2, "no list"),
     ] {
-        let error = page::parse(bytes, version).unwrap_err();
+        let error = page::parse(text, version).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(matches!(error, BadPage::Damaged(_)), expected.contains("JSON"));
     }
