@@ -8,7 +8,7 @@
 //!
 //! - [`place`]: the factory's file, its ports and its data directory.
 //! - [`plant`]: the simulators and what befalls them. [`consumer`]: reads back out of Kafka.
-//! - [`lake`]: counts the same in the table on the disk, where the build has it.
+//! - [`lake`]: counts the same in the table on the disk, where the build has it. [`yesterday`]: a day before, generated, for who asks the lake.
 //! - [`view`]: the demo at one moment, and its summary. [`screen`]: drawn on a terminal, or told line by line.
 //!
 //! The end: the devices rest, what is stored anywhere goes its way, the runtime stops, the consumer reads what that sent; only then is it judged
@@ -20,6 +20,7 @@ mod plant;
 mod screen;
 mod verifying_consumer;
 mod view;
+mod yesterday;
 
 use crate::lake::place_of;
 use crate::service::{STOP_BOUND, Service};
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use verifying_consumer::VerifyingConsumer;
 use view::View;
+use yesterday::Yesterday;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -130,6 +132,7 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
         true => Some(LakeReader::new(place_of(factory.clone(), None)?.0, factory.site.value.clone(), tags, consumer.since)),
         false => None,
     };
+    let mut yesterday = millrace_lake::HAS_TABLES.then(|| Yesterday::new(&place));
     let mut view = View::new(began, &place, &service, &factory);
 
     let mut frames = tokio::time::interval(FRAME);
@@ -151,12 +154,17 @@ async fn run(options: Options, began: Instant) -> Result<ExitCode> {
         if let Some(lake) = &mut lake {
             lake.turn();
         }
+        // What is live comes first.
+        if let Some(said) = yesterday.as_mut().filter(|_| view.first_in_kafka.is_some()).and_then(Yesterday::turn) {
+            view.say(&said);
+        }
         view.update(&service, &plant, &consumer, lake.as_ref(), happened);
         if !screen.draw(&view)? || left.is_some_and(|left| left.is_zero()) {
             break;
         }
     }
 
+    drop(yesterday);
     view.say("the plant rests; what is stored anywhere goes to Kafka");
     plant.rest();
     let settled = Instant::now() + SETTLE;

@@ -69,6 +69,15 @@ fn the_demo_ends_by_itself_with_a_ledger_that_adds_up_and_nothing_missing() {
     let words = ["query", "--lake-only", "body/press-1/force", "--from", "5m", "--output", "plot", "-c"];
     let plot = Command::new(millrace::binary()).args(words).arg(&file).current_dir(dir.path()).output().expect("the binary starts");
     assert!(plot.status.success() && plot.stdout.len() > 500, "{plot:?}");
+    // A day before, generated, and said to be.
+    let words = ["query", "--lake-only", "body/press-1/force", "--from", "1d", "--json", "-c"];
+    let day = Command::new(millrace::binary()).args(words).arg(&file).current_dir(dir.path()).output().expect("the binary starts");
+    let day: Value = serde_json::from_slice(&day.stdout).unwrap_or_else(|error| panic!("{error}: {day:?}"));
+    let rows = day["tags"][0]["rows"].as_array().expect("rows");
+    let generated = rows.iter().filter(|row| row["origin"] == "backfill").count();
+    // The oldest have left the day while the demo ran.
+    assert!((8_600..=8_640).contains(&generated) && rows.len() > generated, "{generated} of {}", rows.len());
+    at("yesterday is there, generated: 25920 values");
     let check = Command::new(millrace::binary()).args(["check", "-c"]).arg(file).output().expect("the binary starts");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 }

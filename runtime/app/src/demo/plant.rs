@@ -57,7 +57,7 @@ pub struct Plant {
 /// The id of Millrace's own connection, as the file says.
 const MILLRACE: &str = "millrace-cells";
 /// As many as the file reads.
-const PRESSES: usize = 3;
+pub const PRESSES: usize = 3;
 const METERS: u8 = 3;
 /// From one part of the oven to the next.
 const PART_EVERY: Duration = Duration::from_secs(2);

@@ -361,7 +361,13 @@ fn how_to_look(view: &View, is_tall: bool) -> Vec<Vec<Piece>> {
         format!("{program} dead list -c {file}"),
     ]
     .into_iter()
-    .chain(view.in_lake().map(|_| format!("{program} query -c {file} body/press-1/force --from 1m --output plot")))
+    .chain(
+        // The last minute, and with yesterday, which is generated.
+        view.in_lake()
+            .iter()
+            .flat_map(|_| ["1m", "1d"])
+            .map(|from| format!("{program} query -c {file} body/press-1/force --from {from} --output plot")),
+    )
     .enumerate()
     {
         lines.push(vec![(DIM, if at == 0 { " look  " } else { "       " }.to_owned()), (PLAIN, line)]);
