@@ -103,7 +103,7 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
     let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
     let (factory, topic) = counters(factory, &kafka, count, "500/s");
     let millrace = factory.start(&format!(
-        "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}, delivery: exactly_once}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
+        "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
     ));
     millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 100);
     let foreign = kafka.topic("foreign");
@@ -120,13 +120,6 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
     assert!(millrace.ledger("load").received < count, "the disk was full too late");
     assert_eq!(kafka.read(&foreign).len(), acknowledged, "what was acknowledged is there, what was refused is not");
 
-    // What is open is ended by the broker after a while: nobody else has this one's transactional id.
-    eventually("a transaction is not taken, and it is said why", || {
-        let why = millrace.status()["kafka"]["reason"].as_str().map(str::to_owned)?;
-        assert!(!why.contains("transactional id"), "{why}");
-        why.contains("the disk here is full").then_some(())
-    });
-
     kafka.delete_records(&foreign, 0);
     let (more, _) = produce_until_refused(&kafka, &foreign);
     assert!(more > 1_000, "{more}");
@@ -134,7 +127,7 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
     kafka.delete_records(&foreign, 0);
     let ledger = finished(&millrace, count);
     assert_eq!((ledger.appended, ledger.dropped_at_intake, ledger.dropped_from_log), (count, 0, 0), "{ledger:?}");
-    every_value_once(&kafka.read(&topic), count);
+    every_value_at_least_once(&kafka.read(&topic), count);
 }
 
 /// An idempotent producer that goes on while the broker dies: what was acknowledged is there once, in order.
