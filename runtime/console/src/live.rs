@@ -125,7 +125,7 @@ impl Hub {
                     for _ in 0..LOOKED_AT {
                         match one {
                             Some(Ok(line)) => ring.push(&line),
-                            Some(Err(RecvError::Lagged(missed))) => ring.cut(missed),
+                            Some(Err(RecvError::Lagged(_))) => ring.gap(),
                             Some(Err(RecvError::Closed)) | None => break,
                         }
                         one = watch.lines.try_recv().ok().map(Ok);

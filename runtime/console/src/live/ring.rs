@@ -18,6 +18,9 @@ const BYTES: usize = 16 << 20;
 pub const LOOKED_AT: usize = 4096;
 const CHUNK: usize = 64 << 10;
 
+/// The subject of gaps, which every feed wants.
+const GAPS: u32 = 0;
+
 /// A line as every client of it is sent.
 struct Sent {
     subject: u32,
@@ -77,7 +80,7 @@ pub struct Ring {
     first: u64,
     lines: VecDeque<Sent>,
     bytes: usize,
-    /// Below it something is missing that no client could have had: the ring itself was too slow.
+    /// Below it something is missing that no client could have had: nobody listened to intake.
     cut: u64,
     subjects: Vec<Subject>,
     /// By source and name.
@@ -91,7 +94,8 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(run: String) -> Self {
-        Self { run, ..Self::default() }
+        let gaps = Subject { source: "".into(), name: "".into(), feeds: Vec::new() };
+        Self { run, subjects: vec![gaps], ..Self::default() }
     }
 
     /// The number of the next line.
@@ -101,11 +105,20 @@ impl Ring {
 
     /// Takes a line up; [`Ring::tell`] wakes those that want it.
     pub fn push(&mut self, line: &Line) {
-        let mut text = String::with_capacity(line.value.len() + 64);
-        let id = format!("{}-{}", self.run, self.next() + 1);
-        event(&mut text, "sample", Some(&id), &String::from_utf8_lossy(&line.value));
-        self.bytes += text.len();
         let subject = self.subject(line);
+        self.append(subject, "sample", &String::from_utf8_lossy(&line.value));
+    }
+
+    /// Lines are missing here, because more came than was taken up. Everybody is told.
+    pub fn gap(&mut self) {
+        self.append(GAPS, "gap", r#"{"why":"more came than is kept here; nothing is lost in Kafka"}"#);
+    }
+
+    fn append(&mut self, subject: u32, kind: &str, data: &str) {
+        let mut text = String::with_capacity(data.len() + 64);
+        let id = format!("{}-{}", self.run, self.next() + 1);
+        event(&mut text, kind, Some(&id), data);
+        self.bytes += text.len();
         self.lines.push_back(Sent { subject, event: text.into() });
         self.untold.extend(&self.subjects[subject as usize].feeds);
         while self.lines.len() > LINES || self.bytes > BYTES {
@@ -170,9 +183,9 @@ impl Ring {
         let at = self.feeds.iter().position(Option::is_none).unwrap_or(self.feeds.len());
         let (news, woken) = watch::channel(self.next());
         let mut feed = Feed { name: name.to_owned(), clients: 1, wanted: Vec::new(), news, gone: self.first };
-        for (number, subject) in self.subjects.iter_mut().enumerate() {
-            if is_of(&subject.source, &subject.name, name) {
-                feed.want(number as u32);
+        for (number, subject) in (GAPS..).zip(&mut self.subjects) {
+            if number == GAPS || is_of(&subject.source, &subject.name, name) {
+                feed.want(number);
                 subject.feeds.push(at);
             }
         }
@@ -275,12 +288,17 @@ mod tests {
         ring.push(&line("known", 2));
         ring.tell();
         assert_eq!((is_woken(&of_known), is_woken(&of_new)), (true, false));
-        // A gap is told to everybody.
+        // A gap is told to everybody, between what came before and after it.
         of_known.mark_unchanged();
-        ring.cut(1);
+        ring.gap();
+        ring.push(&line("newer", 3));
         ring.tell();
         assert_eq!((is_woken(&of_known), is_woken(&of_new)), (true, true));
-        assert_eq!(found(&ring, 2, known), ("cut".to_owned(), 4));
+        let (told, next) = found(&ring, 2, new);
+        assert!(told.starts_with("id: run-4\nevent: gap\n") && told.ends_with("id: run-5\nevent: sample\ndata: 3\n\n"), "{told}");
+        assert_eq!(next, 5);
+        ring.cut(1);
+        assert_eq!(found(&ring, 2, known), ("cut".to_owned(), 6));
     }
 
     #[test]
@@ -306,9 +324,9 @@ mod tests {
         let ((first, _), (same, _), (other, _)) = (ring.follow("t"), ring.follow("t"), ring.follow("*"));
         assert_eq!((first, same), (0, 0));
         ring.unfollow(first);
-        assert_eq!(ring.subjects[0].feeds, [0, 1]);
+        assert_eq!(ring.subjects[1].feeds, [0, 1]);
         ring.unfollow(same);
-        assert_eq!(ring.subjects[0].feeds, [other]);
+        assert_eq!(ring.subjects[1].feeds, [other]);
         assert_eq!(ring.follow("u").0, 0);
         ring.push(&line("t", 1));
         assert_eq!(found(&ring, 1, 0), ("nothing".to_owned(), 2));
