@@ -88,8 +88,8 @@ fn samples_go_on_where_a_client_left_off_and_a_gap_is_told() {
 fn records_of_a_topic_go_on_at_the_offset_a_client_left_off() {
     let kafka = Kafka::shared();
     let topic = kafka.topic("live-topic");
-    // So many tags that each partition has some of them.
-    let millrace = Factory::on(kafka).with("topic", &topic).with("rate", "60/s").start(&FACTORY.replace("tags: 3", "tags: 16"));
+    // So many tags that each partition has some of them, and so few records that none has more than is read.
+    let millrace = Factory::on(kafka).with("topic", &topic).with("rate", "20/s").start(&FACTORY.replace("tags: 3", "tags: 16"));
     let port = millrace.http_port();
     let mut in_kafka = kafka.follow(&topic);
     in_kafka.until("some records", |records| records.len() >= 100);
