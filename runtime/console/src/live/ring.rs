@@ -43,6 +43,8 @@ struct Feed {
     wanted: Vec<u64>,
     /// The number of the next line when it last had one.
     news: watch::Sender<u64>,
+    /// It has lines that its clients were not told of.
+    is_untold: bool,
     /// Below this number lines that it wants may be gone.
     gone: u64,
 }
@@ -88,8 +90,6 @@ pub struct Ring {
     /// Those that nobody follows any more are free to be used again.
     feeds: Vec<Option<Feed>>,
     by_name: HashMap<String, usize>,
-    /// Feeds with lines that their clients were not told of.
-    untold: Vec<usize>,
 }
 
 impl Ring {
@@ -120,7 +120,11 @@ impl Ring {
         event(&mut text, kind, Some(&id), data);
         self.bytes += text.len();
         self.lines.push_back(Sent { subject, event: text.into() });
-        self.untold.extend(&self.subjects[subject as usize].feeds);
+        for feed in &self.subjects[subject as usize].feeds {
+            if let Some(feed) = &mut self.feeds[*feed] {
+                feed.is_untold = true;
+            }
+        }
         while self.lines.len() > LINES || self.bytes > BYTES {
             let Some(old) = self.lines.pop_front() else { break };
             self.bytes -= old.event.len();
@@ -136,10 +140,8 @@ impl Ring {
     /// Wakes the clients of what was pushed.
     pub fn tell(&mut self) {
         let next = self.next();
-        self.untold.sort_unstable();
-        self.untold.dedup();
-        for feed in self.untold.drain(..) {
-            if let Some(feed) = &self.feeds[feed] {
+        for feed in self.feeds.iter_mut().flatten() {
+            if std::mem::take(&mut feed.is_untold) {
                 feed.news.send_replace(next);
             }
         }
@@ -151,7 +153,7 @@ impl Ring {
         self.cut = self.first;
         self.lines.clear();
         self.bytes = 0;
-        self.untold = (0..self.feeds.len()).collect();
+        self.feeds.iter_mut().flatten().for_each(|feed| feed.is_untold = true);
     }
 
     /// The number of a line's subject.
@@ -182,7 +184,7 @@ impl Ring {
         }
         let at = self.feeds.iter().position(Option::is_none).unwrap_or(self.feeds.len());
         let (news, woken) = watch::channel(self.next());
-        let mut feed = Feed { name: name.to_owned(), clients: 1, wanted: Vec::new(), news, gone: self.first };
+        let mut feed = Feed { name: name.to_owned(), clients: 1, wanted: Vec::new(), news, is_untold: false, gone: self.first };
         for (number, subject) in (GAPS..).zip(&mut self.subjects) {
             if number == GAPS || is_of(&subject.source, &subject.name, name) {
                 feed.want(number);
