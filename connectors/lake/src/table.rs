@@ -29,6 +29,7 @@ use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use millrace_kit::documents::Column;
 use millrace_kit::parts::{Move, TargetError};
+use object_store::path::Path;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,9 +138,15 @@ impl Table {
 
     fn make(store: &Store, engine: &Engine, place: &Place, runtime: &tokio::runtime::Handle) -> Result<SnapshotRef, TargetError> {
         // A folder with somebody's files is not ours to make a table of.
-        let strange = runtime.block_on(store.list(""))?.into_iter().find(|meta| meta.location.as_ref().ends_with(".parquet"));
-        if let Some(meta) = strange {
-            return Err(TargetError::Refused(format!("{} holds files and no table ({}); name an empty folder", store.url, meta.location)));
+        let found: Vec<Path> = runtime.block_on(store.list(""))?.into_iter().map(|meta| meta.location).collect();
+        if let Some(strange) = found.iter().find(|path| path.as_ref().ends_with(".parquet")) {
+            return Err(TargetError::Refused(format!("{} holds files and no table ({strange}); name an empty folder", store.url)));
+        }
+        // The kernel takes any file in the log for a table. One that makes it at this moment, and loses its file by that, tries again.
+        let left: Vec<Path> = found.into_iter().filter(is_left_over).collect();
+        if !left.is_empty() {
+            tracing::info!(table = %store.url, files = left.len(), "a writer was killed while it made the table; what it left is deleted");
+            runtime.block_on(store.delete(&left))?;
         }
         let what = || format!("cannot make the table {}", store.url);
         let schema = layout::schema(&place.shape).map_err(|why| TargetError::Refused(why.into()))?;
@@ -464,6 +471,11 @@ enum Attempt {
 
 fn shown(position: Option<i64>) -> String {
     position.map_or_else(|| "none".into(), |position| position.to_string())
+}
+
+/// The temporary file of a commit on HDFS, which has its name only once it is whole.
+fn is_left_over(path: &Path) -> bool {
+    path.as_ref().contains("_delta_log/.") && path.filename().is_some_and(|name| name.contains(".json.tmp."))
 }
 
 fn is_missing(error: &KernelError) -> bool {

@@ -11,6 +11,7 @@ use crate::drain::{Drain, DrainOptions};
 use crate::error::EngineError;
 use crate::frame::Lane;
 use crate::hold::{Held, Order};
+use crate::identity::Identity;
 use crate::intake::{ClockWindow, Intake, IntakeOptions, TagReport, source_dir};
 use crate::lease::Group;
 use crate::lease::member::{GroupOptions, Stop};
@@ -448,6 +449,7 @@ impl Ground {
             name: about.name.clone(),
             settings: self.settings.clone(),
             group: about.group.clone(),
+            member: Identity::of(&self.data_dir).member(&about.name),
             session: self.seat.as_ref().map(|seat| seat.session()),
             topics: about.topics.clone(),
             from_latest: about.from_latest,

@@ -29,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod frame;
 pub mod hold;
+mod identity;
 pub mod intake;
 pub mod lease;
 pub mod ledger;

@@ -104,6 +104,8 @@ pub struct Consumer {
     native: Arc<Native>,
     settings: Settings,
     closed: bool,
+    /// It has a name in its group, and says so when it goes: else its place would be kept for it until the session is over.
+    says_goodbye: bool,
     /// What the group has said and nobody has answered: assigned (or taken away), and what.
     unanswered: Mutex<Option<(bool, Vec<TopicPartition>)>>,
     /// What came behind messages, for the next poll: the caller is told of these first.
@@ -112,7 +114,8 @@ pub struct Consumer {
 
 impl Consumer {
     /// A member of a group. It belongs to it once [`Consumer::subscribe`] was called and `poll` is called often (at least every
-    /// `max.poll.interval.ms`, five minutes by default).
+    /// `max.poll.interval.ms`, five minutes by default). With `group.instance.id` among the settings it has its partitions again at once when it comes
+    /// back after a kill, where others would have to wait until the session of the dead one is over.
     pub fn group(settings: &Settings, group: &str, start: Start) -> Result<Self, KafkaError> {
         let reset = match start {
             Start::Earliest => "earliest",
@@ -126,7 +129,9 @@ impl Consumer {
             // Behind the last record there may be marks of transactions: only so is it known that nothing waits.
             ("enable.partition.eof", "true"),
         ];
-        Self::new(settings, &fixed)
+        let mut consumer = Self::new(settings, &fixed)?;
+        consumer.says_goodbye = settings.properties.contains_key("group.instance.id");
+        Ok(consumer)
     }
 
     /// A member that holds partitions as leases and reads none of them: one that is silent for `session` has lost them, one whose name comes up
@@ -180,6 +185,7 @@ impl Consumer {
             native,
             settings: settings.clone(),
             closed: false,
+            says_goodbye: false,
             unanswered: Mutex::default(),
             next: Mutex::default(),
         })
@@ -420,12 +426,18 @@ impl Consumer {
             return;
         }
         self.answer();
-        if self.native.close(&self.queue).is_err() {
-            return;
-        }
         let deadline = Instant::now() + timeout;
-        while !self.native.is_closed() && Instant::now() < deadline {
-            if let Some(event) = self.queue.poll(Duration::from_millis(100))
+        if self.says_goodbye && self.native.is_member() && self.native.unsubscribe().is_ok() {
+            self.answer_until(deadline, || !self.native.is_member());
+        }
+        if self.native.close(&self.queue).is_ok() {
+            self.answer_until(deadline, || self.native.is_closed());
+        }
+    }
+
+    fn answer_until(&self, deadline: Instant, is_over: impl Fn() -> bool) {
+        while !is_over() && Instant::now() < deadline {
+            if let Some(event) = self.queue.poll(Duration::from_millis(20))
                 && event.kind() == sys::RD_KAFKA_EVENT_REBALANCE
             {
                 self.rebalance(&event);

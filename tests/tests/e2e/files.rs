@@ -44,6 +44,29 @@ sinks:
     });
 }
 
+/// With a session of half an hour: nothing comes in this test's time if the group waits for the dead one.
+#[test]
+fn a_sink_that_was_killed_has_its_partitions_again_when_it_comes_back() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("again");
+    kafka.create_topic(&topic, 2, &[]);
+    let mut millrace = Factory::on(kafka).with("topic", &topic).with("brokers", kafka.brokers()).start(
+        "
+kafka: {brokers: $brokers, properties: {session.timeout.ms: '1800000'}}
+sinks:
+  archive: {type: file, topics: [$topic], group: g-$topic, path: '$dir/{topic}.ndjson'}
+",
+    );
+    for round in 1..=3 {
+        kafka.produce(&topic, (0..10).map(|i| (["a", "b", "c"][i % 3], &b"{\"number\":1}"[..])));
+        let committed = || (0..2).filter_map(|part| kafka.committed(&format!("g-{topic}"), &topic, part)).sum::<i64>();
+        eventually("what was read is committed", || (committed() == 10 * round).then_some(()));
+        millrace.kill9();
+        millrace.launch();
+        millrace.wait_alive();
+    }
+}
+
 /// More than is held in memory until it is synced, taken over by another machine in two goes.
 #[test]
 fn a_large_export_is_imported_in_little_memory_and_gone_on_with_after_a_kill() {

@@ -164,6 +164,7 @@ impl Bench {
         let target = self.target.clone();
         let options = SinkOptions {
             session: None,
+            member: format!("target-{:x}", fastrand::u64(..)),
             name: "target".into(),
             settings: Settings::new(self.kafka.brokers()).with("heartbeat.interval.ms", "500"),
             group: self.group.clone(),

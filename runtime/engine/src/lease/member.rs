@@ -15,6 +15,7 @@
 //! or its clock, says.
 
 use crate::compiled::Sharing;
+use crate::identity::Identity;
 use crate::lease::keeper::{Holding, Order};
 use crate::lease::plan::{Names, Wish, plan};
 use crate::lease::report::{GroupReport, RuntimeReport};
@@ -27,7 +28,6 @@ use millrace_kafka::{
 use millrace_schemas::Micros;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -75,11 +75,9 @@ impl GroupOptions {
     pub fn of(settings: Settings, site: String, sharing: Sharing, wishes: BTreeMap<String, Wish>, data_dir: &Path) -> Self {
         let consumer_group = sharing.consumer_group(&site);
         let Sharing { id, group, host, session, config, .. } = sharing;
-        let system = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).map(|text| text.trim().to_owned()).ok();
-        let host = host.or_else(|| system("hostname")).unwrap_or_else(|| "unknown".to_owned());
-        // A copy of a machine has its own boot, a copy of a directory its own number.
-        let folder = std::fs::metadata(data_dir).map_or((0, 0), |about| (about.dev(), about.ino()));
-        let life = format!("{}:{}:{}:{host}", system("random/boot_id").unwrap_or_default(), folder.0, folder.1);
+        let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|text| text.trim().to_owned()).ok();
+        let host = host.or_else(hostname).unwrap_or_else(|| "unknown".to_owned());
+        let life = Identity::of(data_dir).on(&host);
         Self {
             settings,
             site,

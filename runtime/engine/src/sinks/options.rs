@@ -20,6 +20,8 @@ pub struct SinkOptions {
     pub name: String,
     pub settings: Settings,
     pub group: String,
+    /// The name in the group: the same again after a restart, so that what a killed process read is read on at once.
+    pub member: String,
     /// After how long of silence the group gives its partitions to other runtimes; `None`: as the client has it.
     pub session: Option<Duration>,
     /// Names, or patterns with `*`.

@@ -175,6 +175,7 @@ impl<'r> Session<'r> {
                 settings.properties.entry(name.to_owned()).or_insert_with(|| value.to_string());
             }
         }
+        settings.properties.entry("group.instance.id".to_owned()).or_insert_with(|| options.member.clone());
         // What a dead runtime had is read on by the others when they have its sources.
         if let Some(session) = options.session {
             settings.properties.entry("session.timeout.ms".to_owned()).or_insert_with(|| session.as_millis().to_string());
