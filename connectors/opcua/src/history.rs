@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! live ──────────┤ last        first ├────────── live
-//!                  └── read back ──┘              (last, first): both excluded, for each tag by its own source times
+//!                  └── read back ──┘              for each tag by its own source times, without last and first themselves
 //! ```
+//!
+//! A clock of a device may stand for many values: of those with the time of `last`, or `first`, as many are left out as came by themselves.
 //!
 //! A gap is opened for the tags of a subscription that could not be gone on with, or whose messages are gone; for each tag behind the last value that
 //! came of it, in this process or an earlier one (`watermarks.rs`). Each open gap is a position of its tag, `from until`, so that it is filled after a
 //! crash, too; it moves with what is read. Until a live value shows where the gap ends, `until` is 0.
 
+use crate::edge::Edge;
 use crate::readings::Readings;
 use crate::session::{Refused, Session};
 use crate::shared::Shared;
@@ -31,6 +34,8 @@ pub const GAP: &str = "gap/";
 const VALUES_PER_ANSWER: u32 = 1_000;
 /// Live values come first: a gap is filled only after this.
 const LIVE_FIRST: Duration = Duration::from_secs(2);
+/// How long a server may take for the first live value behind a gap: before that it is not known where the gap ends.
+const LIVE_WITHIN: Duration = Duration::from_secs(15);
 /// A gap that the server could not fill is tried again after this, or with the next one.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Answers without a value, or with the continuation of the one before, after which a history is left for later.
@@ -40,18 +45,18 @@ const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// The bit of AccessLevel that says a node has a history.
 const HISTORY_READ: u8 = 0x04;
 
-/// Tags and the time from which on they miss something.
+/// Tags and where they begin to miss something.
 #[derive(Debug, Default)]
 pub struct Gaps {
-    open: parking_lot::Mutex<BTreeMap<usize, Micros>>,
+    open: parking_lot::Mutex<BTreeMap<usize, Edge>>,
     opened: Notify,
 }
 
 impl Gaps {
     /// These items may have missed values, each since its own time; none where nothing ever came.
-    pub fn open(&self, gaps: impl Iterator<Item = (usize, Micros)>) {
+    pub fn open(&self, gaps: impl Iterator<Item = (usize, Edge)>) {
         let mut open = self.open.lock();
-        for (handle, from) in gaps.filter(|(_, from)| !from.is_none()) {
+        for (handle, from) in gaps.filter(|(_, from)| !from.time.is_none()) {
             let earliest = open.entry(handle).or_insert(from);
             *earliest = (*earliest).min(from);
         }
@@ -60,11 +65,11 @@ impl Gaps {
     }
 
     /// They stay open until they are [written down](Self::written): a session may end in between.
-    fn all(&self) -> BTreeMap<usize, Micros> {
+    fn all(&self) -> BTreeMap<usize, Edge> {
         self.open.lock().clone()
     }
 
-    fn written(&self, gaps: &BTreeMap<usize, Micros>) {
+    fn written(&self, gaps: &BTreeMap<usize, Edge>) {
         self.open.lock().retain(|handle, from| gaps.get(handle) != Some(from));
     }
 }
@@ -77,6 +82,7 @@ pub fn open_gap(shared: &Shared, subscription: &Subscription, gaps: &Gaps) {
     let mut readings = shared.readings.lock();
     let missed: Vec<_> = subscription.handles.iter().map(|handle| (*handle, readings.begin_gap(*handle, subscription.published))).collect();
     drop(readings);
+    tracing::debug!(part = %subscription.part, published = subscription.published.0, ?missed, "a gap begins");
     gaps.open(missed.into_iter());
 }
 
@@ -92,14 +98,14 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
     let Some(history) = shared.job.history else { return Ok(std::future::pending().await) };
     let rate = Rate { per_s: history.per_s };
     // By item: where its gap begins. One that opens while another is filled makes it longer, so that the position covers both.
-    let mut waiting: BTreeMap<usize, Micros> = BTreeMap::new();
+    let mut waiting: BTreeMap<usize, Edge> = BTreeMap::new();
     for (key, position) in shared.io.positions(GAP) {
         let mut readings = shared.readings.lock();
         if let (Some(handle), Some((from, until))) = (readings.by_path(&key[GAP.len()..]), parse(&position)) {
             if readings.seam(handle).is_none() {
                 readings.resume_gap(handle, from, until);
             }
-            waiting.insert(handle, from);
+            waiting.insert(handle, Edge::at(from));
         }
     }
     let mut later = BTreeMap::new();
@@ -113,10 +119,9 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
                 waiting.append(&mut later);
             }
         }
-        let floor = Micros::now().0 - history.at_most.as_micros() as i64;
+        let floor = Edge { time: Micros(Micros::now().0 - history.at_most.as_micros() as i64), count: 0 };
         let opened = gaps.all();
-        let mut new =
-            with_history(shared, session, opened.iter().map(|(handle, from)| (*handle, Micros(from.0.max(floor)))).collect()).await?;
+        let mut new = with_history(shared, session, opened.iter().map(|(handle, from)| (*handle, (*from).max(floor))).collect()).await?;
         for (handle, from) in &mut new {
             *from = waiting.get(handle).map_or(*from, |before| (*before).min(*from));
         }
@@ -127,6 +132,10 @@ async fn filling(shared: &Shared, session: &Session, gaps: &Gaps) -> Result<std:
         gaps.written(&opened);
         waiting.extend(new);
         tokio::time::sleep(LIVE_FIRST).await;
+        let deadline = Instant::now() + LIVE_WITHIN;
+        while Instant::now() < deadline && waiting.keys().any(|handle| shared.readings.lock().is_silent(*handle)) {
+            tokio::time::sleep(LIVE_FIRST / 10).await;
+        }
         while let Some((handle, from)) = waiting.pop_first() {
             if let Filled::UpTo(from) = one(shared, session, handle, from, &rate).await? {
                 later.insert(handle, from);
@@ -139,8 +148,8 @@ fn key(readings: &Readings, handle: usize) -> String {
     format!("{GAP}{}", readings.item(handle).def.path)
 }
 
-fn position(from: Micros, until: Option<Micros>) -> String {
-    format!("{} {}", from.0, until.filter(|until| *until > from).map_or(0, |until| until.0))
+fn position(from: Micros, until: Option<Edge>) -> String {
+    format!("{} {}", from.0, until.filter(|until| until.time > from).map_or(0, |until| until.time.0))
 }
 
 fn parse(position: &[u8]) -> Option<(Micros, Micros)> {
@@ -150,10 +159,10 @@ fn parse(position: &[u8]) -> Option<(Micros, Micros)> {
 }
 
 /// Writes the gaps down.
-async fn remember(shared: &Shared, gaps: &[(usize, Micros)]) {
+async fn remember(shared: &Shared, gaps: &[(usize, Edge)]) {
     let moved: Vec<(String, String)> = {
         let readings = shared.readings.lock();
-        let position = |(handle, from): &(usize, Micros)| (key(&readings, *handle), position(*from, readings.seam(*handle)));
+        let position = |(handle, from): &(usize, Edge)| (key(&readings, *handle), position(from.time, readings.seam(*handle)));
         gaps.iter().map(position).collect()
     };
     let moved: Vec<(&str, &[u8])> = moved.iter().map(|(key, from)| (key.as_str(), from.as_bytes())).collect();
@@ -162,7 +171,7 @@ async fn remember(shared: &Shared, gaps: &[(usize, Micros)]) {
 }
 
 /// Those of the items whose nodes have a history.
-async fn with_history(shared: &Shared, session: &Session, gaps: Vec<(usize, Micros)>) -> Result<Vec<(usize, Micros)>, Refused> {
+async fn with_history(shared: &Shared, session: &Session, gaps: Vec<(usize, Edge)>) -> Result<Vec<(usize, Edge)>, Refused> {
     let handles: Vec<usize> = gaps.iter().map(|(handle, _)| *handle).collect();
     let nodes = shared.resolve(session, &handles).await?;
     let present: Vec<_> = gaps.into_iter().zip(nodes).filter_map(|(gap, node)| node.ok().map(|node| (gap, node))).collect();
@@ -176,7 +185,7 @@ async fn with_history(shared: &Shared, session: &Session, gaps: Vec<(usize, Micr
 enum Filled {
     Whole,
     /// The server could not go on; it may later.
-    UpTo(Micros),
+    UpTo(Edge),
 }
 
 /// Statuses that asking again does not change.
@@ -197,20 +206,20 @@ fn is_final(status: StatusCode) -> bool {
 }
 
 /// Fills one tag's gap.
-async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, rate: &Rate) -> Result<Filled, Refused> {
+async fn one(shared: &Shared, session: &Session, handle: usize, mut from: Edge, rate: &Rate) -> Result<Filled, Refused> {
     let Some(Ok(node)) = shared.resolve(session, &[handle]).await?.pop() else { return Ok(Filled::UpTo(from)) };
     let (key, seam) = {
         let readings = shared.readings.lock();
-        (key(&readings, handle), readings.seam(handle).filter(|seam| *seam > from))
+        (key(&readings, handle), readings.seam(handle).filter(|seam| seam.time > from.time))
     };
-    let until = seam.unwrap_or_else(Micros::now);
+    let until = seam.unwrap_or_else(|| Edge { time: Micros::now(), count: 0 });
     let mut point = ByteString::null();
     let mut progress = Progress::default();
-    let (start, mut from) = (from, from);
+    let start = from.time;
     loop {
         let begun = Instant::now();
         // A continuation goes with the question it continues.
-        let result = read(session, &node, start, until, std::mem::take(&mut point)).await?;
+        let result = read(session, &node, start, until.time, std::mem::take(&mut point)).await?;
         if result.status_code.is_bad() {
             tracing::warn!(tag = &key[GAP.len()..], status = %result.status_code, "the history of a tag can't be read");
             if !is_final(result.status_code) {
@@ -221,27 +230,30 @@ async fn one(shared: &Shared, session: &Session, handle: usize, from: Micros, ra
             return Ok(Filled::Whole);
         }
         point = result.continuation_point;
+        let is_done = point.is_null_or_empty();
         let body = result.history_data.inner_as::<ByteStringBody>().map(|body| body.raw_body().as_ref().to_vec()).unwrap_or_default();
         let mut batch = shared.io.batch().await;
-        let newest = loop {
-            if body.is_empty() {
-                break Micros::NONE;
-            }
+        while !body.is_empty() {
             let types = shared.types();
-            let read = shared.readings.lock().history(handle, &body, (from, until), &types, &mut batch, &shared.io);
+            let read = shared.readings.lock().history(
+                handle,
+                (&body, from.time == start, is_done),
+                (&mut from, until),
+                &types,
+                &mut batch,
+                &shared.io,
+            );
             match read {
-                Ok((tally, _)) if !tally.unknown.is_empty() => shared.learn(session, &tally.unknown).await?,
-                Ok((_, newest)) => break newest,
+                Ok(tally) if !tally.unknown.is_empty() => shared.learn(session, &tally.unknown).await?,
+                Ok(_) => break,
                 Err(what) => {
                     tracing::error!(tag = &key[GAP.len()..], %what, "a history can't be read");
-                    break Micros::NONE;
+                    break;
                 }
             }
-        };
+        }
         let values = batch.rows.len();
-        let is_done = point.is_null_or_empty();
-        from = from.max(newest);
-        let position = if is_done { String::new() } else { position(from, seam) };
+        let position = if is_done { String::new() } else { position(from.time, seam) };
         shared.io.send(batch, &[(&key, position.as_bytes())]).await;
         if is_done {
             return Ok(Filled::Whole);
@@ -358,8 +370,8 @@ mod tests {
     #[test]
     fn a_gaps_position_says_where_it_ends_once_that_is_known() {
         assert_eq!(parse(position(Micros(5), None).as_bytes()), Some((Micros(5), Micros::NONE)));
-        assert_eq!(parse(position(Micros(5), Some(Micros(9))).as_bytes()), Some((Micros(5), Micros(9))));
-        assert_eq!(position(Micros(9), Some(Micros(5))), "9 0");
+        assert_eq!(parse(position(Micros(5), Some(Edge::at(Micros(9)))).as_bytes()), Some((Micros(5), Micros(9))));
+        assert_eq!(position(Micros(9), Some(Edge::at(Micros(5)))), "9 0");
         assert_eq!(parse(b"5"), Some((Micros(5), Micros::NONE)));
         assert_eq!(parse(b"rubbish"), None);
     }

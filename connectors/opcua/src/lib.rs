@@ -30,6 +30,7 @@ pub mod config;
 pub mod connect;
 pub mod dictionary;
 pub mod discover;
+mod edge;
 pub mod events;
 pub mod fault;
 pub mod filter;

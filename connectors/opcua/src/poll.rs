@@ -68,7 +68,10 @@ pub async fn read_now(shared: &Shared, session: &Session, handles: &[usize], ori
         shared.learn(session, &unknown).await?;
     };
     shared.io.send(batch, &[]).await;
-    shared.readings.lock().was_sent(&read);
+    match origin {
+        Origin::Initial => shared.readings.lock().was_read_once(handles),
+        _ => shared.readings.lock().was_sent(&read),
+    }
     Ok(())
 }
 

@@ -279,7 +279,9 @@ impl<'a> Publishing<'a> {
         for _ in 0..MOST_REPUBLISHED {
             let subscription = &self.subscriptions[index];
             match subscription.republish(self.session, subscription.next).await {
-                Ok(message) => self.take(index, message).await?,
+                Ok(message) if message.sequence_number == subscription.next => self.take(index, message).await?,
+                // Some servers answer what they do not have with an empty message, as often as they are asked.
+                Ok(_) => break,
                 Err(refused) => match refused.status() {
                     UaStatus::BadSubscriptionIdInvalid | UaStatus::BadNoSubscription => return Err(End::Lost(index)),
                     _ if self.session.channel().closed().is_some() => return Err(refused.into()),
@@ -298,9 +300,10 @@ impl<'a> Publishing<'a> {
         for _ in 0..missing.min(MOST_REPUBLISHED) {
             let subscription = &self.subscriptions[index];
             match subscription.republish(self.session, subscription.next).await {
-                Ok(message) => self.take(index, message).await?,
+                Ok(message) if message.sequence_number == subscription.next => self.take(index, message).await?,
                 Err(refused) if self.session.channel().closed().is_some() => return Err(refused.into()),
-                Err(_) => {
+                // Not there any more; or another message than was asked for, which says as much.
+                Ok(_) | Err(_) => {
                     lost += 1;
                     let subscription = &mut self.subscriptions[index];
                     subscription.next = following(subscription.next);

@@ -3,6 +3,7 @@
 //! Invariants: no look-up and no allocation per scalar; a value whose structure nobody knows yet is not guessed at: the message waits until the
 //! server was asked.
 
+use crate::edge::{Edge, Within};
 use crate::types::{self, Types};
 use crate::wire::{Reader, Stamped, Structure, Undecodable, builtin};
 use millrace_config::Reason;
@@ -61,8 +62,13 @@ pub struct Readings {
     last: Vec<i64>,
     /// The first source time after the item's last gap; while none came, where the gap begins, negative.
     seams: Vec<i64>,
+    /// How many values came with the last time of each item, and how many with its seam: the clock of a device may stand for many values.
+    at_last: Vec<u32>,
+    at_seam: Vec<u32>,
     /// How often the server looks at each item.
     sampling: Vec<Duration>,
+    /// Items that were read once, since their subscription goes on and says nothing of what does not change.
+    read_once: BTreeSet<usize>,
     /// Items whose last value says that there is no such node.
     absent: BTreeSet<usize>,
     items: Vec<Item>,
@@ -121,14 +127,17 @@ impl Readings {
     }
 
     /// The first source time after the item's last gap; `None`: none came yet.
-    pub fn seam(&self, handle: usize) -> Option<Micros> {
-        Some(Micros(self.seams[handle])).filter(|seam| seam.0 > 0)
+    pub fn seam(&self, handle: usize) -> Option<Edge> {
+        let seam = Edge { time: Micros(self.seams[handle]), count: self.at_seam[handle].max(1) };
+        (seam.time.0 > 0).then_some(seam)
     }
 
     /// A gap begins after the last value, or after `otherwise` where none came; the next value with a later time ends it.
-    pub fn begin_gap(&mut self, handle: usize, otherwise: Micros) -> Micros {
-        let from = if self.last[handle] == 0 { otherwise } else { self.watermark(handle) };
-        self.seams[handle] = -from.0;
+    pub fn begin_gap(&mut self, handle: usize, otherwise: Micros) -> Edge {
+        // What a new subscription says first is what came last.
+        let count = std::mem::take(&mut self.at_last[handle]).max(1);
+        let from = if self.last[handle] == 0 { Edge { time: otherwise, count: 0 } } else { Edge { time: self.watermark(handle), count } };
+        self.seams[handle] = -from.time.0;
         from
     }
 
@@ -156,6 +165,8 @@ impl Readings {
         self.sampling.push(sampling.max(Duration::from_millis(10)));
         self.last.push(0);
         self.seams.push(0);
+        self.at_last.push(0);
+        self.at_seam.push(0);
         self.items.push(Item { def, group, index, leaves: Leaves::default() });
         self.items.len() - 1
     }
@@ -166,7 +177,17 @@ impl Readings {
 
     /// Nothing came of it yet, or nothing with a source time.
     pub fn is_unseen(&self, handle: usize) -> bool {
-        self.last[handle] <= 0
+        self.last[handle] <= 0 && !self.read_once.contains(&handle)
+    }
+
+    /// What waits at the server may be older than what was read: it moves no edge of a gap.
+    pub fn was_read_once(&mut self, handles: &[usize]) {
+        self.read_once.extend(handles);
+    }
+
+    /// Whether nothing came of the item since its gap began, so that it is not known where it ends.
+    pub fn is_silent(&self, handle: usize) -> bool {
+        self.seams[handle] < 0 && self.at_last[handle] == 0
     }
 
     /// The definition changed: its type became known.
@@ -201,33 +222,45 @@ impl Readings {
         read.map(|()| tally)
     }
 
-    /// Reads a HistoryData: past values of one item. As [`Self::data_change`].
+    /// Reads a HistoryData: past values of one item, and moves the edge where the gap begins behind what it has. As [`Self::data_change`].
+    ///
+    /// The last value before the gap and the first behind it came by themselves. Of values that have the same time as one of them, as many are left
+    /// out as came: the first of the answer that `is_first`, or of one that begins anew; the last of the one that `is_last`.
     pub fn history(
         &mut self,
         handle: usize,
-        body: &[u8],
-        (from, until): (Micros, Micros),
+        (body, is_first, is_last): (&[u8], bool, bool),
+        (from, until): (&mut Edge, Edge),
         types: &Types,
         batch: &mut Batch,
         io: &SourceIo,
-    ) -> Result<(Tally, Micros), Undecodable> {
+    ) -> Result<Tally, Undecodable> {
         let (rows, heap) = (batch.rows.len(), batch.heap.len());
         let mut tally = Tally::default();
-        let mut newest = Micros::NONE;
         let mut reader = Reader::new(body);
+        let mut within = Within::new(*from, until, is_first);
+        // Where the rows of those values begin that have the time at the end.
+        let mut at_end = Vec::new();
         for _ in 0..reader.length(1)?.unwrap_or(0) {
             let stamped = reader.data_value(batch, body)?;
-            // The last before the gap and the first behind it came by themselves.
-            if stamped.source.0 > from.0 && stamped.source.0 < until.0 && !stamped.source.is_none() {
-                newest = newest.max(stamped.source);
-                self.take(handle, stamped, body, Origin::Backfill, types, batch, io, &mut tally);
+            if !within.takes(stamped.source) {
+                continue;
             }
+            if stamped.source == until.time {
+                at_end.push(batch.rows.len());
+            }
+            self.take(handle, stamped, body, Origin::Backfill, types, batch, io, &mut tally);
         }
         if !tally.unknown.is_empty() {
             batch.rows.truncate(rows);
             batch.heap.truncate(heap);
+            return Ok(tally);
         }
-        Ok((tally, newest))
+        if is_last && let Some(first) = at_end.get(at_end.len().saturating_sub(until.count as usize)) {
+            batch.rows.truncate(*first);
+        }
+        *from = within.edge();
+        Ok(tally)
     }
 
     /// A value that came as an answer, not as a notification, with its time. It counts as read once it [was sent](Self::was_sent).
@@ -394,9 +427,17 @@ impl Readings {
 
     #[inline]
     fn read_to(&mut self, handle: usize, Micros(time): Micros) {
-        self.last[handle] = self.last[handle].max(time);
-        if self.seams[handle] < 0 && time > -self.seams[handle] {
-            self.seams[handle] = time;
+        let (last, at_last) = (&mut self.last[handle], &mut self.at_last[handle]);
+        if time > *last {
+            (*last, *at_last) = (time, 1);
+        } else if time == *last {
+            *at_last = at_last.saturating_add(1);
+        }
+        let (seam, at_seam) = (&mut self.seams[handle], &mut self.at_seam[handle]);
+        if *seam < 0 && time > -*seam {
+            (*seam, *at_seam) = (time, 1);
+        } else if *seam > 0 && time == *seam {
+            *at_seam = at_seam.saturating_add(1);
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::config::DeadbandAt;
 use crate::hash::Fnv;
 use crate::readings::{Readings, client_handle, handle_of};
 use crate::session::{Refused, Session, in_pieces, value_of};
+use crate::wire::stamp;
 use millrace_kit::{Backoff, Retries};
 use millrace_schemas::{Micros, StatusCode};
 use opcua::core::ResponseMessage;
@@ -78,7 +79,7 @@ pub struct Subscription {
     pub id: u32,
     /// The next sequence number.
     pub next: u32,
-    /// When the last message that came was published.
+    /// When the last message that came was published; before the first, when the subscription was made. By the server's clock.
     pub published: Micros,
     pub heard: Instant,
     /// Without a word for so long, it is dead.
@@ -244,6 +245,10 @@ impl Subscription {
             tracing::info!(part = %self.part, asked = ?self.every, ?revised, "the server publishes less often than asked");
         }
         (self.id, self.next) = (made.subscription_id, 1);
+        self.published = stamp(made.response_header.timestamp.ticks());
+        if self.published.is_none() {
+            self.published = Micros::now();
+        }
         self.heard = Instant::now();
         self.failed.clear();
         self.deaf.clear();
