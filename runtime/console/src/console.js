@@ -30,6 +30,19 @@ export async function ask(path, method = "GET", signal) {
   return answer;
 }
 
+// A browser has few connections to one server, for all its pages: one that nobody sees gives its streams back.
+let unseen = new AbortController();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) unseen.abort();
+  else unseen = new AbortController();
+});
+
+// Waits until the page is seen. Returns what ends a stream when it is not any more, or when `other` says so.
+export async function seen(other) {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+  return other ? AbortSignal.any([other, unseen.signal]) : unseen.signal;
+}
+
 // Lines of a stream as they come, each to `take`, until it ends.
 export async function stream(answer, separator, take) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -243,13 +256,14 @@ function take(status) {
 async function follow() {
   for (;;) {
     try {
-      const answer = await ask("events");
+      const answer = await ask("events", "GET", await seen());
       await stream(answer, "\n\n", (parts) => {
         const last = parts.filter((part) => part.startsWith("data: ")).pop();
         if (last) take(JSON.parse(last.slice(6)));
       });
       throw new Error("the connection ended");
     } catch (error) {
+      if (error.name === "AbortError") continue;
       $("overall").textContent = "no connection: " + error.message + "; what is shown is old";
       $("overall").className = "pill bad";
       await new Promise((resolve) => setTimeout(resolve, 2000));

@@ -1,5 +1,5 @@
 // The view of tags: a list that is asked for again and again, and one tag with its value, its trend, and the way it takes to Kafka and the sinks.
-import { $, ask, button, colour, element, fill, number, pill, stream, time } from "../console.js";
+import { $, ask, button, colour, element, fill, number, pill, seen, stream, time } from "../console.js";
 import { draw } from "./chart.js";
 
 const POINTS = 4000; // of a trend, before it is thinned
@@ -64,9 +64,10 @@ async function choose(tag) {
   say(tag, tag.time);
   why(mine);
   while (chosen === mine) {
+    const end = await seen(mine.stop.signal);
     past(mine);
     try {
-      const answer = await ask("tap?" + new URLSearchParams({ name: tag.tag }), "GET", mine.stop.signal);
+      const answer = await ask("tap?" + new URLSearchParams({ name: tag.tag }), "GET", end);
       await stream(answer, "\n", (lines) => {
         for (const line of lines.filter(Boolean)) {
           const sample = JSON.parse(line);
@@ -79,6 +80,7 @@ async function choose(tag) {
         if (chosen === mine) trend();
       });
     } catch (error) {
+      if (error.name === "AbortError") continue;
       if (chosen === mine) $("trend-note").textContent = error.message;
     }
     await pause(2000);
