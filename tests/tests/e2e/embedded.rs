@@ -88,7 +88,9 @@ fn produce_until_refused(kafka: &Kafka, topic: &str) -> (usize, RDKafkaErrorCode
     let value = vec![b'x'; 10_000];
     let refusal = || producer.context().refused.lock().expect("nobody panicked").first().copied();
     while refusal().is_none() {
-        let _ = producer.send(BaseRecord::<(), [u8]>::to(topic).payload(&value));
+        for _ in 0..8 {
+            let _ = producer.send(BaseRecord::<(), [u8]>::to(topic).payload(&value));
+        }
         producer.poll(Duration::from_millis(1));
     }
     producer.flush(PATIENT).expect("everything is answered");
@@ -101,7 +103,8 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
     let (kafka, disk, count) = (Kafka::inside(free_port()), SmallDisk::of(60 << 20), 8_000);
     let factory = Factory::on(&kafka).with("listen", kafka.brokers());
     let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
-    let (factory, topic) = counters(factory, &kafka, count, "500/s");
+    // The load lasts much longer than it takes to fill the disk.
+    let (factory, topic) = counters(factory, &kafka, count, "200/s");
     let millrace = factory.start(&format!(
         "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
     ));
