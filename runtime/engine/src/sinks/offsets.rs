@@ -1,6 +1,6 @@
 //! Which partitions, from where, and how far: assigned, committed, revoked.
 
-use crate::sinks::session::{PATIENCE, Part, Session, contract_parts, failure};
+use crate::sinks::session::{Gap, PATIENCE, Part, Session, contract_parts, failure};
 use millrace_contract::{Failure, Flush, Flushed, Partition, Upstream};
 use millrace_kafka::{Admin, Class, KafkaError, TopicPartition};
 use std::sync::Arc;
@@ -27,15 +27,20 @@ impl<'r> Session<'r> {
         let shared = &self.runner.shared;
         shared.lag.lock().flushed();
         shared.filtered.fetch_add(flushed.filtered, Relaxed);
-        shared.lost.fetch_add(flushed.lost, Relaxed);
         shared.missed.fetch_add(flushed.missed, Relaxed);
         shared.late.fetch_add(flushed.late, Relaxed);
         // They, too, were counted as written when the sink took them.
         let _ = shared.written.fetch_update(Relaxed, Relaxed, |w| Some(w.saturating_sub(flushed.filtered)));
         self.flush_letters()?;
         for (part, offset) in flushed.below {
-            if let Some(part) = self.parts.get_mut(&TopicPartition::new(part.topic, part.partition)) {
+            let name = TopicPartition::new(part.topic, part.partition);
+            if let Some(part) = self.parts.get_mut(&name) {
                 part.durable = part.durable.max(offset);
+            }
+            // The target is past it, and so nobody finds it again.
+            if let Some(gap) = self.gaps.get(&name).copied().filter(|gap| gap.to <= offset) {
+                self.gaps.remove(&name);
+                shared.lost.fetch_add((gap.to - gap.from) as u64, Relaxed);
             }
         }
         if !commits {
@@ -114,6 +119,7 @@ impl<'r> Session<'r> {
         for (name, at) in &placed {
             self.runner.shared.lag.lock().assigned(name, *at);
         }
+        self.pass_gaps(&names);
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
@@ -121,8 +127,18 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// Holds the target's positions against what Kafka still has: what retention took is counted, and what Kafka itself lost needs a person.
-    pub(super) fn hold_against_kafka(&self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), Failure> {
+    /// Tells the sink what Kafka has no more, to be passed at once: until the target's position is past it, whoever is assigned next finds it again.
+    fn pass_gaps(&mut self, parts: &[Partition]) {
+        let gap = |part: &Partition| Some((part.clone(), self.gaps.get(&TopicPartition::new(part.topic.clone(), part.partition))?.to));
+        let below: Vec<(Partition, i64)> = parts.iter().filter_map(gap).collect();
+        if !below.is_empty() {
+            self.sink.skip(&below);
+            self.flush_at = Instant::now();
+        }
+    }
+
+    /// Holds the target's positions against what Kafka still has: what retention took is noted, and what Kafka itself lost needs a person.
+    pub(super) fn hold_against_kafka(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), Failure> {
         for (name, held) in placed.iter_mut() {
             let Some(at) = *held else { continue };
             let (low, high) =
@@ -133,15 +149,20 @@ impl<'r> Session<'r> {
                 )));
             }
             if at < low {
-                self.count_lost(name, at, low);
+                self.note_gap(name, at, low);
                 *held = Some(low);
             }
         }
         Ok(())
     }
 
-    fn count_lost(&self, name: &TopicPartition, from: i64, low: i64) {
-        self.runner.shared.lost.fetch_add((low - from) as u64, Relaxed);
+    /// Names what is lost; it is counted when the target's position has passed it.
+    fn note_gap(&mut self, name: &TopicPartition, from: i64, low: i64) {
+        let gap = Gap { from, to: low };
+        self.gaps.insert(name.clone(), gap);
+        if self.runner.shared.named.lock().insert(name.clone(), gap) == Some(gap) {
+            return;
+        }
         tracing::error!(
             sink = self.runner.options.name,
             partition = %name,
@@ -185,7 +206,7 @@ impl<'r> Session<'r> {
                 Some(committed) if self.sink.wants_upstream() => {
                     let (low, high) = self.consumer.watermarks(name, PATIENCE)?;
                     if committed < low {
-                        self.count_lost(name, committed, low);
+                        self.note_gap(name, committed, low);
                     }
                     *at = Some(if (low..=high).contains(&committed) { committed } else { low });
                 }
@@ -201,6 +222,7 @@ impl<'r> Session<'r> {
         self.runner.tokio.block_on(self.sink.revoke(&names))?;
         for part in &parts {
             self.parts.remove(part);
+            self.gaps.remove(part);
             self.runner.shared.lag.lock().revoked(part);
         }
         self.consumer.give(&parts).map_err(|e| failure("cannot give partitions back", &e))?;

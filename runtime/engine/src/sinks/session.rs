@@ -132,6 +132,14 @@ pub(super) struct Part {
     pub(super) committed: i64,
 }
 
+/// Records that were deleted before they were read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gap {
+    pub(super) from: i64,
+    /// The first that is there.
+    pub(super) to: i64,
+}
+
 /// One instance of the sink, as a member of its group.
 pub(super) struct Session<'r> {
     pub(super) runner: &'r Runner,
@@ -141,6 +149,8 @@ pub(super) struct Session<'r> {
     pub(super) sink: Box<dyn Sink>,
     pub(super) input: Input,
     pub(super) parts: HashMap<TopicPartition, Part>,
+    /// What Kafka had no more when they were assigned, and the target's position has not passed yet.
+    pub(super) gaps: HashMap<TopicPartition, Gap>,
     pub(super) records: Records,
     /// Of records that are handed to the sink at once.
     pub(super) bytes: usize,
@@ -190,6 +200,7 @@ impl<'r> Session<'r> {
             sink,
             input,
             parts: HashMap::new(),
+            gaps: HashMap::new(),
             records: Records::default(),
             bytes,
             letters: dead::Letters::new(&options.settings),
