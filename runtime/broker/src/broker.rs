@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::net::security::Guard;
 use crate::storage::damage::Damage;
 use crate::storage::topics::Topics;
+use crate::transaction::ending::Stuck;
 use crate::transaction::state::Transactions;
 
 /// This node's id in its cluster of one.
@@ -33,6 +34,7 @@ pub struct Broker {
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
     pub(crate) transactions: Arc<Transactions>,
+    pub(crate) stuck: Mutex<Stuck>,
     pub(crate) limits: Limits,
     pub(crate) listening: SocketAddr,
     pub(crate) buffers: Mutex<Vec<ReadBuf>>,

@@ -222,7 +222,7 @@ fn a_full_disk_holds_the_source_back_and_recovers_by_itself() {
     let mut kafka = Kafka::start();
     let count = 300_000;
     let disk = SmallDisk::of(20 << 20);
-    let (factory, topic) = counters(Factory::on(&kafka), &kafka, count, "60000/s");
+    let (factory, topic) = counters(Factory::on(&kafka), &kafka, count, "20000/s");
     let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
     let text = format!("data_dir: $folder\nlog: {{keep_free: $keep_free, compression: none}}{COUNTERS}");
     let millrace = factory.start(&text);
@@ -243,7 +243,8 @@ fn a_full_disk_holds_the_source_back_and_recovers_by_itself() {
 fn a_full_log_drops_the_oldest_where_told_and_counts_each() {
     let mut kafka = Kafka::start();
     let count = 200_000;
-    let (factory, topic) = counters(Factory::on(&kafka), &kafka, count, "50000/s");
+    // Slow enough that Kafka is away for most of it, however late that is noticed here.
+    let (factory, topic) = counters(Factory::on(&kafka), &kafka, count, "10000/s");
     let millrace = factory.start(&format!("log: {{size: 4MiB, full: drop_oldest, compression: none}}{COUNTERS}"));
     millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 1_000);
     kafka.kill9();

@@ -1,12 +1,45 @@
 //! How a transaction begins under an id, ends, and gets its markers: the steps that need topics and groups.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
 
 use crate::broker::Broker;
 use crate::clock::now;
-use crate::transaction::state::{Identity, LONGEST_MS, MOST, Phase, Transaction};
+use crate::transaction::state::{Identity, LONGEST_MS, MOST, Phase, SAY_EVERY, Transaction};
+
+/// Transactions that can't be ended at the moment: since when, and when that was last said.
+#[derive(Default)]
+pub(crate) struct Stuck(Option<(Instant, Instant)>);
+
+/// What there is to be said of them.
+#[derive(PartialEq, Eq, Debug)]
+enum Say {
+    /// They wait, for so long.
+    Waits(Duration),
+    /// None waits any more, after so long.
+    Over(Duration),
+}
+
+impl Stuck {
+    /// `None`: nothing, or it was said a moment ago.
+    fn now(&mut self, any: bool, now: Instant) -> Option<Say> {
+        match self.0 {
+            None if !any => None,
+            Some((since, _)) if !any => {
+                self.0 = None;
+                Some(Say::Over(now - since))
+            }
+            Some((_, said)) if now - said < SAY_EVERY => None,
+            before => {
+                let since = before.map_or(now, |(since, _)| since);
+                self.0 = Some((since, now));
+                Some(Say::Waits(now - since))
+            }
+        }
+    }
+}
 
 impl Broker {
     /// Gives a transactional id a producer that is the only one from now on: an earlier one is fenced, what it left open is aborted.
@@ -101,7 +134,7 @@ impl Broker {
         }
         // It is decided: a failure from here on is made good by the next try, not told to the client.
         if let Err(e) = self.finish(id).await {
-            tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {e:?}");
+            tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {}", self.why(e));
         }
         Ok(())
     }
@@ -181,18 +214,63 @@ impl Broker {
     pub(crate) async fn tend_transactions(&self) {
         let now = now();
         let (decided, late) = self.transactions.due(now);
+        let mut stuck = Vec::new();
         for id in decided {
             if let Err(e) = self.finish(&id).await {
-                tracing::warn!(id, "a decided transaction has not got all its markers yet: {e:?}");
+                stuck.push((id, e));
             }
         }
         for id in late {
             let Some(epoch) = self.transactions.get(&id).map(|one| one.epoch) else { continue };
-            tracing::warn!(id, "a transaction has timed out and is aborted");
-            if let Err(e) = self.fence(&id, epoch).await {
-                tracing::warn!(id, "it is not aborted yet: {e:?}");
+            let fenced = self.fence(&id, epoch).await;
+            // Once: from then on it is decided, and waits for its markers.
+            if self.transactions.get(&id).is_none_or(|one| one.phase != Phase::Ongoing) {
+                tracing::warn!(id, "a transaction has timed out and is aborted");
             }
+            stuck.extend(fenced.err().map(|e| (id, e)));
         }
+        self.tell_stuck(&stuck);
         self.transactions.expire(now);
+    }
+
+    /// Says once that transactions can't be ended, and why; then now and then how many they are; and when it is over.
+    fn tell_stuck(&self, stuck: &[(String, ResponseError)]) {
+        let say = self.stuck.lock().now(!stuck.is_empty(), Instant::now());
+        match (say, stuck) {
+            (Some(Say::Waits(since)), [(id, e), ..]) => {
+                let (transactions, seconds) = (stuck.len(), since.as_secs());
+                tracing::warn!(id, transactions, seconds, "a decided transaction has not got all its markers yet: {}", self.why(*e));
+            }
+            (Some(Say::Over(since)), _) => tracing::info!(seconds = since.as_secs(), "all decided transactions have got their markers"),
+            _ => {}
+        }
+    }
+
+    /// What stands in the way of a transaction's end, for a person.
+    fn why(&self, error: ResponseError) -> String {
+        let is_of_disk = matches!(error, ResponseError::KafkaStorageError | ResponseError::CoordinatorNotAvailable);
+        match self.store.space() {
+            Ok(space) if is_of_disk && self.store.low_on_space() => {
+                format!("the disk is full, {} bytes are free; make room there, and it goes on by itself", space.free)
+            }
+            _ => format!("{error:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_said_once_then_now_and_then_and_when_it_is_over() {
+        let (mut stuck, start) = (Stuck::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(stuck.now(false, at(0)), None);
+        assert_eq!(stuck.now(true, at(1)), Some(Say::Waits(Duration::ZERO)));
+        let said: Vec<Say> = (2..602).filter_map(|second| stuck.now(true, at(second))).collect();
+        assert_eq!(said, [Say::Waits(SAY_EVERY), Say::Waits(2 * SAY_EVERY)]);
+        assert_eq!(stuck.now(false, at(700)), Some(Say::Over(Duration::from_secs(699))));
+        assert_eq!((stuck.now(false, at(701)), stuck.now(true, at(702))), (None, Some(Say::Waits(Duration::ZERO))));
     }
 }
