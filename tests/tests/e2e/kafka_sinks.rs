@@ -277,6 +277,26 @@ fn a_sink_that_asks_is_told_where_records_are_from_and_flushed_when_it_is_full()
 }
 
 #[test]
+fn what_retention_took_behind_a_groups_offset_is_counted_once_with_nothing_new_to_read() {
+    let bench = Bench::new(1);
+    bench.produce(0..100);
+    let task = bench.start(PLAIN);
+    bench.wait(100);
+    task.stop(Duration::from_secs(10));
+    bench.produce(100..130);
+    bench.kafka.delete_records(&bench.topic, 0);
+    let task = bench.start(PLAIN);
+    eventually("what is lost is counted", || (task.counts().lost == 30).then_some(()));
+    task.stop(Duration::from_secs(10));
+    assert_eq!(bench.kafka.committed(&bench.group, &bench.topic, 0), Some(130));
+    bench.produce(130..140);
+    let task = bench.start(PLAIN);
+    bench.wait(110);
+    assert_eq!((task.counts().lost, bench.target.repeats()), (0, 0));
+    task.stop(Duration::from_secs(10));
+}
+
+#[test]
 fn a_failed_instance_is_replaced_and_what_it_had_not_flushed_comes_again() {
     let bench = Bench::new(1);
     bench.produce(0..300);

@@ -37,11 +37,7 @@ impl<'r> Session<'r> {
             if let Some(part) = self.parts.get_mut(&name) {
                 part.durable = part.durable.max(offset);
             }
-            // The target is past it, and so nobody finds it again.
-            if let Some(gap) = self.gaps.get(&name).copied().filter(|gap| gap.to <= offset) {
-                self.gaps.remove(&name);
-                shared.lost.fetch_add((gap.to - gap.from) as u64, Relaxed);
-            }
+            self.count_passed(&name, offset);
         }
         if !commits {
             return Ok(());
@@ -79,6 +75,7 @@ impl<'r> Session<'r> {
             if let Some(part) = self.parts.get_mut(&name) {
                 part.committed = offset;
             }
+            self.count_passed(&name, offset);
             below.push((Partition { topic: name.topic, partition: name.partition }, offset));
         }
         self.sink.committed(&below);
@@ -113,9 +110,7 @@ impl<'r> Session<'r> {
             let at = held.unwrap_or(0);
             self.parts.insert(name.clone(), Part { seen: at, given: at, durable: at, committed: at });
         }
-        if self.sink.wants_upstream() || self.runner.options.from_latest {
-            self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
-        }
+        self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
         for (name, at) in &placed {
             self.runner.shared.lag.lock().assigned(name, *at);
         }
@@ -125,6 +120,14 @@ impl<'r> Session<'r> {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
         }
         Ok(())
+    }
+
+    /// A position is behind a gap, in the target or in Kafka, and so nobody finds it again: what was lost counts.
+    fn count_passed(&mut self, name: &TopicPartition, position: i64) {
+        if let Some(gap) = self.gaps.get(name).copied().filter(|gap| gap.to <= position) {
+            self.gaps.remove(name);
+            self.runner.shared.lost.fetch_add((gap.to - gap.from) as u64, Relaxed);
+        }
     }
 
     /// Tells the sink what Kafka has no more, to be passed at once: until the target's position is past it, whoever is assigned next finds it again.
@@ -156,7 +159,7 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// Names what is lost; it is counted when the target's position has passed it.
+    /// Names what is lost; it is counted when the position has passed it.
     fn note_gap(&mut self, name: &TopicPartition, from: i64, low: i64) {
         let gap = Gap { from, to: low };
         self.gaps.insert(name.clone(), gap);
@@ -186,7 +189,7 @@ impl<'r> Session<'r> {
 
     /// Gives the partitions that the group has never read their end of this moment, where it begins there, which the next flush commits: what comes from
     /// now on is for this sink, though it be restarted before it has read a record. For a sink that is always told where to begin, their beginning, and
-    /// to the others what the group has committed.
+    /// to the others what the group has committed. Where Kafka has that no more, the first that it has, which the next flush commits, too.
     pub(super) fn place_new_ones(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
         let open: Vec<usize> = (0..placed.len()).filter(|i| placed[*i].1.is_none()).collect();
         if open.is_empty() {
@@ -202,15 +205,20 @@ impl<'r> Session<'r> {
                     *at = Some(end);
                     self.parts.insert(name.clone(), Part { seen: end, given: end, durable: end, committed: -1 });
                 }
-                None => *at = Some(self.consumer.watermarks(name, PATIENCE)?.0),
-                Some(committed) if self.sink.wants_upstream() => {
+                None if self.sink.wants_upstream() => *at = Some(self.consumer.watermarks(name, PATIENCE)?.0),
+                None => {}
+                Some(committed) => {
                     let (low, high) = self.consumer.watermarks(name, PATIENCE)?;
                     if committed < low {
                         self.note_gap(name, committed, low);
+                        if !self.sink.wants_upstream() {
+                            self.parts.insert(name.clone(), Part { seen: low, given: low, durable: low, committed });
+                        }
                     }
-                    *at = Some(if (low..=high).contains(&committed) { committed } else { low });
+                    if committed < low || self.sink.wants_upstream() {
+                        *at = Some(if (low..=high).contains(&committed) { committed } else { low });
+                    }
                 }
-                Some(_) => {}
             }
         }
         Ok(())

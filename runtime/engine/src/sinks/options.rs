@@ -52,7 +52,7 @@ pub struct SinkCounts {
     pub dead: u64,
     /// Taken and, by rule, not written.
     pub filtered: u64,
-    /// Gone from Kafka before the sink could read them; counted when the target's position has passed them.
+    /// Gone from Kafka before the sink could read them; counted when the position has passed them.
     pub lost: u64,
     /// Fields that a rule was to change and that were not in their records.
     pub missed: u64,

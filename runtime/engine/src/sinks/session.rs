@@ -149,7 +149,7 @@ pub(super) struct Session<'r> {
     pub(super) sink: Box<dyn Sink>,
     pub(super) input: Input,
     pub(super) parts: HashMap<TopicPartition, Part>,
-    /// What Kafka had no more when they were assigned, and the target's position has not passed yet.
+    /// What Kafka had no more when they were assigned, and the position has not passed yet.
     pub(super) gaps: HashMap<TopicPartition, Gap>,
     pub(super) records: Records,
     /// Of records that are handed to the sink at once.
