@@ -55,7 +55,10 @@ fn a_table_is_written_and_asked_with_the_credentials_that_its_catalog_vends_and_
 
     // With credentials in the file the catalog is not asked for any; this store takes only what it vends.
     let before = used(&mut catalog);
-    let store = format!("endpoint: '{}', region: us-east-1, access_key: mine, secret_key: '${{env:MINE}}'", said["store"].as_str().expect("an address"));
+    let store = format!(
+        "endpoint: '{}', region: us-east-1, access_key: mine, secret_key: '${{env:MINE}}'",
+        said["store"].as_str().expect("an address")
+    );
     let mut own = factory(&store).env("MINE", "hush").start(LAKE);
     send(&topic, 1_000, 10);
     let after = eventually("the store is asked with them", || {
