@@ -14,8 +14,8 @@ use crate::limits::Limits;
 use crate::net::security::Guard;
 use crate::storage::damage::Damage;
 use crate::storage::topics::Topics;
-use crate::transaction::ending::Stuck;
 use crate::transaction::state::Transactions;
+use crate::transaction::stuck::Stuck;
 
 /// This node's id in its cluster of one.
 pub const NODE: i32 = 1;

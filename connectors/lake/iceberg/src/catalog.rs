@@ -2,7 +2,7 @@
 //!
 //! Invariant: whether a commit took effect is told apart from that it did not: 409 did not; 500, 502, 504, a lost answer say nothing.
 
-use crate::given::{Given, OfPlace};
+use crate::given::{Given, OfPlace, texts};
 use iceberg::spec::TableMetadata;
 use millrace_contract::Failure;
 use millrace_kit::http::{Client, Endpoint, HttpError, Method, Request, Response, StatusCode, Url};
@@ -265,11 +265,6 @@ impl Catalog {
 
 fn loaded(body: Value, what: &str) -> Result<Loaded, TargetError> {
     serde_json::from_value(body).map_err(|error| TargetError::Refused(format!("cannot {what}: its metadata cannot be read: {error}")))
-}
-
-/// The texts of a map.
-pub(crate) fn texts(map: &Value) -> impl Iterator<Item = (String, String)> {
-    map.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
 }
 
 /// What a catalog says of its refusal, in one line.

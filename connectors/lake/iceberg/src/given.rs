@@ -6,7 +6,6 @@
 //!                                                                            renewed by asking again, before it ends
 //! ```
 
-use crate::catalog::texts;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +15,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const EARLY: Duration = Duration::from_secs(300);
 /// Those that say no end are asked for again after this.
 const UNSAID: Duration = Duration::from_secs(1800);
+
+/// The texts of a map.
+pub(crate) fn texts(map: &Value) -> impl Iterator<Item = (String, String)> {
+    map.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+}
 
 /// Credentials of one place in a store.
 pub(crate) struct OfPlace {

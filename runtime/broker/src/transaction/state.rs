@@ -18,7 +18,7 @@
 //! Source: KIP-98, "Exactly Once Delivery and Transactional Messaging"; KIP-360 for the bumping of epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kafka_protocol::ResponseError;
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use crate::clock::now;
 use crate::storage::damage::Damage;
 use crate::storage::journal::{Journal, JournalError};
 use crate::storage::wire::{Reader, Writer};
+use crate::transaction::stuck::SAY_EVERY;
 use millrace_log::Store;
 
 /// As Kafka's `transaction.max.timeout.ms`.
@@ -41,8 +42,6 @@ const IDS_PER_MS: i64 = 1_000;
 pub(super) const MOST: usize = 100_000;
 /// Ends of transactions that go on at the same time.
 const TURNS: usize = 64;
-/// How often the same trouble is said.
-pub(super) const SAY_EVERY: Duration = Duration::from_secs(300);
 const NEXT_PRODUCER: &[u8] = b"p";
 const ENTRY_VERSION: u8 = 1;
 

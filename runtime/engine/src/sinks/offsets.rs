@@ -1,6 +1,7 @@
 //! Which partitions, from where, and how far: assigned, committed, revoked.
 
-use crate::sinks::session::{Gap, PATIENCE, Part, Session, contract_parts, failure};
+use crate::sinks::options::Gap;
+use crate::sinks::session::{PATIENCE, Part, Session, contract_parts, failure};
 use millrace_contract::{Failure, Flush, Flushed, Partition, Upstream};
 use millrace_kafka::{Admin, Class, KafkaError, TopicPartition};
 use std::sync::Arc;

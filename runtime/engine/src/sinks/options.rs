@@ -2,7 +2,6 @@
 
 use crate::hold::Order;
 use crate::sinks::lag::{Lag, Standing};
-use crate::sinks::session::Gap;
 use crate::status::Board;
 use crate::topics::Topics;
 use millrace_contract::Sink;
@@ -73,6 +72,14 @@ impl SinkCounts {
     pub fn lag_seconds(&self, now_ms: i64) -> f64 {
         self.oldest_ms.map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1e3)
     }
+}
+
+/// Records that were deleted before they were read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gap {
+    pub(super) from: i64,
+    /// The first that is there.
+    pub(super) to: i64,
 }
 
 #[derive(Default)]

@@ -4,7 +4,7 @@ use crate::dead;
 use crate::hold::{Order, Wanted};
 use crate::sinks::decode::{as_json, decode_sample, push};
 use crate::sinks::lag::survey;
-use crate::sinks::options::{Shared, SinkOptions};
+use crate::sinks::options::{Gap, Shared, SinkOptions};
 use crate::sinks::topics::subscription;
 use crate::writer_schemas::WriterSchemas;
 use millrace_contract::{Failure, Flush, Input, Partition, Record, Records, Sink, Status};
@@ -130,14 +130,6 @@ pub(super) struct Part {
     pub(super) durable: i64,
     /// Committed, or where it began.
     pub(super) committed: i64,
-}
-
-/// Records that were deleted before they were read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Gap {
-    pub(super) from: i64,
-    /// The first that is there.
-    pub(super) to: i64,
 }
 
 /// One instance of the sink, as a member of its group.
