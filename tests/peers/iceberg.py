@@ -8,9 +8,12 @@ iceberg.py CLASSPATH FOLDER; says {"ready": true, "uri": URL, "direct": URL}; th
   {"layout": TABLE}                         partition spec, sort order, files with their partitions, null counts and bounds, the newest summary
   {"append": TABLE, "commits": N}           N commits of one row each, by pyiceberg
   {"make": TABLE, "what": WHAT}             a table that no sink can write to
+  {"digest": TABLE, "at": NAME}             a digest of all rows, of those at a tag, and whether each file is in order of tag and time
+  {"label": TABLE, "name": NAME}            tags the newest snapshot
 """
 
 import datetime
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import sys
 import duckdb
 import hurting
 import pyarrow as pa
+import pyarrow.parquet as pq
 from plain import by_duckdb, identities, of_documents, of_tag, plain
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import CommitFailedException
@@ -112,7 +116,25 @@ def make(order):
     return {}
 
 
-ORDERS = {"count": count, "rows": rows, "documents": documents, "layout": layout, "append": append, "make": make}
+def digest(order):
+    table = catalog.load_table(order["digest"])
+    scan = table.scan(snapshot_id=table.snapshot_by_name(order["at"]).snapshot_id) if "at" in order else table.scan()
+    rows = [json.dumps({name: plain(value) for name, value in row.items()}, sort_keys=True) for row in scan.to_arrow().to_pylist()]
+    is_sorted = True
+    for task in scan.plan_files():
+        read = pq.read_table(local(task.file.file_path), columns=["tag", "time"])
+        keys = list(zip(read["tag"].to_pylist(), read["time"].to_pylist()))
+        is_sorted &= keys == sorted(keys)
+    return {"rows": len(rows), "digest": hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest(), "sorted": is_sorted}
+
+
+def label(order):
+    table = catalog.load_table(order["label"])
+    table.manage_snapshots().create_tag(table.current_snapshot().snapshot_id, order["name"]).commit()
+    return {}
+
+
+ORDERS = {"digest": digest, "label": label, "count": count, "rows": rows, "documents": documents, "layout": layout, "append": append, "make": make}
 say(ready=True, uri=uri, direct=DIRECT)
 for line in sys.stdin:
     order = json.loads(line)

@@ -47,6 +47,8 @@ const LAKE: [&str; 5] = ["pyarrow==26.0.1", "deltalake==1.6.6", "duckdb==2.0.1",
 
 /// Readers of Iceberg tables.
 const ICEBERG: [&str; 4] = ["pyiceberg[pyiceberg-core]==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.1", "pytz==2026.2"];
+/// A reader of Iceberg tables, and an S3 store.
+const VENDING: [&str; 4] = ["pyiceberg[pyiceberg-core]==0.12.0", "pyarrow==26.0.1", "moto[s3,server]==5.2.5", "pytz==2026.2"];
 
 /// The cache's folder.
 pub fn cache() -> PathBuf {
@@ -277,6 +279,12 @@ pub fn iceberg_readers() -> &'static Path {
     PYTHON.get_or_init(|| pypi("iceberg-2", &ICEBERG))
 }
 
+/// PyPI's `pyiceberg`, `pyarrow` and `moto`: a Python as [`pysparkplug`]'s.
+pub fn iceberg_with_moto() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| pypi("iceberg-moto-1", &VENDING))
+}
+
 /// PyPI's `pillow`, a reader of pictures: a Python as [`pysparkplug`]'s.
 pub fn pillow() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
@@ -346,6 +354,13 @@ pub fn apicurio_serdes() -> &'static str {
 pub fn iceberg() -> &'static str {
     static CLASS_PATH: OnceLock<String> = OnceLock::new();
     CLASS_PATH.get_or_init(|| java("iceberg", ICEBERG_VERSION, "iceberg.xml", "Catalog.java"))
+}
+
+/// Apache Iceberg's REST catalog that vends credentials, and its S3 client, from Maven Central, with our `Vending.java` compiled beside them: the class
+/// path.
+pub fn iceberg_vending() -> &'static str {
+    static CLASS_PATH: OnceLock<String> = OnceLock::new();
+    CLASS_PATH.get_or_init(|| java("iceberg-s3", ICEBERG_VERSION, "iceberg-s3.xml", "Vending.java"))
 }
 
 /// Apache Hadoop's mini cluster, from Maven Central, with our `Hdfs.java` compiled beside it: the class path.

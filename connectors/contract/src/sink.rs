@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! upstream(cluster, topic ids), where wanted
-//! assign(parts) -> offsets the target itself holds (else the group's)
+//! assign(parts) -> offsets the target itself holds (else the group's)      skip(below), where Kafka has less than that
 //! loop { write(records)* ; flush(Tick) -> commit offsets below -> committed(below) }
 //! rebalance: flush(Revoke), commit, revoke(parts)          stop: flush(Stop), commit
 //! Failure: the engine drops the instance, backs off, makes a new one and calls assign
@@ -38,6 +38,10 @@ pub trait Sink: Send {
     fn upstream(&mut self, _upstream: Upstream) {}
     /// Takes partitions over. Returns, for each, the next offset wanted, where the target itself holds it.
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure>;
+    /// What lies below these offsets is gone from Kafka, and was not read: the next flush moves the target's positions there, though nothing else be
+    /// written. What is lost counts when [`Flushed::below`] has passed it: once, however often the sink is restarted meanwhile. For those that hold
+    /// offsets at the target.
+    fn skip(&mut self, _below: &[(Partition, Offset)]) {}
     /// Takes records; may buffer them. What the target will never take is returned and becomes a dead letter.
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure>;
     /// Whether it holds as much as it may: the engine flushes before it writes more.
@@ -144,8 +148,6 @@ pub struct Flushed {
     pub refused: Vec<Refused>,
     /// Records that were taken and, by rule, not written, since the last flush: the copies of a loop, a topic that stays at home.
     pub filtered: u64,
-    /// Records that were gone from Kafka before this sink could read them, found since the last flush.
-    pub lost: u64,
     /// Fields that a rule was to change and that were not in their records, since the last flush.
     pub missed: u64,
     /// Samples that came when the window of time they belong to was closed, since the last flush; they are among `filtered`, too.

@@ -132,7 +132,6 @@ pub struct Instance {
     /// Positions that moved since the last flush was told.
     pub(crate) moved: Vec<(Partition, Offset)>,
     pub(crate) filtered: u64,
-    pub(crate) lost: u64,
     pub(crate) missed: u64,
     pub(crate) late: u64,
     pub(crate) leaving: Leaving,
@@ -163,7 +162,6 @@ impl Instance {
             in_transaction: false,
             moved: Vec::new(),
             filtered: 0,
-            lost: 0,
             missed: 0,
             late: 0,
             topic_ids: HashMap::new(),
@@ -224,7 +222,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Holds the positions at the target against what the origin still has: what retention took is counted, a topic that was made anew is noticed.
+    /// Holds the positions at the target against what the origin still has: what retention took the
+    /// engine finds, too, and has it passed; a topic that was made anew is noticed.
     fn place(&mut self, parts: &[Partition], known: &HashMap<Partition, Held>) -> Result<Vec<Option<Offset>>, Failure> {
         let reader = Consumer::reader(&self.replication.home, true).map_err(|e| failure("cannot read from the factory's Kafka", &e))?;
         let mut placed = Vec::with_capacity(parts.len());
@@ -256,22 +255,12 @@ impl Instance {
                 tracing::warn!(sink = self.replication.carrying.name, "a topic was made anew at home and is copied from its start: {what}");
                 low
             } else if held < low {
-                self.lost += (low - held) as u64;
-                tracing::error!(
-                    sink = self.replication.carrying.name,
-                    topic = &*part.topic,
-                    partition = part.partition,
-                    from = held,
-                    to = low - 1,
-                    "records were deleted at home before they could be copied; keep them longer there, or copy faster"
-                );
                 low
             } else {
                 held
             };
             if let Some(known) = self.index.get(part).map(|index| &mut self.parts[*index]) {
                 known.at = next;
-                // What was counted as lost is passed at the target in the same flush, and is not counted again by who is assigned next.
                 known.next = (next != held).then_some(next);
                 // Of another topic they say nothing.
                 let is_another = is_another || held > high;
@@ -280,7 +269,7 @@ impl Instance {
                 let is_whole = if is_another { next == 0 } else { next == held && windows.is_some() };
                 known.windows = self.replication.windows(&part.topic).map(|rule| Windows::resume(rule.clone(), windows, next, is_whole));
             }
-            placed.push(Some(next));
+            placed.push(Some(if is_another || held > high { next } else { held }));
         }
         Ok(placed)
     }
@@ -494,6 +483,14 @@ impl Sink for Instance {
         Ok(placed)
     }
 
+    fn skip(&mut self, below: &[(Partition, Offset)]) {
+        for (part, offset) in below {
+            if let Some(known) = self.index.get(part).map(|index| &mut self.parts[*index]) {
+                known.next = known.next.max(Some(*offset));
+            }
+        }
+    }
+
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {
         self.add(&records.parts)?;
         let places: Vec<usize> = records.parts.iter().map(|part| self.index[part]).collect();
@@ -547,8 +544,8 @@ impl Sink for Instance {
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
         self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
         let below = std::mem::take(&mut self.moved);
-        let [filtered, lost, missed, late] = [&mut self.filtered, &mut self.lost, &mut self.missed, &mut self.late].map(std::mem::take);
-        Ok(Flushed { below, filtered, lost, missed, late, ..Flushed::default() })
+        let [filtered, missed, late] = [&mut self.filtered, &mut self.missed, &mut self.late].map(std::mem::take);
+        Ok(Flushed { below, filtered, missed, late, ..Flushed::default() })
     }
 
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {

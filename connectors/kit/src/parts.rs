@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! assign   what the target holds ──▶ held
+//! skip     what Kafka has no more ─▶ next
 //! write    behind the last record ─▶ next
 //! flush    moves: held -> next ────▶ one commit with the data, which compares where each begins ──▶ held
 //! ```
@@ -84,6 +85,15 @@ impl Parts {
         }
     }
 
+    /// What lies below these offsets is gone from Kafka: the next commit moves the positions there, though nothing be read.
+    pub fn skip(&mut self, below: &[(Partition, Offset)]) {
+        for (name, offset) in below {
+            if let Some(part) = self.0.get_mut(name) {
+                part.next = part.next.max(Some(*offset));
+            }
+        }
+    }
+
     /// What a commit has to move, in one order whoever commits: two of them never wait for each other in a circle.
     pub fn moves(&self) -> Vec<Move> {
         let moved = self.0.values().filter_map(|part| {
@@ -144,6 +154,10 @@ mod tests {
         assert!(parts.moves().is_empty(), "all of it is held");
         parts.read(&records(&[(0, 5)]));
         assert!(parts.moves().is_empty(), "a position never goes back");
+        parts.skip(&[(part(0), 40), (part(1), 2), (part(7), 5)]);
+        let moves = parts.moves();
+        assert_eq!(moves.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(Some(18), 40)], "what Kafka has no more is passed");
+        assert_eq!(parts.committed(&moves), [(part(0), 40)]);
         parts.read(&records(&[(1, 4)]));
         parts.revoke(&[part(1)]);
         assert!(parts.moves().is_empty(), "what was taken away is another's");

@@ -134,9 +134,10 @@ mod answers {
     use super::{Answer, Offset, Partition, Place, Question, Range, Report, Series, Upkeep, Upstream, What};
     use crate::config::TableFormat;
     use crate::history::History;
+    #[cfg(feature = "iceberg")]
+    use crate::iceberg_upkeep;
     use crate::mark::{Each, Mark};
     use crate::series::{Buckets, Point, Sample, interpolate, lttb, min_max};
-    use crate::table::Table;
     use crate::target::Target;
     use crate::upkeep::{self, Bound};
     use millrace_config::Reason;
@@ -265,14 +266,23 @@ mod answers {
     }
 
     fn tended(place: &Place, what: Upkeep, runtime: tokio::runtime::Handle) -> Result<Report, TargetError> {
-        if place.format == TableFormat::Iceberg {
-            return Err(TargetError::Refused(format!(
-                "{} is an Iceberg table, which tools of its own tend: rewrite_data_files and expire_snapshots by Spark, or its catalog",
-                place.table
-            )));
-        }
-        let mut table = Table::open(place, false, runtime)?;
         let as_json = |facts: Result<serde_json::Value, serde_json::Error>| facts.map_err(|error| TargetError::Refused(error.to_string()));
+        let mut table = match Target::open(place, false, runtime)? {
+            Target::Delta(table) => table,
+            #[cfg(feature = "iceberg")]
+            Target::Iceberg(mut table) => {
+                let (facts, is_well) = match what {
+                    Upkeep::Check => {
+                        let checked = iceberg_upkeep::check(&table)?;
+                        let is_well = checked.missing.is_empty();
+                        (serde_json::to_value(checked), is_well)
+                    }
+                    Upkeep::Compact { all } => (serde_json::to_value(iceberg_upkeep::compact(&mut table, all, &Bound::default())?), true),
+                    Upkeep::Vacuum { keep, dry } => (serde_json::to_value(iceberg_upkeep::vacuum(&mut table, keep, dry)?), true),
+                };
+                return Ok(Report { facts: as_json(facts)?, is_well });
+            }
+        };
         Ok(match what {
             Upkeep::Check => {
                 let checked = upkeep::check(&table)?;

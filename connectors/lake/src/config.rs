@@ -32,7 +32,8 @@ pub struct LakeConfig {
     /// How much may wait in memory: what is above it is committed at once, and nothing is read from Kafka meanwhile.
     #[serde(default = "memory")]
     pub memory: Spanned<ByteSize>,
-    /// How the table is tended by its sink. An Iceberg table is tended by tools of its own: `rewrite_data_files`, `expire_snapshots`.
+    /// How the table is tended by its sink. An Iceberg table is only where this says so: its catalog may do it, or `rewrite_data_files` and
+    /// `expire_snapshots`.
     #[serde(default)]
     pub upkeep: Option<UpkeepConfig>,
     /// How the store is reached.
@@ -40,7 +41,7 @@ pub struct LakeConfig {
     pub store: StoreConfig,
 }
 
-/// Small files of days that are over become large ones; what no version of the table names is deleted.
+/// Small files of days that are over become large ones; what no version or snapshot of the table names is deleted.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpkeepConfig {
@@ -48,7 +49,7 @@ pub struct UpkeepConfig {
     pub enabled: bool,
     /// How often.
     pub every: Spanned<Period>,
-    /// What no version names any more stays so long for readers of older ones.
+    /// What no version names any more stays so long for readers of older ones; snapshots of an Iceberg table, too.
     pub keep: Spanned<Period>,
 }
 
@@ -162,6 +163,11 @@ impl Cloud {
 }
 
 impl StoreConfig {
+    /// The file says by which credentials the store is reached; else those of an Iceberg table's catalog are, where it gives some.
+    pub fn has_credentials(&self) -> bool {
+        self.access_key.is_some() || self.account_key.is_some() || self.client.is_some() || self.service_account.is_some()
+    }
+
     /// Keys that say nothing to the store at hand, or come without their partner.
     fn check(&self, table: &Spanned<String>, cloud: Option<Cloud>, problems: &mut Problems) {
         let said = [
@@ -394,11 +400,6 @@ impl LakeConfig {
             }
         }
         let Some(upkeep) = &self.upkeep else { return };
-        if self.format == TableFormat::Iceberg {
-            problems
-                .error(self.table.place, "`upkeep` is for Delta and plain Parquet: an Iceberg table is tended by tools of its own")
-                .help("leave it out; run `rewrite_data_files` and `expire_snapshots` by Spark, or let the catalog do it");
-        }
         if upkeep.every.0 < Duration::from_secs(1) {
             problems
                 .error(upkeep.every.place, format!("`every: {}` of `upkeep` is less than 1s", upkeep.every.value))

@@ -8,6 +8,7 @@ use crate::encode::{Encoded, Form, failed};
 use crate::layout;
 use crate::rows::Folder;
 use crate::store::Store;
+use crate::vended;
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use millrace_lake_iceberg::{Committed, DataFile, Field, Files, Found, Layout, Li
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a document's day is of.
@@ -62,10 +63,11 @@ impl IcebergTable {
         let wanted = layout::iceberg_schema(&place.shape).map_err(|why| TargetError::Refused(why.into()))?;
         let wanted: Vec<Field> = wanted.fields().map(field_of).collect::<Result<_, _>>()?;
         let found = runtime.block_on(async {
-            let asked = Catalog::open(&catalog.endpoint, catalog.warehouse.as_deref(), name).await?;
+            let delegates = !place.store.has_credentials();
+            let asked = Arc::new(Catalog::open(&catalog.endpoint, catalog.warehouse.as_deref(), name, delegates).await?);
             Found::open(asked, makes.then_some((&wanted[..], &layout)), catalog.location.as_deref()).await
         })?;
-        let store = Store::at(found.location(), place, makes)?;
+        let store = Store::at(found.location(), place, makes, &vended::lent(found.catalog())?)?;
         // Who reads takes the table as it is.
         let shape = match found.partitioned_by()[..] {
             _ if makes => place.shape.clone(),
@@ -150,6 +152,42 @@ impl IcebergTable {
     pub fn commit(&mut self, files: &[DataFile], moves: &[Move]) -> Result<Committed, TargetError> {
         let runtime = self.runtime.clone();
         runtime.block_on(self.inner.commit(files, moves))
+    }
+
+    /// Puts one file in the place of several. `None`: one of them is not in the table any more.
+    pub fn replace(&mut self, old: &[Live], new: &DataFile) -> Result<Option<Committed>, TargetError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.inner.replace(old, new))
+    }
+
+    pub fn can_replace(&self) -> Result<(), TargetError> {
+        self.inner.can_replace()
+    }
+
+    /// The ids of all its columns, at the top.
+    pub fn ids(&self) -> HashSet<i32> {
+        self.inner.fields().iter().map(|field| field.id).collect()
+    }
+
+    pub fn snapshots(&self) -> u64 {
+        self.inner.snapshots()
+    }
+
+    pub fn expire(&mut self, before_ms: i64, dry: bool) -> Result<u64, TargetError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.inner.expire(before_ms, dry))
+    }
+
+    pub fn reachable(&self, but: i64) -> Result<HashSet<String>, TargetError> {
+        self.runtime.block_on(self.inner.reachable(but))
+    }
+
+    pub fn data_folder(&self) -> String {
+        self.inner.data_folder()
+    }
+
+    pub fn metadata_folder(&self) -> String {
+        self.inner.metadata_folder()
     }
 
     /// The live files of these days, with the bounds of columns by name.

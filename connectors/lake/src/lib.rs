@@ -11,7 +11,7 @@
 //! - [`layout`]: the columns of a sample; [`rows`]: samples in memory until they are written; [`encode`]: rows to Parquet.
 //! - [`encode_documents`]: documents, which the kit takes apart, to Parquet.
 //! - [`table`]: the Delta table: made, opened, checked, committed to; [`intents`]: what plain Parquet needs besides.
-//! - `iceberg`: the Iceberg table, a feature; the commits are in a crate of their own. [`target`]: a table of either kind.
+//! - `iceberg`: the Iceberg table, a feature; the commits are in a crate of their own; `vended`: credentials from its catalog; `iceberg_upkeep`: its upkeep. [`target`]: a table of either kind.
 //! - [`sink`]: the session.
 //! - [`upkeep`]: checking, compaction of small files, deletion of those that nobody needs; [`tending`]: by the sink itself.
 //! - [`object`]: a file of it; [`history`]: samples of a tag out of the table; [`series`]: what is made of them; [`plot`], [`png`]: how it looks; [`shown`]: in JSON; [`export`]: an answer as Parquet; [`again`]: all samples of
@@ -42,6 +42,8 @@ pub mod encode_documents;
 pub mod history;
 #[cfg(feature = "iceberg")]
 pub mod iceberg;
+#[cfg(feature = "iceberg")]
+pub mod iceberg_upkeep;
 #[cfg(feature = "tables")]
 pub mod intents;
 #[cfg(feature = "tables")]
@@ -62,6 +64,8 @@ pub mod target;
 pub mod tending;
 #[cfg(feature = "tables")]
 pub mod upkeep;
+#[cfg(feature = "iceberg")]
+pub mod vended;
 
 /// Whether this build writes and reads tables.
 pub const HAS_TABLES: bool = cfg!(feature = "tables");

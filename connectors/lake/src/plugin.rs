@@ -61,7 +61,8 @@ fn compiled(config: &LakeConfig, place: Place, context: &Context, problems: &mut
         }
     }
     let upkeep = config.upkeep.clone().unwrap_or_default();
-    let is_tended = upkeep.enabled && place.format != TableFormat::Iceberg;
+    // The catalog may tend an Iceberg table itself.
+    let is_tended = upkeep.enabled && (place.format != TableFormat::Iceberg || config.upkeep.is_some());
     let turns = is_tended.then(|| crate::tending::Turns {
         every: upkeep.every.0,
         keep: upkeep.keep.0,

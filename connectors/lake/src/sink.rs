@@ -400,6 +400,10 @@ impl Sink for Instance {
         Ok(held)
     }
 
+    fn skip(&mut self, below: &[(Partition, Offset)]) {
+        self.parts.skip(below);
+    }
+
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {
         let mut refused = Vec::new();
         let level = self.settings.place.shape.level();

@@ -6,9 +6,9 @@
 use crate::config::{Cloud, Place};
 use futures_util::StreamExt;
 use millrace_kit::parts::TargetError;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::aws::{AmazonS3Builder, AwsCredentialProvider};
+use object_store::azure::{AzureCredentialProvider, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredential, GcpCredentialProvider, GoogleCloudStorageBuilder};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -53,6 +53,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What a catalog lends for a store, where the file declares no credentials.
+#[derive(Clone, Debug, Default)]
+pub struct Lent {
+    pub aws: Option<AwsCredentialProvider>,
+    pub azure: Option<AzureCredentialProvider>,
+    pub google: Option<GcpCredentialProvider>,
+    /// How S3 is reached, where the file does not say.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+}
+
 /// Where a table lies.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -67,8 +78,12 @@ impl Store {
     ///
     /// Errors: the folder can't be made or is not there, the settings can't be used.
     pub fn open(place: &Place, makes: bool) -> Result<Self, TargetError> {
+        Self::open_with(place, makes, &Lent::default())
+    }
+
+    fn open_with(place: &Place, makes: bool, lent: &Lent) -> Result<Self, TargetError> {
         if let Some(cloud) = place.cloud() {
-            return Self::of_cloud(place, cloud);
+            return Self::of_cloud(place, cloud, lent);
         }
         let folder = place.folder();
         let cannot = |error: std::io::Error| match error.kind() {
@@ -85,7 +100,7 @@ impl Store {
         Ok(Self { objects: Arc::new(LocalFileSystem::new()), url, local: true })
     }
 
-    fn of_cloud(place: &Place, cloud: Cloud) -> Result<Self, TargetError> {
+    fn of_cloud(place: &Place, cloud: Cloud, lent: &Lent) -> Result<Self, TargetError> {
         let text = format!("{}/", place.table.trim_end_matches('/'));
         let url = Url::parse(&text).map_err(|error| TargetError::Refused(format!("`{}`: {error}", place.table)))?;
         let retry = RetryConfig {
@@ -93,12 +108,13 @@ impl Store {
             max_retries: 8,
             retry_timeout: PATIENCE,
         };
-        let plain = place.store.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let endpoint = place.store.endpoint.as_ref().map(|endpoint| &endpoint.value).or(lent.endpoint.as_ref());
+        let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
         let options = ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(Duration::from_secs(5)).with_allow_http(plain);
         let objects = match cloud {
-            Cloud::S3 => s3(place, &url, retry, options),
-            Cloud::Azure => azure(place, &url, retry, options),
-            Cloud::Google => google(place, &url, retry, options),
+            Cloud::S3 => s3(place, &url, retry, options, lent),
+            Cloud::Azure => azure(place, &url, retry, options, lent),
+            Cloud::Google => google(place, &url, retry, options, lent),
             Cloud::Hdfs => return Self::of_hdfs(url),
         };
         let objects = objects.map_err(|error| TargetError::Refused(format!("cannot use {}: {}", place.table, chain(&error))))?;
@@ -123,7 +139,7 @@ impl Store {
     /// A store whose objects are named by whole locations, as a catalog has them; `location`: of the table.
     ///
     /// Errors: the settings can't be used.
-    pub fn at(location: &str, place: &Place, makes: bool) -> Result<Self, TargetError> {
+    pub fn at(location: &str, place: &Place, makes: bool, lent: &Lent) -> Result<Self, TargetError> {
         // Hadoop's names for what has another one elsewhere.
         let location = match location.split_once(':') {
             Some(("file", rest)) => format!("/{}", rest.trim_start_matches('/')),
@@ -134,7 +150,7 @@ impl Store {
         if location.split_once("://").is_some_and(|(scheme, _)| Place::bare(&format!("{scheme}://a/b")).cloud().is_none()) {
             return Err(TargetError::Refused(format!("the catalog has the table at {location}, a store that is not known here")));
         }
-        Self::open(&Place { table: location, ..place.clone() }, makes)
+        Self::open_with(&Place { table: location, ..place.clone() }, makes, lent)
     }
 
     /// An object by its whole location: what stands behind the store's name is its path, letter by letter.
@@ -227,9 +243,13 @@ impl Store {
 
     /// Everything below a folder of the table, or of all of it.
     pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, TargetError> {
-        let prefix = self.path(folder)?;
+        self.list_at(&self.path(folder)?).await
+    }
+
+    /// The same, by its path.
+    pub async fn list_at(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, TargetError> {
         let mut found = Vec::new();
-        let mut listed = self.objects.list(Some(&prefix));
+        let mut listed = self.objects.list(Some(prefix));
         while let Some(meta) = listed.next().await {
             match meta {
                 Ok(meta) => found.push(meta),
@@ -265,18 +285,21 @@ impl Store {
     }
 }
 
-fn s3(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+fn s3(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions, lent: &Lent) -> Result<Arc<dyn ObjectStore>, Error> {
     let config = &place.store;
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(url.host_str().unwrap_or_default())
         .with_client_options(options)
         .with_retry(retry)
         .with_virtual_hosted_style_request(config.virtual_hosts);
-    if let Some(endpoint) = &config.endpoint {
+    if let Some(endpoint) = config.endpoint.as_ref().map(|endpoint| &endpoint.value).or(lent.endpoint.as_ref()) {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
-    if let Some(region) = &config.region {
+    if let Some(region) = config.region.as_ref().map(|region| &region.value).or(lent.region.as_ref()) {
         builder = builder.with_region(region.as_str());
+    }
+    if let Some(credentials) = &lent.aws {
+        builder = builder.with_credentials(credentials.clone());
     }
     if let (Some(id), Some(secret)) = (&config.access_key, &config.secret_key) {
         builder = builder.with_access_key_id(id.as_str()).with_secret_access_key(secret.expose());
@@ -285,7 +308,7 @@ fn s3(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> R
 }
 
 /// `abfss://container@account.dfs.core.windows.net/folder`.
-fn azure(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+fn azure(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions, lent: &Lent) -> Result<Arc<dyn ObjectStore>, Error> {
     let config = &place.store;
     let account = url.host_str().unwrap_or_default().split('.').next().unwrap_or_default();
     let mut builder = MicrosoftAzureBuilder::from_env()
@@ -296,6 +319,9 @@ fn azure(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
+    if let Some(credentials) = &lent.azure {
+        builder = builder.with_credentials(credentials.clone());
+    }
     if let Some(key) = &config.account_key {
         builder = builder.with_access_key(key.expose());
     }
@@ -305,7 +331,7 @@ fn azure(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -
     Ok(Arc::new(builder.build()?))
 }
 
-fn google(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, Error> {
+fn google(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions, lent: &Lent) -> Result<Arc<dyn ObjectStore>, Error> {
     let config = &place.store;
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(url.host_str().unwrap_or_default())
@@ -314,10 +340,13 @@ fn google(place: &Place, url: &Url, retry: RetryConfig, options: ClientOptions) 
     if let Some(endpoint) = &config.endpoint {
         // A store that is not Google's knows no account of theirs.
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));
-        if config.service_account.is_none() {
+        if config.service_account.is_none() && lent.google.is_none() {
             let nobody = GcpCredential { bearer: String::new() };
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
         }
+    }
+    if let Some(credentials) = &lent.google {
+        builder = builder.with_credentials(credentials.clone());
     }
     if let Some(key) = &config.service_account {
         builder = builder.with_service_account_key(key.expose());

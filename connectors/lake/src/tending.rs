@@ -5,7 +5,7 @@
 //! its files gone and changes nothing.
 
 use crate::config::{Place, TableFormat};
-use crate::table::Table;
+use crate::target::Target;
 use crate::upkeep::{self, Bound};
 use millrace_kit::parts::TargetError;
 use std::fmt;
@@ -82,7 +82,11 @@ impl Tending {
 }
 
 fn tend(place: &Place, turns: &Turns, vacuums: bool, bound: &Bound, runtime: tokio::runtime::Handle) -> Result<(), TargetError> {
-    let mut table = Table::open(place, false, runtime)?;
+    let mut table = match Target::open(place, false, runtime)? {
+        Target::Delta(table) => table,
+        #[cfg(feature = "iceberg")]
+        Target::Iceberg(table) => return tend_iceberg(*table, turns, vacuums, bound),
+    };
     table.prepare()?;
     let merged = upkeep::compact(&mut table, false, place.format == TableFormat::Parquet, bound)?;
     if merged.before > 0 {
@@ -95,4 +99,29 @@ fn tend(place: &Place, turns: &Turns, vacuums: bool, bound: &Bound, runtime: tok
         }
     }
     Ok(())
+}
+
+#[cfg(feature = "iceberg")]
+fn tend_iceberg(mut table: crate::iceberg::IcebergTable, turns: &Turns, vacuums: bool, bound: &Bound) -> Result<(), TargetError> {
+    use crate::iceberg_upkeep::{compact, vacuum};
+    // A table whose files may not be rewritten still forgets old snapshots.
+    let merged = compact(&mut table, false, bound);
+    if let Ok(merged) = &merged
+        && merged.before > 0
+    {
+        tracing::info!(table = table.name(), before = merged.before, after = merged.after, rows = merged.rows, "merged small files");
+    }
+    if vacuums && !bound.stop.load(Relaxed) {
+        let gone = vacuum(&mut table, turns.keep, false)?;
+        if gone.files + gone.snapshots > 0 {
+            tracing::info!(
+                table = table.name(),
+                files = gone.files,
+                bytes = gone.bytes,
+                snapshots = gone.snapshots,
+                "deleted what no snapshot names"
+            );
+        }
+    }
+    merged.map(drop)
 }

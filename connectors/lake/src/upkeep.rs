@@ -16,6 +16,7 @@ use delta_kernel::scan::state::ScanFile;
 use delta_kernel::transaction::UpdateTableOperation;
 use futures_util::StreamExt;
 use millrace_kit::parts::TargetError;
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use serde::Serialize;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What one compacted file is made of, in bytes of its sources; one of three quarters of it is left as it is.
-const TARGET: i64 = 128 << 20;
+pub const TARGET: i64 = 128 << 20;
 /// Files merged at once: each holds a batch in memory.
 const AT_ONCE: usize = 64;
 const BATCH: usize = 4096;
@@ -107,8 +108,10 @@ pub struct Compacted {
     pub before: u64,
     pub after: u64,
     pub rows: u64,
-    /// Folders that another writer changed meanwhile: left as they are.
+    /// Groups of files that another writer changed meanwhile, or that can't be merged: left as they are.
     pub skipped: u64,
+    /// Why some can't be.
+    pub left: Vec<String>,
 }
 
 /// Merges the small files of each folder whose day is over (`all`: of today, too). Rows stay as they are, and in order.
@@ -128,7 +131,7 @@ pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Re
         if files.len() < 2 || (!all && i64::from(folder.day) >= today) {
             continue;
         }
-        for group in groups(files, bound.target) {
+        for group in groups(files, bound.target, |file| file.size) {
             if done.after + done.skipped >= bound.groups as u64 || bound.stop.load(Relaxed) {
                 break;
             }
@@ -154,19 +157,20 @@ pub fn compact(table: &mut Table, all: bool, removes: bool, bound: &Bound) -> Re
 }
 
 /// Files that become one, each group below the target.
-fn groups(mut files: Vec<ScanFile>, target: i64) -> Vec<Vec<ScanFile>> {
-    files.sort_by_key(|file| file.size);
-    let mut groups: Vec<Vec<ScanFile>> = Vec::new();
-    let mut size = 0;
+pub fn groups<F>(mut files: Vec<F>, target: i64, size_of: impl Fn(&F) -> i64) -> Vec<Vec<F>> {
+    files.sort_by_key(&size_of);
+    let mut groups: Vec<Vec<F>> = Vec::new();
+    let mut size: i64 = 0;
     for file in files {
-        match groups.last_mut().filter(|group| group.len() < AT_ONCE && size + file.size <= target) {
-            Some(group) => group.push(file.clone()),
+        let more = size_of(&file);
+        match groups.last_mut().filter(|group| group.len() < AT_ONCE && size.saturating_add(more) <= target) {
+            Some(group) => group.push(file),
             None => {
                 size = 0;
-                groups.push(vec![file.clone()]);
+                groups.push(vec![file]);
             }
         }
-        size += file.size;
+        size = size.saturating_add(more);
     }
     groups.retain(|group| group.len() > 1);
     groups
@@ -260,9 +264,21 @@ fn discard(table: &Table, files: &[Written]) -> Result<(), TargetError> {
 
 type Key = (String, i64, i64);
 
+/// How the columns of a file are told apart.
+enum By {
+    Names,
+    /// Iceberg's ids, which stay where a column gets another name; these are the table's.
+    #[cfg_attr(not(feature = "iceberg"), allow(dead_code))]
+    Ids(HashSet<i32>),
+}
+
 /// Sorted files as one sorted stream.
 pub struct Merging {
     form: Arc<Form>,
+    by: By,
+    /// The last row that came, and whether one came before it that should be behind.
+    last: Option<Key>,
+    is_in_order: bool,
     streams: Vec<ParquetRecordBatchStream<Object>>,
     batches: Vec<Option<RecordBatch>>,
     rows: Vec<usize>,
@@ -271,14 +287,35 @@ pub struct Merging {
 
 impl Merging {
     pub async fn open(store: &Store, form: &Arc<Form>, group: &[LiveFile]) -> Result<Self, TargetError> {
-        let mut merging = Self { form: form.clone(), streams: Vec::new(), batches: Vec::new(), rows: Vec::new(), heap: BinaryHeap::new() };
+        Self::open_by(store, form, group, By::Names).await
+    }
+
+    /// Files whose columns are told apart by their ids; `ids`: all that the table has.
+    ///
+    /// Errors: as of [`Merging::next`]; one of them has columns without ids, or a column of the table's that is not written here.
+    #[cfg(feature = "iceberg")]
+    pub async fn by_ids(store: &Store, form: &Arc<Form>, group: &[LiveFile], ids: HashSet<i32>) -> Result<Self, TargetError> {
+        Self::open_by(store, form, group, By::Ids(ids)).await
+    }
+
+    async fn open_by(store: &Store, form: &Arc<Form>, group: &[LiveFile], by: By) -> Result<Self, TargetError> {
+        let mut merging = Self {
+            form: form.clone(),
+            by,
+            last: None,
+            is_in_order: true,
+            streams: Vec::new(),
+            batches: Vec::new(),
+            rows: Vec::new(),
+            heap: BinaryHeap::new(),
+        };
         for file in group {
             let failed = |error: &dyn std::error::Error| TargetError::Refused(format!("cannot read {}: {}", file.name, chain(error)));
             let reader = Object::new(store, file, Arc::default());
             // Types as they are written; a file of somebody else's that differs is refused here.
             let options = match form.holds {
-                Shape::Samples(_) => ArrowReaderOptions::new().with_schema(form.arrow.clone()),
-                Shape::Documents => ArrowReaderOptions::new().with_skip_arrow_metadata(true),
+                Shape::Samples(_) if matches!(merging.by, By::Names) => ArrowReaderOptions::new().with_schema(form.arrow.clone()),
+                _ => ArrowReaderOptions::new().with_skip_arrow_metadata(true),
             };
             let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(|error| failed(&error))?;
             merging.streams.push(builder.with_batch_size(BATCH).build().map_err(|error| failed(&error))?);
@@ -296,7 +333,10 @@ impl Merging {
                 None => self.batches[index] = None,
                 Some(Ok(batch)) if batch.num_rows() == 0 => continue,
                 Some(Ok(batch)) => {
-                    let batch = whole(&batch, &self.form)?;
+                    let batch = match &self.by {
+                        By::Names => whole(&batch, &self.form)?,
+                        By::Ids(ids) => whole_by_ids(&batch, &self.form, ids)?,
+                    };
                     self.rows[index] = 0;
                     self.heap.push(Reverse((key(&batch, 0), index)));
                     self.batches[index] = Some(batch);
@@ -307,13 +347,20 @@ impl Merging {
         }
     }
 
+    /// Whether all rows so far came in order: a file of another program may not be sorted.
+    pub fn is_in_order(&self) -> bool {
+        self.is_in_order
+    }
+
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, TargetError> {
         // Batches that rows were taken from, and which rows.
         let mut sources: Vec<RecordBatch> = Vec::new();
         let mut source_of: Vec<Option<usize>> = vec![None; self.streams.len()];
         let mut chosen: Vec<(usize, usize)> = Vec::with_capacity(BATCH);
         while chosen.len() < BATCH {
-            let Some(Reverse((_, index))) = self.heap.pop() else { break };
+            let Some(Reverse((key, index))) = self.heap.pop() else { break };
+            self.is_in_order &= self.last.as_ref().is_none_or(|last| (&last.0, last.1) <= (&key.0, key.1));
+            self.last = Some(key);
             let Some(batch) = &self.batches[index] else { continue };
             let row = self.rows[index];
             let source = *source_of[index].get_or_insert_with(|| {
@@ -322,7 +369,7 @@ impl Merging {
             });
             chosen.push((source, row));
             if row + 1 < batch.num_rows() {
-                self.heap.push(Reverse((key(batch, row + 1), index)));
+                self.heap.push(Reverse((self::key(batch, row + 1), index)));
                 self.rows[index] = row + 1;
             } else {
                 source_of[index] = None;
@@ -352,6 +399,27 @@ fn whole(batch: &RecordBatch, form: &Form) -> Result<RecordBatch, TargetError> {
     made.map_err(|error| TargetError::Refused(format!("a file to be merged has other columns than the table: {}", chain(&error))))
 }
 
+/// The same by the columns' ids. A column that the table has no more is left out, as its readers do it.
+fn whole_by_ids(batch: &RecordBatch, form: &Form, ids: &HashSet<i32>) -> Result<RecordBatch, TargetError> {
+    let refuse = |why: String| TargetError::Refused(format!("a file to be merged {why}; rewrite it with its own tool"));
+    let id = |field: &arrow_schema::Field| field.metadata().get(PARQUET_FIELD_ID_META_KEY).and_then(|id| id.parse::<i32>().ok());
+    let mut there: HashMap<i32, usize> = HashMap::new();
+    for (index, field) in batch.schema_ref().fields().iter().enumerate() {
+        let of = id(field).ok_or_else(|| refuse(format!("has a column `{}` without an id", field.name())))?;
+        there.insert(of, index);
+    }
+    let mut columns = Vec::with_capacity(form.arrow.fields().len());
+    for field in form.arrow.fields() {
+        let index = id(field).and_then(|of| there.remove(&of));
+        columns.push(index.map_or_else(|| new_null_array(field.data_type(), batch.num_rows()), |index| batch.column(index).clone()));
+    }
+    if let Some((_, index)) = there.iter().find(|(of, _)| ids.contains(of)) {
+        return Err(refuse(format!("has a column `{}` of a type that is not written here", batch.schema_ref().field(*index).name())));
+    }
+    let made = RecordBatch::try_new(form.arrow.clone(), columns);
+    made.map_err(|error| refuse(format!("has other columns than the table: {}", chain(&error))))
+}
+
 /// What a file is sorted by: tag, time and number of a sample; topic, partition and offset of a document.
 fn key(batch: &RecordBatch, row: usize) -> Key {
     let is_samples = batch.column_by_name("tag").is_some() && batch.column_by_name("kafka_topic").is_none();
@@ -372,6 +440,8 @@ pub struct Vacuumed {
     pub bytes: u64,
     /// Entries of the log that a checkpoint sums up.
     pub log: u64,
+    /// Snapshots of an Iceberg table.
+    pub snapshots: u64,
 }
 
 /// Deletes data files that the log does not name once they are older than `keep`: a reader of an older version, or a writer that has not committed
@@ -425,6 +495,6 @@ fn log_version(meta: &object_store::ObjectMeta, kind: &str) -> Option<u64> {
     version.parse().ok()
 }
 
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

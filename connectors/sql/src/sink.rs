@@ -195,6 +195,10 @@ impl Sink for Instance {
         Ok(held)
     }
 
+    fn skip(&mut self, below: &[(Partition, Offset)]) {
+        self.parts.skip(below);
+    }
+
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {
         let mut refused = Vec::new();
         for (index, record) in records.records.iter().enumerate() {

@@ -14,7 +14,7 @@ const LEAST_KEEP: Duration = Duration::from_secs(3600);
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Holds the table's log against its files; exit code 1 if one is missing.
+    /// Holds the table's log, or its newest snapshot, against its files; exit code 1 if one is missing.
     Check(Which),
     /// Makes large files of small ones, of each day that is over. Rows stay as they are; a sink may write meanwhile.
     Compact {
@@ -24,7 +24,7 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Deletes files that no version names any more: leftovers, and what compaction replaced.
+    /// Deletes files that no version names any more: leftovers, and what compaction replaced. Of an Iceberg table, old snapshots first.
     Vacuum {
         #[command(flatten)]
         which: Which,

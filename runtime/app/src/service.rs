@@ -124,6 +124,7 @@ pub fn engine_options(factory: &Factory, transactional_id: Option<String>, regis
         sync: factory.log.sync.0,
         compress: factory.log.compression == LogCompression::Lz4,
         settings: settings(factory),
+        shares_disk: factory.kafka.brokers.value == EMBEDDED,
         transactional_id,
         commit: factory.kafka.commit.0,
         alarm: (factory.log.alarm.at.0 / 100.0, factory.log.alarm.left.0),

@@ -15,6 +15,7 @@ use crate::net::security::Guard;
 use crate::storage::damage::Damage;
 use crate::storage::topics::Topics;
 use crate::transaction::state::Transactions;
+use crate::transaction::stuck::Stuck;
 
 /// This node's id in its cluster of one.
 pub const NODE: i32 = 1;
@@ -33,6 +34,7 @@ pub struct Broker {
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
     pub(crate) transactions: Arc<Transactions>,
+    pub(crate) stuck: Mutex<Stuck>,
     pub(crate) limits: Limits,
     pub(crate) listening: SocketAddr,
     pub(crate) buffers: Mutex<Vec<ReadBuf>>,

@@ -94,6 +94,7 @@ impl Broker {
             topics,
             groups,
             transactions,
+            stuck: Mutex::default(),
             limits: Limits::default(),
             listening,
             buffers: Mutex::default(),

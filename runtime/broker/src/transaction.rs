@@ -2,5 +2,6 @@
 
 pub mod ending;
 pub mod state;
+pub mod stuck;
 #[cfg(test)]
 mod tests;

@@ -67,7 +67,7 @@ pub fn troubles(report: &EngineReport, damage: &[Damaged]) -> Vec<Trouble> {
             status: "Blocked".into(),
             since: None,
             reason: "no space is left beyond `log.keep_free`: nothing is taken in".into(),
-            help: "make room in the data directory's file system; it goes on by itself".into(),
+            help: "make room in the data directory's file system (with the embedded broker, also by deleting records or topics); it goes on by itself".into(),
         });
     }
     if let Some(group) = &report.group {

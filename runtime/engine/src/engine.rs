@@ -54,6 +54,8 @@ pub struct EngineOptions {
     pub sync: Duration,
     pub compress: bool,
     pub settings: Settings,
+    /// Kafka is in this process, and its records lie on the disk that the logs are on.
+    pub shares_disk: bool,
     /// Exactly once, under this transactional id; `None`: at least once. No two engines that run may have one id.
     pub transactional_id: Option<String>,
     pub commit: Duration,
@@ -77,6 +79,7 @@ pub struct Engine {
     pub(crate) group: OnceLock<Group>,
     /// It stops to begin again at once, with its sources.
     returns: AtomicBool,
+    shares_disk: bool,
     watcher: JoinHandle<()>,
     filling: crate::alarm::Filling,
     started: Micros,
@@ -236,6 +239,7 @@ impl Engine {
             rules: Mutex::new(works.commands),
             group: OnceLock::new(),
             returns: AtomicBool::new(false),
+            shares_disk: options.shares_disk,
             sinks: RwLock::new(sinks),
             drain,
             changing: tokio::sync::Mutex::default(),
@@ -349,14 +353,22 @@ impl Engine {
             let report = SinkReport { r#type: sink.type_name.clone(), state: sink.board.report(None), counts: sink.task.counts() };
             (sink.name.clone(), report)
         });
+        let disk = DiskReport { free: self.ground.store.free().unwrap_or(0), low: self.ground.store.low_on_space() };
+        let mut kafka = self.drain.report();
+        if self.shares_disk && disk.low && kafka.status == "Degraded" {
+            let why = kafka.reason.get_or_insert_default();
+            if !why.contains("the disk here is full") {
+                why.push_str("; the disk here is full, which the embedded broker shares: make room");
+            }
+        }
         EngineReport {
             site: self.ground.site.clone(),
             started: self.started.0,
-            kafka: self.drain.report(),
+            kafka,
             group: self.group.get().map(Group::report),
             sources: sources.collect(),
             sinks: sinks.collect(),
-            disk: DiskReport { free: self.ground.store.free().unwrap_or(0), low: self.ground.store.low_on_space() },
+            disk,
         }
     }
 

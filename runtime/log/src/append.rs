@@ -36,7 +36,14 @@ impl Drop for Reserved<'_> {
 }
 
 impl Inner {
-    pub(crate) fn append(&self, first: u64, next: u64, records: u32, parts: &[&[u8]]) -> Result<Appended, AppendError> {
+    pub(crate) fn append(
+        &self,
+        first: u64,
+        next: u64,
+        records: u32,
+        parts: &[&[u8]],
+        uses_kept_free: bool,
+    ) -> Result<Appended, AppendError> {
         let payload: usize = parts.iter().map(|part| part.len()).sum();
         if payload > self.options.max_batch as usize {
             return Err(AppendError::TooLarge { bytes: payload as u64, limit: self.options.max_batch.into() });
@@ -51,7 +58,7 @@ impl Inner {
             self.until_room(|| budget.reserve(bytes))?;
             reserved.budget = Some(budget);
         }
-        if !self.options.uses_kept_free {
+        if !uses_kept_free {
             self.until_room(|| self.shared.check_space(bytes)).map_err(|(free, keep)| AppendError::NoSpace { free, keep })?;
         }
         self.until_room(|| self.shared.check_held()).map_err(|(used, limit)| AppendError::Full { bound: Bound::Unsynced, used, limit })?;

@@ -37,7 +37,13 @@ impl Log {
     /// Shape: `parts` one behind the other are the payload; `records` is counted, not interpreted.
     /// Errors: nothing of the batch is in the log; see [`AppendError`].
     pub fn append(&self, first: u64, next: u64, records: u32, parts: &[&[u8]]) -> Result<Appended, AppendError> {
-        self.inner.append(first, next, records, parts)
+        self.inner.append(first, next, records, parts, self.inner.options.uses_kept_free)
+    }
+
+    /// As [`Log::append`], for what ends something that was begun: it may use what is kept free on the disk. So much of it there can only be as was begun
+    /// before.
+    pub fn append_end(&self, first: u64, next: u64, records: u32, parts: &[&[u8]]) -> Result<Appended, AppendError> {
+        self.inner.append(first, next, records, parts, true)
     }
 
     /// Offset after the newest batch.

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) naming: Mutex<()>,
     pub(crate) spare: Mutex<(Vec<Vec<u8>>, usize)>,
     pub(crate) low: AtomicBool,
+    /// The largest append that was refused since: what fits less is no room yet.
+    pub(crate) short: AtomicU64,
     pub(crate) since_look: AtomicU64,
     /// Open segment files.
     pub open: AtomicUsize,
@@ -179,12 +181,14 @@ impl Shared {
         let Ok(space) = self.fs.space(&self.dir) else { return Ok(()) };
         let keep = self.options.keep_free.of(space);
         let enough = space.free >= keep.saturating_add(bytes);
-        if self.low.swap(!enough, Relaxed) == enough {
-            if enough {
-                tracing::info!(free = space.free, "there is room on the disk again");
-            } else {
+        if !enough {
+            self.short.fetch_max(bytes, Relaxed);
+            if !self.low.swap(true, Relaxed) {
                 tracing::warn!(free = space.free, keep, "the disk is full; appends wait until there is room");
             }
+        } else if space.free >= keep.saturating_add(self.short.load(Relaxed)) && self.low.swap(false, Relaxed) {
+            self.short.store(0, Relaxed);
+            tracing::info!(free = space.free, "there is room on the disk again");
         }
         if enough { Ok(()) } else { Err((space.free, keep)) }
     }

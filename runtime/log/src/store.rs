@@ -63,6 +63,7 @@ impl Store {
             naming: Mutex::new(()),
             spare: Mutex::default(),
             low: AtomicBool::new(false),
+            short: AtomicU64::new(0),
             since_look: AtomicU64::new(LOOK_BYTES),
             open: AtomicUsize::new(0),
             held: AtomicU64::new(0),

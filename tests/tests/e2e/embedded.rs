@@ -98,15 +98,14 @@ fn produce_until_refused(kafka: &Kafka, topic: &str) -> (usize, RDKafkaErrorCode
 }
 
 /// Records of others fill the disk that the broker and the source's log share. Both say so, and go on when somebody has made room.
-#[test]
-fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_deleted() {
+fn filled_by_foreign_records(delivery: &str) -> (Millrace, Kafka, String, SmallDisk) {
     let (kafka, disk, count) = (Kafka::inside(free_port()), SmallDisk::of(60 << 20), 8_000);
     let factory = Factory::on(&kafka).with("listen", kafka.brokers());
     let factory = factory.with("folder", disk.path().join("data").display()).with("keep_free", disk.keep_free());
     // The load lasts much longer than it takes to fill the disk.
     let (factory, topic) = counters(factory, &kafka, count, "200/s");
     let millrace = factory.start(&format!(
-        "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
+        "kafka: {{brokers: embedded, embedded: {{listen: \"$listen\"}}, delivery: {delivery}}}\ndata_dir: $folder\nlog: {{keep_free: $keep_free}}{COUNTERS}"
     ));
     millrace.wait_ledger("load", "some is in Kafka", |ledger| ledger.produced > 100);
     let foreign = kafka.topic("foreign");
@@ -121,6 +120,12 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
         Some(())
     });
     assert!(millrace.ledger("load").received < count, "the disk was full too late");
+    eventually("the way to Kafka names the disk", || {
+        let status = millrace.status();
+        status["kafka"]["reason"].as_str().is_some_and(|reason| reason.contains("the disk here is full")).then_some(())
+    });
+    let said = String::from_utf8_lossy(&millrace.run(&["status", "-c", "factory.yaml"]).stdout).into_owned();
+    assert!(said.contains("the disk here is full") && said.contains("make room in the data directory's file system"), "{said}");
     assert_eq!(kafka.read(&foreign).len(), acknowledged, "what was acknowledged is there, what was refused is not");
 
     kafka.delete_records(&foreign, 0);
@@ -130,7 +135,24 @@ fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_de
     kafka.delete_records(&foreign, 0);
     let ledger = finished(&millrace, count);
     assert_eq!((ledger.appended, ledger.dropped_at_intake, ledger.dropped_from_log), (count, 0, 0), "{ledger:?}");
-    every_value_at_least_once(&kafka.read(&topic), count);
+    (millrace, kafka, topic, disk)
+}
+
+#[test]
+fn a_disk_that_foreign_records_fill_is_told_to_all_and_got_over_when_they_are_deleted() {
+    let (_millrace, kafka, topic, _disk) = filled_by_foreign_records("at_least_once");
+    every_value_at_least_once(&kafka.read(&topic), 8_000);
+}
+
+/// A transaction that finds no room is ended after 15 s and repeated, as often as it takes: its records and their cursors count once.
+#[test]
+fn a_disk_that_foreign_records_fill_is_got_over_with_transactions_and_shows_every_value_once() {
+    let (millrace, kafka, topic, _disk) = filled_by_foreign_records("exactly_once");
+    every_value_once(&kafka.read(&topic), 8_000);
+    let log = millrace.log();
+    let said = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert!(said("has not got all its markers yet") <= 1, "{log}");
+    assert!(said("the disk is full; appends wait") <= 8, "two stores say it once for each time that it fills\n{log}");
 }
 
 /// An idempotent producer that goes on while the broker dies: what was acknowledged is there once, in order.

@@ -43,7 +43,16 @@ fn an_export_of_a_historian_is_in_kafka_once_through_kills_of_its_import() {
     };
     let rehearsed = said(&words, false);
     assert_eq!((&rehearsed["rows"], &rehearsed["tags"], &rehearsed["dry_run"]), (&json!(ROWS), &json!(TAGS), &json!(true)), "{rehearsed}");
+    assert_eq!(rehearsed["paths"][0], "pi/TIC-00.PV", "{rehearsed}");
     assert!(!millrace.data_dir().exists(), "a rehearsal leaves nothing behind");
+    let slashed = "tag,press,time,value\npress-1/force,1,2024-01-01T00:00:00Z,1.5\n";
+    std::fs::write(millrace.dir().join("slashed.csv"), slashed).expect("a file can be written");
+    for (tag, path) in [("tag", "press-1%2Fforce"), ("press-{press}/force", "press-1/force")] {
+        let output = millrace.run(&["import", "history", "slashed.csv", "-c", "factory.yaml", "--to", &topic, "--tag", tag]);
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains(&format!("the first tags below the site: {path}\n")), "{said}");
+        assert_eq!(told.contains("a slash in a tag's name makes no level"), path.contains("%2F"), "{told}");
+    }
 
     let words = [&words[..], &["--yes"]].concat();
     let log = millrace.data_dir().join("import/history/log");

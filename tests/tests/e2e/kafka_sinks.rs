@@ -26,6 +26,8 @@ struct Target {
     partitions: Mutex<Vec<usize>>,
     /// Where the records were said to be from.
     upstreams: Mutex<Vec<Upstream>>,
+    /// It is away for so many flushes more.
+    away: Mutex<u32>,
 }
 
 impl Target {
@@ -77,6 +79,10 @@ impl Sink for Buffer {
         self.target.upstreams.lock().push(upstream);
     }
 
+    fn skip(&mut self, below: &[(Partition, Offset)]) {
+        self.below.extend(below.iter().cloned());
+    }
+
     async fn assign(&mut self, parts: &[Partition]) -> Result<Vec<Option<Offset>>, Failure> {
         self.mine += parts.len();
         self.target.partitions.lock().push(self.mine);
@@ -108,6 +114,11 @@ impl Sink for Buffer {
     }
 
     async fn flush(&mut self, _why: Flush) -> Result<Flushed, Failure> {
+        let mut away = self.target.away.lock();
+        if *away > 0 {
+            *away -= 1;
+            return Err(Failure::RetryAfter(Duration::from_millis(10), "the target is away".into()));
+        }
         let mut flushed = self.target.flushed.lock();
         for text in self.waiting.drain(..) {
             *flushed.entry(text).or_default() += 1;
@@ -242,20 +253,47 @@ fn a_sink_that_asks_is_told_where_records_are_from_and_flushed_when_it_is_full()
     let said = bench.target.upstreams.lock().clone();
     assert!(said.len() == 1 && !said[0].cluster.is_empty() && said[0].group == bench.group, "{said:?}");
     assert_eq!(said[0].topic_ids[bench.topic.as_str()].len(), 22, "{said:?}");
-    // What retention took behind the position that the target holds is lost, and counted.
+    // What retention took behind the position that the target holds is lost, and counted once: when the target is past it, however often it was found.
     let key = (bench.topic.clone(), 0);
     bench.target.held.lock().insert(key.clone(), 250);
     bench.kafka.delete_records(&bench.topic, 0);
+    *bench.target.away.lock() = 3;
+    let instances = *bench.target.instances.lock();
+    let task = bench.start(mindful);
+    eventually("what is lost is counted", || (task.counts().lost > 0).then_some(()));
+    assert_eq!((task.counts().lost, *bench.target.instances.lock() - instances), (50, 4), "each instance found it");
+    assert_eq!(bench.target.held.lock()[&key], 300, "it is past the gap, with nothing new to write");
+    task.stop(Duration::from_secs(10));
     bench.produce(300..400);
     let task = bench.start(mindful);
     eventually("the target has what is left", || bench.target.flushed.lock().contains_key("399").then_some(()));
-    assert_eq!((task.counts().lost, bench.target.repeats()), (50, 0));
+    assert_eq!((task.counts().lost, bench.target.repeats()), (0, 0));
     task.stop(Duration::from_secs(10));
     // A position beyond Kafka's end: Kafka lost what was read before. That needs a person.
     bench.target.held.lock().insert(key, 1_000);
     let task = bench.start(mindful);
     eventually("the sink needs a person", || (bench.board.own().word() == "Blocked").then_some(()));
     assert!(bench.board.own().reason().is_some_and(|reason| reason.contains("Kafka ends at 400")), "{:?}", bench.board.own());
+    task.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn what_retention_took_behind_a_groups_offset_is_counted_once_with_nothing_new_to_read() {
+    let bench = Bench::new(1);
+    bench.produce(0..100);
+    let task = bench.start(PLAIN);
+    bench.wait(100);
+    task.stop(Duration::from_secs(10));
+    bench.produce(100..130);
+    bench.kafka.delete_records(&bench.topic, 0);
+    let task = bench.start(PLAIN);
+    eventually("what is lost is counted", || (task.counts().lost == 30).then_some(()));
+    task.stop(Duration::from_secs(10));
+    assert_eq!(bench.kafka.committed(&bench.group, &bench.topic, 0), Some(130));
+    bench.produce(130..140);
+    let task = bench.start(PLAIN);
+    bench.wait(110);
+    assert_eq!((task.counts().lost, bench.target.repeats()), (0, 0));
     task.stop(Duration::from_secs(10));
 }
 

@@ -17,7 +17,7 @@ sinks:
 ";
 
 /// The catalog and its readers, in a folder; where it is reached through the proxy that hurts, and where without.
-fn catalog(folder: &Path) -> (Script, String, String) {
+pub fn catalog(folder: &Path) -> (Script, String, String) {
     let mut command = peers::python(peers::iceberg_readers());
     command.arg(peers::scripts().join("iceberg.py")).arg(peers::iceberg()).arg(folder);
     let catalog = Script::start("the catalog", command, "ready");
@@ -148,9 +148,95 @@ fn iceberg_readers_see_every_value_as_the_type_it_is_and_it_is_asked_for_its_his
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((&said["tags"][0]["rows"][0]["count"], &said["tags"][0]["rows"][0]["max"]), (&json!(1_000), &json!(999.5)), "{said}");
-    let refused = millrace.run(&["lake", "compact", "-c", "factory.yaml"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("rewrite_data_files"), "{refused:?}");
     millrace.stop();
+}
+
+/// What `millrace lake ..` says, and whether it says that all is well.
+fn tend(millrace: &Millrace, words: &[&str]) -> (Value, bool) {
+    let output = millrace.run(&[&["lake"], words, &["-c", "factory.yaml", "--json"]].concat());
+    let said = serde_json::from_slice(&output.stdout);
+    (said.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr))), output.status.success())
+}
+
+fn parquet_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let of = |path: std::path::PathBuf| if path.is_dir() { parquet_files(&path) } else { vec![path] };
+    entries.flat_map(of).filter(|path| path.extension().is_some_and(|kind| kind == "parquet")).collect()
+}
+
+#[test]
+fn small_files_of_an_iceberg_table_become_large_ones_beside_its_sink_and_old_snapshots_go() {
+    let folder = scratch("iceberg");
+    let (mut catalog, _, uri) = catalog(folder.path());
+    let (topic, table) = (topic(2), "plant.tended");
+    let (clock, factory) = Clock::of(lake(&topic, &uri, table, "partition_by: [date, area], commit_every: 100ms"));
+    let mut millrace = factory.start(LAKE);
+    for round in 1..=6 {
+        send(&topic, (round - 1) * 500, 500);
+        holds(&mut catalog, table, round * 500);
+    }
+    // Another program's rows, in files of its own: two of them in one day.
+    catalog.order(json!({"append": table, "commits": 3}));
+    let before = holds(&mut catalog, table, 3_003);
+    catalog.order(json!({"label": table, "name": "before"}));
+    let rows = catalog.order(json!({"digest": table}));
+    // While rows come in.
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            for batch in 0..60 {
+                send(&topic, 3_000 + batch * 50, 50);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let mut merged = 0;
+        while !writing.is_finished() {
+            let (said, is_well) = tend(&millrace, &["compact"]);
+            assert!(is_well && said["left"] == json!([]), "{said}");
+            merged += said["before"].as_u64().unwrap_or(0);
+        }
+        assert!(merged > 12, "only {merged} files were merged");
+        writing.join().expect("all is sent");
+    });
+    holds(&mut catalog, table, 6_003);
+    millrace.stop();
+    let all = catalog.order(json!({"digest": table}));
+    let (last, _) = tend(&millrace, &["compact"]);
+    let found = holds(&mut catalog, table, 6_003);
+    assert_eq!(catalog.order(json!({"digest": table})), all, "the rows are others than before {last}");
+    assert_eq!(all["sorted"], true, "{all}");
+    let files = |of: &Value| of["files"].as_u64().unwrap_or(0);
+    assert!(files(&found) <= 2 && files(&before) > 8, "{found}, {before}");
+    let (checked, is_well) = tend(&millrace, &["check"]);
+    assert!(is_well && checked["rows"] == 6_003 && checked["missing"] == json!([]), "{checked}");
+
+    // Nothing is old enough; a week later only the newest snapshot is left, and that which has a name.
+    let (young, _) = tend(&millrace, &["vacuum", "--yes"]);
+    assert_eq!((&young["files"], &young["snapshots"]), (&json!(0), &json!(0)), "{young}");
+    clock.put(8 * 86_400);
+    let (dry, _) = tend(&millrace, &["vacuum"]);
+    let (gone, _) = tend(&millrace, &["vacuum", "--yes"]);
+    assert_eq!(dry, gone, "it does what it said");
+    assert!(gone["snapshots"].as_u64() > Some(10) && gone["files"].as_u64() > Some(10), "{gone}");
+    let left = holds(&mut catalog, table, 6_003);
+    assert_eq!(left["snapshots"], 2, "{left}");
+    assert_eq!(catalog.order(json!({"digest": table}))["digest"], all["digest"]);
+    assert_eq!(catalog.order(json!({"digest": table, "at": "before"}))["digest"], rows["digest"], "what has a name stays readable");
+    let on_disk = parquet_files(folder.path());
+    assert_eq!(on_disk.len() as u64, files(&left) + files(&before), "{on_disk:?}");
+    let (checked, is_well) = tend(&millrace, &["check"]);
+    assert!(is_well && checked["stray"] == 0 && checked["snapshots"] == 2, "{checked}");
+
+    // The sink goes on where it was, and a file that is gone is missed.
+    clock.put(0);
+    millrace.launch();
+    millrace.wait_alive();
+    send(&topic, 6_000, 10);
+    holds(&mut catalog, table, 6_013);
+    millrace.stop();
+    let newest = parquet_files(folder.path()).into_iter().max_by_key(|path| path.metadata().and_then(|file| file.modified()).ok());
+    std::fs::remove_file(newest.expect("there are files")).expect("a file can go");
+    let (checked, is_well) = tend(&millrace, &["check"]);
+    assert!(!is_well && checked["missing"].as_array().map(Vec::len) == Some(1), "{checked}");
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //!
 //! Invariant: whether a commit took effect is told apart from that it did not: 409 did not; 500, 502, 504, a lost answer say nothing.
 
+use crate::given::{Given, OfPlace, texts};
 use iceberg::spec::TableMetadata;
 use millrace_contract::Failure;
 use millrace_kit::http::{Client, Endpoint, HttpError, Method, Request, Response, StatusCode, Url};
 use millrace_kit::parts::TargetError;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// A table's name in a catalog.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,12 +43,26 @@ pub struct Catalog {
     base: Url,
     prefix: String,
     pub name: Name,
+    /// What it says of every table.
+    properties: HashMap<String, String>,
+    /// It is asked for credentials.
+    delegates: bool,
+    given: Mutex<Arc<Given>>,
+    /// Held while they are renewed.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Deserialize)]
 struct Loaded {
     metadata: TableMetadata,
+    #[serde(default)]
+    config: Value,
+    #[serde(default, rename = "storage-credentials")]
+    credentials: Value,
 }
+
+/// How a catalog is asked for credentials with a table.
+const DELEGATION: (&str, &str) = ("X-Iceberg-Access-Delegation", "vended-credentials");
 
 /// What became of a commit that has no good answer.
 #[derive(Debug)]
@@ -58,13 +76,22 @@ pub enum Trouble {
 }
 
 impl Catalog {
-    /// Asks the catalog how it wants to be asked.
-    pub async fn open(endpoint: &Endpoint, warehouse: Option<&str>, name: Name) -> Result<Self, TargetError> {
+    /// Asks the catalog how it wants to be asked. `delegates`: it is asked for credentials of the table's store, too.
+    pub async fn open(endpoint: &Endpoint, warehouse: Option<&str>, name: Name, delegates: bool) -> Result<Self, TargetError> {
         let client = endpoint.client().map_err(|failure| match failure {
             Failure::Blocked(text) => TargetError::Refused(text),
             other => TargetError::Away(other.to_string()),
         })?;
-        let mut catalog = Self { client, base: endpoint.url.clone(), prefix: String::new(), name };
+        let mut catalog = Self {
+            client,
+            base: endpoint.url.clone(),
+            prefix: String::new(),
+            name,
+            properties: HashMap::new(),
+            delegates,
+            given: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+        };
         let mut url = catalog.url(&["config"])?;
         if let Some(warehouse) = warehouse {
             url.query_pairs_mut().append_pair("warehouse", warehouse);
@@ -84,6 +111,9 @@ impl Catalog {
             }
         }
         catalog.prefix = said("prefix").unwrap_or_default();
+        for part in ["defaults", "overrides"] {
+            catalog.properties.extend(texts(&config[part]));
+        }
         Ok(catalog)
     }
 
@@ -132,7 +162,10 @@ impl Catalog {
 
     /// The newest metadata; `None`: there is no such table.
     pub async fn load(&self) -> Result<Option<TableMetadata>, TargetError> {
-        let request = Request::get(self.at(&["tables", &self.name.table])?);
+        let mut request = Request::get(self.at(&["tables", &self.name.table])?);
+        if self.delegates {
+            request = request.header(DELEGATION.0, DELEGATION.1);
+        }
         let what = format!("load table {}", self.name);
         let answer = self.client.send(&request).await.map_err(|error| of_http(&what, error))?;
         if answer.status == StatusCode::NOT_FOUND {
@@ -142,7 +175,42 @@ impl Catalog {
                 _ => Err(TargetError::Refused(format!("cannot {what}: {} is no catalog (404)", self.base))),
             };
         }
-        metadata(self.good(&answer, &what)?, &what).map(Some)
+        let loaded = loaded(self.good(&answer, &what)?, &what)?;
+        if self.delegates {
+            let mut properties = self.properties.clone();
+            properties.extend(texts(&loaded.config));
+            let places: Vec<OfPlace> = loaded.credentials.as_array().into_iter().flatten().filter_map(OfPlace::read).collect();
+            *self.given.lock() = Arc::new(Given::new(properties, places, loaded.metadata.location()));
+        }
+        Ok(Some(loaded.metadata))
+    }
+
+    /// What it gives for the table's store, as of when that was last loaded; nothing, where it is not asked.
+    pub fn given(&self) -> Arc<Given> {
+        self.given.lock().clone()
+    }
+
+    /// The same, asked for again where it is about to end.
+    ///
+    /// Errors: it ended, and the catalog can't be asked.
+    pub async fn renewed(&self) -> Result<Arc<Given>, TargetError> {
+        if !self.given().is_old() {
+            return Ok(self.given());
+        }
+        let _one = self.renewing.lock().await;
+        let before = self.given();
+        if !before.is_old() {
+            return Ok(before);
+        }
+        match self.load().await {
+            Ok(Some(_)) => Ok(self.given()),
+            Ok(None) => Err(TargetError::Refused(format!("table {} is gone from the catalog", self.name))),
+            Err(error) if before.has_ended() => Err(error),
+            Err(error) => {
+                tracing::debug!(table = %self.name, "credentials are not renewed yet: {error}");
+                Ok(before)
+            }
+        }
     }
 
     /// Makes the namespace where it is missing, then the table.
@@ -186,7 +254,7 @@ impl Catalog {
                 Err(Trouble::Unknown(format!("cannot {what}: {status} {}", message(&answer))))
             }
             status if status.is_success() => {
-                let read = self.good(&answer, &what).and_then(|body| metadata(body, &what));
+                let read = self.good(&answer, &what).and_then(|body| loaded(body, &what)).map(|loaded| loaded.metadata);
                 // It took effect; what it made of the table, the catalog says again.
                 read.map_err(|error| Trouble::Unknown(error.to_string()))
             }
@@ -195,11 +263,8 @@ impl Catalog {
     }
 }
 
-fn metadata(body: Value, what: &str) -> Result<TableMetadata, TargetError> {
-    let loaded: Result<Loaded, _> = serde_json::from_value(body);
-    loaded
-        .map(|loaded| loaded.metadata)
-        .map_err(|error| TargetError::Refused(format!("cannot {what}: its metadata cannot be read: {error}")))
+fn loaded(body: Value, what: &str) -> Result<Loaded, TargetError> {
+    serde_json::from_value(body).map_err(|error| TargetError::Refused(format!("cannot {what}: its metadata cannot be read: {error}")))
 }
 
 /// What a catalog says of its refusal, in one line.

@@ -8,8 +8,9 @@
 //!           +-- 409, answer lost, 5xx: again from the newest metadata
 //! ```
 //!
-//! - [`catalog`]: the REST catalog's requests, and what became of a commit; [`schema`]: columns, both ways.
-//! - [`table`]: a table at one moment, and the commits; [`snapshot`]: the files of one commit, out of [`data_file`]; [`live`]: the data files of the newest snapshot.
+//! - [`catalog`]: the REST catalog's requests, and what became of a commit; [`given`]: what it gives for a table's store; [`schema`]: columns, both ways.
+//! - [`table`]: a table at one moment, and the commits; [`snapshot`]: the files of one commit, out of [`data_file`]; [`live`]: the data files of the newest snapshot;
+//!   [`rewrite`]: one file in the place of several, and snapshots that nobody needs any more.
 //!
 //! Invariants: positions are in the table's properties and in the snapshot's summary, moved by the same commit as the files; the catalog compares the
 //! snapshot that the positions were read beside, so that between the comparison and the commit nobody moves them; every commit makes a snapshot, one
@@ -17,14 +18,18 @@
 
 pub mod catalog;
 pub mod data_file;
+pub mod given;
 pub mod live;
+pub mod rewrite;
 pub mod schema;
 pub mod snapshot;
 pub mod table;
 
 pub use catalog::{Catalog, Name};
 pub use data_file::{DataFile, Metrics};
+pub use given::Given;
 pub use live::Live;
+pub use rewrite::before;
 pub use schema::{Field, Of};
 pub use table::{Committed, Found, Layout, Table};
 

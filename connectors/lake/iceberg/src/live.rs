@@ -3,7 +3,7 @@
 use crate::snapshot::{entries, manifests};
 use crate::table::Table;
 use futures_util::{StreamExt, TryStreamExt};
-use iceberg::spec::{Literal, ManifestContentType, ManifestFile, PrimitiveLiteral};
+use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral};
 use millrace_kit::parts::TargetError;
 use std::ops::RangeInclusive;
 
@@ -30,13 +30,7 @@ impl Table {
     /// Errors: `Refused`: rows were deleted by delete files, or files are partitioned otherwise.
     pub async fn live(&self, days: Option<RangeInclusive<i32>>, columns: &[i32]) -> Result<Vec<Live>, TargetError> {
         let manifests = manifests(&*self.files, &self.metadata).await?;
-        if let Some(deletes) = manifests.iter().find(|file| file.content == ManifestContentType::Deletes) {
-            return Err(TargetError::Refused(format!(
-                "table {} has rows deleted by delete files ({}), which only its own tools can read; rewrite the files there",
-                self.name(),
-                deletes.manifest_path
-            )));
-        }
+        self.has_no_deletes(&manifests)?;
         let wanted: Vec<ManifestFile> =
             manifests.into_iter().filter(|file| days.as_ref().is_none_or(|days| may_hold(file, days))).collect();
         let read = wanted.iter().map(|file| self.of_manifest(file, days.as_ref(), columns));
@@ -89,7 +83,7 @@ impl Table {
 }
 
 /// Whether files of these days may be in a manifest, as its entry in the list says.
-fn may_hold(file: &ManifestFile, days: &RangeInclusive<i32>) -> bool {
+pub(crate) fn may_hold(file: &ManifestFile, days: &RangeInclusive<i32>) -> bool {
     let Some(day) = file.partitions.as_ref().and_then(|partitions| partitions.first()) else { return true };
     let of = |bytes: &Option<iceberg::spec::ByteBuf>| Some(i32::from_le_bytes(bytes.as_ref()?.as_slice().try_into().ok()?));
     of(&day.lower_bound).is_none_or(|least| least <= *days.end()) && of(&day.upper_bound).is_none_or(|greatest| greatest >= *days.start())

@@ -52,32 +52,46 @@ impl Table {
     ///
     /// `summary`: what its summary says besides the counts.
     pub(crate) async fn attempt(&self, data: &[DataFile], summary: &HashMap<String, String>) -> Result<Attempt, TargetError> {
-        let metadata = &self.metadata;
-        let id = (uuid::Uuid::new_v4().as_u128() as i64).saturating_abs();
-        let mark = uuid::Uuid::new_v4();
-        let folder = self.metadata_folder();
-        let mut made = Vec::new();
-        let all = manifests(&*self.files, metadata).await?;
-        let live = |file: &ManifestFile| file.has_added_files() || file.has_existing_files() || file.has_deleted_files();
-        let mut list: Vec<ManifestFile> = all.into_iter().filter(live).collect();
-        self.merge(&mut list, id, &format!("{folder}/{mark}-merged.avro"), &mut made).await?;
+        let mut draft = self.draft();
+        let all = manifests(&*self.files, &self.metadata).await?;
+        let mut list: Vec<ManifestFile> = all.into_iter().filter(is_live).collect();
+        let merged = draft.location("merged");
+        self.merge(&mut list, draft.id, &merged, &mut draft.made).await?;
         if !data.is_empty() {
-            let location = format!("{folder}/{mark}-m0.avro");
-            let mut writer = self.manifest(&location, id, self.spec_id)?;
-            for file in data {
-                // Without a number of its own: it takes the snapshot's.
-                writer.writer.add_file(self.data_file(file)?, -1).map_err(|error| failed(&error))?;
-            }
-            made.push(location);
-            list.push(writer.put(&*self.files).await?);
+            self.add_manifest(&mut draft, data, &mut list).await?;
         }
-        let location = format!("{folder}/snap-{id}-0-{mark}.avro");
+        self.finish(draft, list, self.summary("append", data, Count::default(), summary)).await
+    }
+
+    pub(crate) fn draft(&self) -> Draft {
+        let id = (uuid::Uuid::new_v4().as_u128() as i64).saturating_abs();
+        Draft { id, stem: format!("{}/{}", self.metadata_folder(), uuid::Uuid::new_v4()), made: Vec::new() }
+    }
+
+    /// Writes the manifest of new files.
+    pub(crate) async fn add_manifest(&self, draft: &mut Draft, data: &[DataFile], list: &mut Vec<ManifestFile>) -> Result<(), TargetError> {
+        let location = draft.location("m0");
+        let mut writer = self.manifest(&location, draft.id, self.spec_id)?;
+        for file in data {
+            // Without a number of its own: it takes the snapshot's.
+            writer.writer.add_file(self.data_file(file)?, -1).map_err(|error| failed(&error))?;
+        }
+        draft.made.push(location);
+        list.push(writer.put(&*self.files).await?);
+        Ok(())
+    }
+
+    /// Writes the list of manifests, and describes the snapshot.
+    pub(crate) async fn finish(&self, draft: Draft, list: Vec<ManifestFile>, summary: Value) -> Result<Attempt, TargetError> {
+        let (metadata, id) = (&self.metadata, draft.id);
+        let location = draft.location(&format!("snap-{id}"));
+        let mut made = draft.made;
         let (row, rows) = self.put_list(&location, id, list).await?;
         made.push(location.clone());
         let newest = metadata.snapshots().map(|snapshot| snapshot.timestamp_ms()).max().unwrap_or(0);
         let mut snapshot = json!({
             "snapshot-id": id, "sequence-number": metadata.next_sequence_number(), "timestamp-ms": now_ms().max(newest),
-            "manifest-list": location, "schema-id": metadata.current_schema_id(), "summary": self.summary(data, summary),
+            "manifest-list": location, "schema-id": metadata.current_schema_id(), "summary": summary,
         });
         if let Some(parent) = metadata.current_snapshot_id() {
             snapshot["parent-snapshot-id"] = json!(parent);
@@ -89,7 +103,8 @@ impl Table {
         Ok(Attempt { id, made, snapshot })
     }
 
-    fn metadata_folder(&self) -> String {
+    /// The folder of lists and manifests.
+    pub fn metadata_folder(&self) -> String {
         let location = self.metadata.location().trim_end_matches('/');
         self.metadata
             .properties()
@@ -116,7 +131,7 @@ impl Table {
         Ok((row, next - row))
     }
 
-    fn manifest(&self, location: &str, id: i64, spec: i32) -> Result<Manifest, TargetError> {
+    pub(crate) fn manifest(&self, location: &str, id: i64, spec: i32) -> Result<Manifest, TargetError> {
         let metadata = &self.metadata;
         let spec =
             metadata.partition_spec_by_id(spec).ok_or_else(|| TargetError::Refused(format!("the table has no partitioning {spec}")))?;
@@ -203,28 +218,33 @@ impl Table {
         builder.build().map_err(|error| TargetError::Refused(format!("cannot describe {}: {error}", file.location)))
     }
 
-    /// What a snapshot says of itself: what came, and what there is.
-    fn summary(&self, data: &[DataFile], more: &HashMap<String, String>) -> Value {
+    /// What a snapshot says of itself: what came, what went, and what there is.
+    pub(crate) fn summary(&self, operation: &str, data: &[DataFile], removed: Count, more: &HashMap<String, String>) -> Value {
         let before = self.metadata.current_snapshot().map(|snapshot| &snapshot.summary().additional_properties);
-        let added = [
-            ("data-files", data.len() as u64),
-            ("records", data.iter().map(|file| file.rows).sum()),
-            ("files-size", data.iter().map(|file| file.size).sum()),
-            ("delete-files", 0),
-            ("position-deletes", 0),
-            ("equality-deletes", 0),
+        let mut added = Count::default();
+        data.iter().for_each(|file| added.add(file.rows, file.size));
+        let counts = [
+            ("data-files", "deleted-data-files", added.files, removed.files),
+            ("records", "deleted-records", added.rows, removed.rows),
+            ("files-size", "removed-files-size", added.bytes, removed.bytes),
+            ("delete-files", "", 0, 0),
+            ("position-deletes", "", 0, 0),
+            ("equality-deletes", "", 0, 0),
         ];
         let mut all: Map<String, Value> = more.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-        all.insert("operation".into(), json!("append"));
-        for (name, count) in added {
+        all.insert("operation".into(), json!(operation));
+        for (name, went, count, less) in counts {
             if count > 0 {
                 all.insert(format!("added-{name}"), json!(count.to_string()));
+            }
+            if less > 0 {
+                all.insert(went.to_owned(), json!(less.to_string()));
             }
             let total = format!("total-{name}");
             // What the snapshot before did not say, this one can't know.
             let was = before.map_or(Some(0), |before| before.get(&total)?.parse::<u64>().ok());
             if let Some(was) = was {
-                all.insert(total, json!((was + count).to_string()));
+                all.insert(total, json!((was + count).saturating_sub(less).to_string()));
             }
         }
         let mut partitions: Vec<_> = data.iter().map(|file| (file.day, &file.level)).collect();
@@ -237,14 +257,47 @@ impl Table {
     }
 }
 
-struct Manifest {
+/// A snapshot whose files are being written.
+pub(crate) struct Draft {
+    pub id: i64,
+    /// How the names of its files begin.
+    stem: String,
+    pub made: Vec<String>,
+}
+
+impl Draft {
+    pub fn location(&self, what: &str) -> String {
+        format!("{}-{what}.avro", self.stem)
+    }
+}
+
+/// Of data files that come, or go.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Count {
+    files: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Count {
+    pub fn add(&mut self, rows: u64, bytes: u64) {
+        *self = Self { files: self.files + 1, rows: self.rows + rows, bytes: self.bytes + bytes };
+    }
+}
+
+/// Whether a manifest holds files: what was deleted by a snapshot before is nothing to the next one.
+pub(crate) fn is_live(file: &ManifestFile) -> bool {
+    file.has_added_files() || file.has_existing_files()
+}
+
+pub(crate) struct Manifest {
     location: String,
     memory: FileIO,
-    writer: iceberg::spec::ManifestWriter,
+    pub writer: iceberg::spec::ManifestWriter,
 }
 
 impl Manifest {
-    async fn put(self, files: &dyn Files) -> Result<ManifestFile, TargetError> {
+    pub async fn put(self, files: &dyn Files) -> Result<ManifestFile, TargetError> {
         let manifest = self.writer.write_manifest_file().await.map_err(|error| failed(&error))?;
         let input = self.memory.new_input(&self.location).map_err(|error| failed(&error))?;
         let bytes: Bytes = input.read().await.map_err(|error| failed(&error))?;

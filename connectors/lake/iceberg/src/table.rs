@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a commit may be tried.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// In a snapshot's summary: the batch that it holds, by which it is found again.
-const BATCH: &str = "millrace.batch";
+pub(crate) const BATCH: &str = "millrace.batch";
 
 /// How a table is laid out: by the day of a column, and perhaps by a second one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ pub struct Committed {
 
 /// An open table.
 pub struct Table {
-    catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) files: Arc<dyn Files>,
     pub(crate) metadata: TableMetadata,
     pub(crate) spec_id: i32,
@@ -46,7 +46,7 @@ pub struct Table {
 
 /// A table that was found, before anybody can reach its files.
 pub struct Found {
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     metadata: TableMetadata,
 }
 
@@ -54,7 +54,7 @@ impl Found {
     /// Finds a table. `make`: its columns and layout, where it is to be made; `location`: where, if the catalog is not to choose.
     ///
     /// Errors: it is not there, and not to be made; the catalog can't be reached, or refuses.
-    pub async fn open(catalog: Catalog, make: Option<(&[Field], &Layout)>, location: Option<&str>) -> Result<Self, TargetError> {
+    pub async fn open(catalog: Arc<Catalog>, make: Option<(&[Field], &Layout)>, location: Option<&str>) -> Result<Self, TargetError> {
         if let Some(metadata) = catalog.load().await? {
             return Ok(Self { catalog, metadata });
         }
@@ -70,6 +70,10 @@ impl Found {
     /// Where its files lie.
     pub fn location(&self) -> &str {
         self.metadata.location()
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
     }
 
     /// The columns that it is partitioned by.
@@ -195,12 +199,11 @@ impl Table {
     /// Errors: `Fenced`: a position is not where it was; the files go, where none of them can be in the table. `Away`: not known to be committed within
     /// [`PATIENCE`]; the files stay.
     pub async fn commit(&mut self, data: &[DataFile], moves: &[Move]) -> Result<Committed, TargetError> {
-        let batch = uuid::Uuid::new_v4().to_string();
         let positions: HashMap<String, String> = moves.iter().map(|one| (one.id.clone(), one.to.to_string())).collect();
+        let mut tried = Tried::new();
         let mut summary = positions.clone();
-        summary.insert(BATCH.to_owned(), batch.clone());
+        summary.insert(BATCH.to_owned(), tried.batch.clone());
         let deadline = Instant::now() + PATIENCE;
-        let mut tried = Tried { batch, attempts: Vec::new(), is_unknown: false, conflicts: 0 };
         let mut wait = Duration::from_millis(50);
         loop {
             let trouble = match self.try_once(data, moves, &positions, &summary, &mut tried).await {
@@ -238,9 +241,8 @@ impl Table {
         tried: &mut Tried,
     ) -> Result<Option<i64>, TargetError> {
         self.refresh().await?;
-        let ours = self.metadata.snapshots().find(|one| one.summary().additional_properties.get(BATCH) == Some(&tried.batch));
-        if let Some(ours) = ours {
-            return Ok(Some(ours.snapshot_id()));
+        if let Some(ours) = self.ours(tried) {
+            return Ok(Some(ours));
         }
         if let Some((one, there)) = moves.iter().map(|one| (one, self.position(&one.id))).find(|(one, there)| *there != one.from) {
             let shown = |at: Option<i64>| at.map_or_else(|| "none".into(), |at| at.to_string());
@@ -252,15 +254,32 @@ impl Table {
             )));
         }
         let attempt = self.attempt(data, summary).await?;
+        self.publish(attempt, Some(positions), tried).await
+    }
+
+    /// The snapshot of an attempt whose answer was lost.
+    pub(crate) fn ours(&self, tried: &Tried) -> Option<i64> {
+        let ours = self.metadata.snapshots().find(|one| one.summary().additional_properties.get(BATCH) == Some(&tried.batch));
+        ours.map(|ours| ours.snapshot_id())
+    }
+
+    /// Asks the catalog for a snapshot behind the one that it was made from. `None`: somebody else was first.
+    pub(crate) async fn publish(
+        &mut self,
+        attempt: Attempt,
+        positions: Option<&HashMap<String, String>>,
+        tried: &mut Tried,
+    ) -> Result<Option<i64>, TargetError> {
         let requirements = json!([
             {"type": "assert-table-uuid", "uuid": self.metadata.uuid()},
             {"type": "assert-ref-snapshot-id", "ref": MAIN_BRANCH, "snapshot-id": self.metadata.current_snapshot_id()},
         ]);
-        let updates = json!([
-            {"action": "add-snapshot", "snapshot": attempt.snapshot},
-            {"action": "set-snapshot-ref", "ref-name": MAIN_BRANCH, "type": "branch", "snapshot-id": attempt.id},
-            {"action": "set-properties", "updates": positions},
-        ]);
+        let mut updates = vec![
+            json!({"action": "add-snapshot", "snapshot": attempt.snapshot}),
+            json!({"action": "set-snapshot-ref", "ref-name": MAIN_BRANCH, "type": "branch", "snapshot-id": attempt.id}),
+        ];
+        updates.extend(positions.map(|positions| json!({"action": "set-properties", "updates": positions})));
+        let updates = Value::Array(updates);
         let id = attempt.id;
         tried.attempts.push(attempt);
         match self.catalog.commit(&requirements, &updates).await {
@@ -282,7 +301,7 @@ impl Table {
 
     /// Deletes the files of attempts that did not come to pass. What the catalog decided, no attempt of before can change: each asserted a snapshot
     /// that is not the newest any more. What goes wrong here leaves small files.
-    async fn clear(&self, tried: &Tried, committed: Option<i64>) {
+    pub(crate) async fn clear(&self, tried: &Tried, committed: Option<i64>) {
         for attempt in tried.attempts.iter().filter(|attempt| Some(attempt.id) != committed) {
             for file in &attempt.made {
                 if let Err(error) = self.files.delete(file).await {
@@ -357,10 +376,16 @@ impl Table {
 }
 
 /// What a commit went through so far.
-struct Tried {
-    batch: String,
+pub(crate) struct Tried {
+    pub batch: String,
     attempts: Vec<Attempt>,
     /// An attempt may have taken effect.
-    is_unknown: bool,
-    conflicts: u32,
+    pub is_unknown: bool,
+    pub conflicts: u32,
+}
+
+impl Tried {
+    pub fn new() -> Self {
+        Self { batch: uuid::Uuid::new_v4().to_string(), attempts: Vec::new(), is_unknown: false, conflicts: 0 }
+    }
 }

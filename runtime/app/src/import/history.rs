@@ -62,7 +62,8 @@ pub struct Options {
     /// come once more.
     #[arg(long, value_name = "NAME", default_value = "history")]
     name: String,
-    /// The column of the tag, or a text with columns in braces; `{file}` is the file's name up to its first dot. Left out: found by its name.
+    /// The column of the tag, or a text with columns in braces; `{file}` is the file's name up to its first dot. Left out: found by its name. A slash
+    /// written here is a level (`press-{press}/force`); one inside a column's value becomes %2F.
     #[arg(long, value_name = "COLUMN")]
     tag: Option<String>,
     /// The column of the time; given twice, date and time of day. Left out: found by its name.
@@ -417,12 +418,14 @@ async fn rehearse(options: &Options, files: &Files, prepared: Prepared) -> Resul
     if options.json {
         say::json(&json!({
             "dry_run": true, "rows": state.counts.rows, "tags": nobody.tags(), "refused": state.counts.refused, "lines": state.lines,
-            "unread": unread, "first": state.shown,
+            "unread": unread, "first": state.shown, "paths": state.paths(),
         }));
     } else {
         for line in &state.shown {
             say!("  {}", visible(line));
         }
+        let more = if nobody.tags() as usize > state.paths().len() { ", .." } else { "" };
+        say!("the first tags below the site: {}{more}", visible(&state.paths().join(", ")));
         say!("{} rows of {} tags would be sent to {}; add --yes to do it", state.counts.rows, nobody.tags(), visible(&options.to));
         say_refused(&state.counts, "would be refused");
         unread.iter().for_each(|why| say!("{}", visible(why)));

@@ -31,7 +31,7 @@ const LINES: usize = 20;
 /// Different reasons that are counted apart.
 const REASONS: usize = 50;
 const OTHER_REASONS: &str = "other reasons";
-/// Rows that a rehearsal shows, and tags whose names it keeps for that.
+/// Rows and paths that a rehearsal shows, and tags whose names it keeps for that.
 const SHOWN: usize = 5;
 const NAMES: usize = 1000;
 
@@ -67,6 +67,8 @@ pub struct State {
     /// A rehearsal's first rows.
     pub shown: Vec<String>,
     names: Vec<String>,
+    /// It was said that a slash in a name makes no level.
+    has_told_slash: bool,
     has_begun: bool,
 }
 
@@ -76,6 +78,13 @@ pub struct Tally {
     state: Mutex<State>,
     /// Its first rows are kept to be shown.
     shows: bool,
+}
+
+impl State {
+    /// The paths of a rehearsal's first tags, below the site.
+    pub fn paths(&self) -> &[String] {
+        &self.names[..self.names.len().min(SHOWN)]
+    }
 }
 
 impl Tally {
@@ -233,6 +242,12 @@ impl SourceHost for Watched {
         let path = tag.path.clone();
         let id = self.io.declare(tag)?;
         let mut state = self.tally.lock();
+        if path.contains("%2F") && !std::mem::replace(&mut state.has_told_slash, true) {
+            tell!(
+                "a slash in a tag's name makes no level, it becomes %2F: {}; --tag 'press-{{press}}/force' makes levels of columns",
+                visible(&path)
+            );
+        }
         if self.tally.shows && state.names.len() < NAMES && state.names.len() == id.0 as usize {
             state.names.push(path);
         }

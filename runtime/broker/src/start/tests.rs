@@ -74,6 +74,44 @@ fn stored(broker: &Broker) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn transactions_end_on_a_full_disk_by_what_is_kept_free_and_wait_where_that_is_used_up() {
+    let (disk, dir) = (FaultyFs::new(11), tempfile::tempdir().unwrap());
+    disk.plan(Plan { capacity: DISK, ..Plan::default() });
+    let broker = start(&disk, dir.path()).await;
+    broker.topics.create("t", 1, BTreeMap::new()).await.unwrap();
+    let mut open = Vec::new();
+    for id in ["commits", "aborts", "waits"] {
+        let who = broker.init_producer(id, 60_000, None).await.unwrap();
+        broker.transactions.add_partitions(id, who, &[("t".to_owned(), 0)]).await.unwrap();
+        let batch = sample(1, (who.producer_id, who.epoch, 0), true);
+        let (partition, config) = (broker.topics.partition("t", 0).unwrap(), broker.topics.get("t").unwrap().config());
+        partition.append(&Header::check(&batch).unwrap(), &batch, &config, now(), || Ok(())).unwrap();
+        open.push((id, who));
+    }
+    fill(&broker).await;
+    let is_open = |index: usize| {
+        let producer = open[index].1.producer_id;
+        broker.topics.partition("t", 0).unwrap().is_open(producer)
+    };
+    for (index, commits) in [(0, true), (1, false)] {
+        broker.end_transaction(open[index].0, open[index].1, commits).await.unwrap();
+        assert!(!is_open(index), "{} has not got its marker", open[index].0);
+    }
+    assert_eq!(produce(&broker).await, ResponseError::KafkaStorageError.code(), "records have no room");
+
+    // Not a byte is left: it is decided when there is room again.
+    let used = disk.files().iter().map(|(_, size)| size).sum();
+    disk.plan(Plan { capacity: used, ..Plan::default() });
+    assert!(broker.end_transaction(open[2].0, open[2].1, true).await.is_err());
+    assert!(is_open(2));
+    disk.plan(Plan { capacity: 2 * DISK, ..Plan::default() });
+    broker.end_transaction(open[2].0, open[2].1, true).await.unwrap();
+    assert!(!is_open(2));
+    assert_eq!(produce(&broker).await, 0);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_to_producers_harms_nothing_and_is_got_over() {
     let (disk, dir) = (FaultyFs::new(7), tempfile::tempdir().unwrap());
     disk.plan(Plan { capacity: DISK, ..Plan::default() });

@@ -200,34 +200,37 @@ impl Partition {
             }
             may_begin()?;
         }
-        let (base, next) = self.write(&mut state, &header, batch, now)?;
+        let (base, next) = self.write(&mut state, &header, batch, now, false)?;
         drop(state);
         self.wake();
         Ok(Stored { base, next, time })
     }
 
-    /// Ends a producer's transaction here; returns the offset behind the marker.
+    /// Ends a producer's transaction here; returns the offset behind the marker. Where records have no room any more, a marker has: each ends what was
+    /// begun before.
     pub fn mark(&self, producer_id: i64, epoch: i16, committed: bool, now: i64) -> Result<u64, ResponseError> {
         let marker = batch::marker(producer_id, epoch, committed, 0, now);
         let header = Header::read(&marker).expect("a marker has a header");
         let mut state = self.state.lock();
-        let (_, next) = self.write(&mut state, &header, &marker, now)?;
+        let (_, next) = self.write(&mut state, &header, &marker, now, true)?;
         drop(state);
         self.wake();
         Ok(next)
     }
 
-    fn write(&self, state: &mut State, header: &Header, batch: &[u8], now: i64) -> Result<(u64, u64), ResponseError> {
+    fn write(&self, state: &mut State, header: &Header, batch: &[u8], now: i64, is_end: bool) -> Result<(u64, u64), ResponseError> {
         let base = self.log.end();
         let next = base + header.last_offset_delta as u64 + 1;
         let head = batch::placed(base, LEADER_EPOCH, batch);
         let parts = [&head[..], &batch[head.len()..]];
         let records = header.records as u32;
-        let mut written = self.log.append(base, next, records, &parts);
+        let append =
+            || if is_end { self.log.append_end(base, next, records, &parts) } else { self.log.append(base, next, records, &parts) };
+        let mut written = append();
         if matches!(written, Err(AppendError::Full { .. })) {
             // What is not synced fills its bound: the producer waits for the disk here, as it would in the kernel.
             let _ = self.log.sync();
-            written = self.log.append(base, next, records, &parts);
+            written = append();
         }
         written.map_err(|e| self.refused(&e))?;
         state.learn(header, batch, base, now);

@@ -1,12 +1,14 @@
 //! How a transaction begins under an id, ends, and gets its markers: the steps that need topics and groups.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use kafka_protocol::ResponseError;
 
 use crate::broker::Broker;
 use crate::clock::now;
 use crate::transaction::state::{Identity, LONGEST_MS, MOST, Phase, Transaction};
+use crate::transaction::stuck::Say;
 
 impl Broker {
     /// Gives a transactional id a producer that is the only one from now on: an earlier one is fenced, what it left open is aborted.
@@ -101,7 +103,7 @@ impl Broker {
         }
         // It is decided: a failure from here on is made good by the next try, not told to the client.
         if let Err(e) = self.finish(id).await {
-            tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {e:?}");
+            tracing::warn!(id, "a transaction is decided, and not all its markers are written yet: {}", self.why(e));
         }
         Ok(())
     }
@@ -181,18 +183,46 @@ impl Broker {
     pub(crate) async fn tend_transactions(&self) {
         let now = now();
         let (decided, late) = self.transactions.due(now);
+        let mut stuck = Vec::new();
         for id in decided {
             if let Err(e) = self.finish(&id).await {
-                tracing::warn!(id, "a decided transaction has not got all its markers yet: {e:?}");
+                stuck.push((id, e));
             }
         }
         for id in late {
             let Some(epoch) = self.transactions.get(&id).map(|one| one.epoch) else { continue };
-            tracing::warn!(id, "a transaction has timed out and is aborted");
-            if let Err(e) = self.fence(&id, epoch).await {
-                tracing::warn!(id, "it is not aborted yet: {e:?}");
+            let fenced = self.fence(&id, epoch).await;
+            // Once: from then on it is decided, and waits for its markers.
+            if self.transactions.get(&id).is_none_or(|one| one.phase != Phase::Ongoing) {
+                tracing::warn!(id, "a transaction has timed out and is aborted");
             }
+            stuck.extend(fenced.err().map(|e| (id, e)));
         }
+        self.tell_stuck(&stuck);
         self.transactions.expire(now);
+    }
+
+    /// Says once that transactions can't be ended, and why; then now and then how many they are; and when it is over.
+    fn tell_stuck(&self, stuck: &[(String, ResponseError)]) {
+        let say = self.stuck.lock().now(!stuck.is_empty(), Instant::now());
+        match (say, stuck) {
+            (Some(Say::Waits(since)), [(id, e), ..]) => {
+                let (transactions, seconds) = (stuck.len(), since.as_secs());
+                tracing::warn!(id, transactions, seconds, "a decided transaction has not got all its markers yet: {}", self.why(*e));
+            }
+            (Some(Say::Over(since)), _) => tracing::info!(seconds = since.as_secs(), "all decided transactions have got their markers"),
+            _ => {}
+        }
+    }
+
+    /// What stands in the way of a transaction's end, for a person.
+    fn why(&self, error: ResponseError) -> String {
+        let is_of_disk = matches!(error, ResponseError::KafkaStorageError | ResponseError::CoordinatorNotAvailable);
+        match self.store.space() {
+            Ok(space) if is_of_disk && self.store.low_on_space() => {
+                format!("the disk is full, {} bytes are free; make room there, and it goes on by itself", space.free)
+            }
+            _ => format!("{error:?}"),
+        }
     }
 }

@@ -18,6 +18,7 @@
 //! Source: KIP-98, "Exactly Once Delivery and Transactional Messaging"; KIP-360 for the bumping of epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use kafka_protocol::ResponseError;
 use parking_lot::Mutex;
@@ -26,6 +27,7 @@ use crate::clock::now;
 use crate::storage::damage::Damage;
 use crate::storage::journal::{Journal, JournalError};
 use crate::storage::wire::{Reader, Writer};
+use crate::transaction::stuck::SAY_EVERY;
 use millrace_log::Store;
 
 /// As Kafka's `transaction.max.timeout.ms`.
@@ -181,6 +183,8 @@ pub struct Transactions {
     pub(super) by_id: Mutex<BTreeMap<String, Transaction>>,
     /// The next producer id, and the one up to which the journal has given them out.
     next: tokio::sync::Mutex<(i64, i64)>,
+    /// When it was last said that the journal takes nothing.
+    said: Mutex<Option<Instant>>,
     /// Held while a transaction gets its markers, by its id: a second try that came late would end the transaction behind it.
     turns: [tokio::sync::Mutex<()>; TURNS],
 }
@@ -214,7 +218,7 @@ impl Transactions {
             }
         }
         let turns = std::array::from_fn(|_| tokio::sync::Mutex::default());
-        Ok(Self { journal, by_id: Mutex::new(by_id), next: tokio::sync::Mutex::new((next, next)), turns })
+        Ok(Self { journal, by_id: Mutex::new(by_id), next: tokio::sync::Mutex::new((next, next)), said: Mutex::default(), turns })
     }
 
     pub(super) fn turn(&self, id: &str) -> &tokio::sync::Mutex<()> {
@@ -252,7 +256,7 @@ impl Transactions {
         let mut next = self.next.lock().await;
         if next.0 == next.1 {
             let until = next.1 + BLOCK;
-            let written = self.journal.put(&[(NEXT_PRODUCER, Some(&until.to_be_bytes()))]).map_err(|e| unavailable(&e))?;
+            let written = self.journal.put(&[(NEXT_PRODUCER, Some(&until.to_be_bytes()))]).map_err(|e| self.unavailable(&e))?;
             if !self.journal.reach_at_once(written).await {
                 return Err(ResponseError::CoordinatorNotAvailable);
             }
@@ -269,7 +273,7 @@ impl Transactions {
 
     /// Writes what a transactional id has become; the caller holds the map.
     pub(super) fn write(&self, id: &str, transaction: &Transaction) -> Result<u64, ResponseError> {
-        self.journal.put(&[(&key(id), Some(&transaction.encode()))]).map_err(|e| unavailable(&e))
+        self.journal.put(&[(&key(id), Some(&transaction.encode()))]).map_err(|e| self.unavailable(&e))
     }
 
     /// Changes what is known about a transactional id: in the journal first.
@@ -346,6 +350,16 @@ impl Transactions {
         (select(&|one| matches!(one.phase, Phase::Prepare { .. })), select(&late))
     }
 
+    /// What a client is told whose transaction can't be written down; it tries again at once, and that is said now and then.
+    fn unavailable(&self, error: &millrace_log::AppendError) -> ResponseError {
+        let mut said = self.said.lock();
+        if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            *said = Some(Instant::now());
+            tracing::warn!("the coordinator cannot write its journal: {error}");
+        }
+        ResponseError::CoordinatorNotAvailable
+    }
+
     /// Forgets ids that nobody used for a week.
     pub(super) fn expire(&self, now: i64) {
         let mut by_id = self.by_id.lock();
@@ -361,9 +375,4 @@ impl Transactions {
 
 fn key(id: &str) -> Vec<u8> {
     [b"t", id.as_bytes()].concat()
-}
-
-fn unavailable(error: &millrace_log::AppendError) -> ResponseError {
-    tracing::warn!("the coordinator cannot write its journal: {error}");
-    ResponseError::CoordinatorNotAvailable
 }

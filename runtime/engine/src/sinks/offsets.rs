@@ -1,5 +1,6 @@
 //! Which partitions, from where, and how far: assigned, committed, revoked.
 
+use crate::sinks::options::Gap;
 use crate::sinks::session::{PATIENCE, Part, Session, contract_parts, failure};
 use millrace_contract::{Failure, Flush, Flushed, Partition, Upstream};
 use millrace_kafka::{Admin, Class, KafkaError, TopicPartition};
@@ -27,16 +28,17 @@ impl<'r> Session<'r> {
         let shared = &self.runner.shared;
         shared.lag.lock().flushed();
         shared.filtered.fetch_add(flushed.filtered, Relaxed);
-        shared.lost.fetch_add(flushed.lost, Relaxed);
         shared.missed.fetch_add(flushed.missed, Relaxed);
         shared.late.fetch_add(flushed.late, Relaxed);
         // They, too, were counted as written when the sink took them.
         let _ = shared.written.fetch_update(Relaxed, Relaxed, |w| Some(w.saturating_sub(flushed.filtered)));
         self.flush_letters()?;
         for (part, offset) in flushed.below {
-            if let Some(part) = self.parts.get_mut(&TopicPartition::new(part.topic, part.partition)) {
+            let name = TopicPartition::new(part.topic, part.partition);
+            if let Some(part) = self.parts.get_mut(&name) {
                 part.durable = part.durable.max(offset);
             }
+            self.count_passed(&name, offset);
         }
         if !commits {
             return Ok(());
@@ -74,6 +76,7 @@ impl<'r> Session<'r> {
             if let Some(part) = self.parts.get_mut(&name) {
                 part.committed = offset;
             }
+            self.count_passed(&name, offset);
             below.push((Partition { topic: name.topic, partition: name.partition }, offset));
         }
         self.sink.committed(&below);
@@ -108,12 +111,11 @@ impl<'r> Session<'r> {
             let at = held.unwrap_or(0);
             self.parts.insert(name.clone(), Part { seen: at, given: at, durable: at, committed: at });
         }
-        if self.sink.wants_upstream() || self.runner.options.from_latest {
-            self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
-        }
+        self.place_new_ones(&mut placed).map_err(|e| failure("cannot ask for the ends of a partition", &e))?;
         for (name, at) in &placed {
             self.runner.shared.lag.lock().assigned(name, *at);
         }
+        self.pass_gaps(&names);
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
         if !placed.is_empty() {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
@@ -121,8 +123,26 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// Holds the target's positions against what Kafka still has: what retention took is counted, and what Kafka itself lost needs a person.
-    pub(super) fn hold_against_kafka(&self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), Failure> {
+    /// A position is behind a gap, in the target or in Kafka, and so nobody finds it again: what was lost counts.
+    fn count_passed(&mut self, name: &TopicPartition, position: i64) {
+        if let Some(gap) = self.gaps.get(name).copied().filter(|gap| gap.to <= position) {
+            self.gaps.remove(name);
+            self.runner.shared.lost.fetch_add((gap.to - gap.from) as u64, Relaxed);
+        }
+    }
+
+    /// Tells the sink what Kafka has no more, to be passed at once: until the target's position is past it, whoever is assigned next finds it again.
+    fn pass_gaps(&mut self, parts: &[Partition]) {
+        let gap = |part: &Partition| Some((part.clone(), self.gaps.get(&TopicPartition::new(part.topic.clone(), part.partition))?.to));
+        let below: Vec<(Partition, i64)> = parts.iter().filter_map(gap).collect();
+        if !below.is_empty() {
+            self.sink.skip(&below);
+            self.flush_at = Instant::now();
+        }
+    }
+
+    /// Holds the target's positions against what Kafka still has: what retention took is noted, and what Kafka itself lost needs a person.
+    pub(super) fn hold_against_kafka(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), Failure> {
         for (name, held) in placed.iter_mut() {
             let Some(at) = *held else { continue };
             let (low, high) =
@@ -133,15 +153,20 @@ impl<'r> Session<'r> {
                 )));
             }
             if at < low {
-                self.count_lost(name, at, low);
+                self.note_gap(name, at, low);
                 *held = Some(low);
             }
         }
         Ok(())
     }
 
-    fn count_lost(&self, name: &TopicPartition, from: i64, low: i64) {
-        self.runner.shared.lost.fetch_add((low - from) as u64, Relaxed);
+    /// Names what is lost; it is counted when the position has passed it.
+    fn note_gap(&mut self, name: &TopicPartition, from: i64, low: i64) {
+        let gap = Gap { from, to: low };
+        self.gaps.insert(name.clone(), gap);
+        if self.runner.shared.named.lock().insert(name.clone(), gap) == Some(gap) {
+            return;
+        }
         tracing::error!(
             sink = self.runner.options.name,
             partition = %name,
@@ -165,7 +190,7 @@ impl<'r> Session<'r> {
 
     /// Gives the partitions that the group has never read their end of this moment, where it begins there, which the next flush commits: what comes from
     /// now on is for this sink, though it be restarted before it has read a record. For a sink that is always told where to begin, their beginning, and
-    /// to the others what the group has committed.
+    /// to the others what the group has committed. Where Kafka has that no more, the first that it has, which the next flush commits, too.
     pub(super) fn place_new_ones(&mut self, placed: &mut [(TopicPartition, Option<i64>)]) -> Result<(), KafkaError> {
         let open: Vec<usize> = (0..placed.len()).filter(|i| placed[*i].1.is_none()).collect();
         if open.is_empty() {
@@ -181,15 +206,20 @@ impl<'r> Session<'r> {
                     *at = Some(end);
                     self.parts.insert(name.clone(), Part { seen: end, given: end, durable: end, committed: -1 });
                 }
-                None => *at = Some(self.consumer.watermarks(name, PATIENCE)?.0),
-                Some(committed) if self.sink.wants_upstream() => {
+                None if self.sink.wants_upstream() => *at = Some(self.consumer.watermarks(name, PATIENCE)?.0),
+                None => {}
+                Some(committed) => {
                     let (low, high) = self.consumer.watermarks(name, PATIENCE)?;
                     if committed < low {
-                        self.count_lost(name, committed, low);
+                        self.note_gap(name, committed, low);
+                        if !self.sink.wants_upstream() {
+                            self.parts.insert(name.clone(), Part { seen: low, given: low, durable: low, committed });
+                        }
                     }
-                    *at = Some(if (low..=high).contains(&committed) { committed } else { low });
+                    if committed < low || self.sink.wants_upstream() {
+                        *at = Some(if (low..=high).contains(&committed) { committed } else { low });
+                    }
                 }
-                Some(_) => {}
             }
         }
         Ok(())
@@ -201,6 +231,7 @@ impl<'r> Session<'r> {
         self.runner.tokio.block_on(self.sink.revoke(&names))?;
         for part in &parts {
             self.parts.remove(part);
+            self.gaps.remove(part);
             self.runner.shared.lag.lock().revoked(part);
         }
         self.consumer.give(&parts).map_err(|e| failure("cannot give partitions back", &e))?;

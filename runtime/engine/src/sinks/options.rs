@@ -5,9 +5,10 @@ use crate::sinks::lag::{Lag, Standing};
 use crate::status::Board;
 use crate::topics::Topics;
 use millrace_contract::Sink;
-use millrace_kafka::Settings;
+use millrace_kafka::{Settings, TopicPartition};
 use millrace_registry::Client;
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct SinkCounts {
     pub dead: u64,
     /// Taken and, by rule, not written.
     pub filtered: u64,
-    /// Gone from Kafka before the sink could read them: retention, a topic that was made anew.
+    /// Gone from Kafka before the sink could read them; counted when the position has passed them.
     pub lost: u64,
     /// Fields that a rule was to change and that were not in their records.
     pub missed: u64,
@@ -75,6 +76,14 @@ impl SinkCounts {
     }
 }
 
+/// Records that were deleted before they were read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gap {
+    pub(super) from: i64,
+    /// The first that is there.
+    pub(super) to: i64,
+}
+
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) order: Mutex<Order>,
@@ -90,6 +99,8 @@ pub(super) struct Shared {
     pub(super) dead: AtomicU64,
     pub(super) filtered: AtomicU64,
     pub(super) lost: AtomicU64,
+    /// Gaps that were named in this run, so that each is named once while the target is away.
+    pub(super) named: Mutex<HashMap<TopicPartition, Gap>>,
     pub(super) missed: AtomicU64,
     pub(super) late: AtomicU64,
     pub(super) lag: Mutex<Lag>,

@@ -4,7 +4,7 @@ use crate::dead;
 use crate::hold::{Order, Wanted};
 use crate::sinks::decode::{as_json, decode_sample, push};
 use crate::sinks::lag::survey;
-use crate::sinks::options::{Shared, SinkOptions};
+use crate::sinks::options::{Gap, Shared, SinkOptions};
 use crate::sinks::topics::subscription;
 use crate::writer_schemas::WriterSchemas;
 use millrace_contract::{Failure, Flush, Input, Partition, Record, Records, Sink, Status};
@@ -141,6 +141,8 @@ pub(super) struct Session<'r> {
     pub(super) sink: Box<dyn Sink>,
     pub(super) input: Input,
     pub(super) parts: HashMap<TopicPartition, Part>,
+    /// What Kafka had no more when they were assigned, and the position has not passed yet.
+    pub(super) gaps: HashMap<TopicPartition, Gap>,
     pub(super) records: Records,
     /// Of records that are handed to the sink at once.
     pub(super) bytes: usize,
@@ -191,6 +193,7 @@ impl<'r> Session<'r> {
             sink,
             input,
             parts: HashMap::new(),
+            gaps: HashMap::new(),
             records: Records::default(),
             bytes,
             letters: dead::Letters::new(&options.settings),

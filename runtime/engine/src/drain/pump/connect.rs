@@ -167,7 +167,8 @@ impl Pump {
         self.shared.report.lock().in_flight = 0;
         self.connection(&match (error.class, too_long) {
             (Class::Fenced, Some(open)) => {
-                let disk = if self.options.store.free().is_ok_and(|free| free == 0) { "the disk here is full" } else { "a broker's disk is full" };
+                let is_full = self.options.store.low_on_space() || self.options.store.free().is_ok_and(|free| free == 0);
+                let disk = if is_full { "the disk here is full" } else { "a broker's disk is full" };
                 Connection::Down(format!(
                     "a transaction was not taken for {} s, and Kafka has ended it: {disk}, or partitions have no leader or too few replicas: {error}",
                     open.as_secs()
