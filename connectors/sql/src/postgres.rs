@@ -1,12 +1,14 @@
 //! PostgreSQL: a connection that only reads, and its rows, copied out in the binary form: `COPY (SELECT ..) TO STDOUT (FORMAT binary)`, which is the
-//! shortest way for server and driver. [`crate::copied`] takes it apart.
+//! shortest way for server and driver. [`crate::copied`] takes it apart. A server that speaks PostgreSQL's protocol and not this statement (CockroachDB,
+//! older forks, some poolers) is asked for the same SELECT as it is: the values come in the same binary form, a message for each row.
 //!
 //! Types whose binary form says less than their text (money, ranges, network addresses) are cast to text by the server; arrays and composite types to
 //! JSON. Everything else is decoded here, digit by digit.
 
 use crate::config::{Database, Settings};
-use crate::copied::{Copied, Fields};
+use crate::copied::Copied;
 use crate::object::{Object, date_of};
+use crate::selected::{Fields, may_be_of_copy_alone};
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
 use futures_util::{FutureExt, StreamExt};
@@ -17,6 +19,7 @@ use millrace_kit::shape::Shape;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_postgres::types::{Kind as TypeKind, Type};
+use tokio_postgres::types::{Kind as TypeKind, ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
 /// How long a connection may take.
@@ -37,10 +40,14 @@ const EPOCH_DAYS: i32 = 10_957;
 const DAY: i64 = 86_400_000_000;
 
 pub struct Postgres {
-    client: Client,
+    pub(crate) client: Client,
+    /// For messages.
+    address: String,
     /// What moves the bytes; it ends with the client.
     connection: JoinHandle<()>,
     within: Duration,
+    /// The server has no COPY of a SELECT: it was asked once.
+    has_no_copy: AtomicBool,
 }
 
 impl Drop for Postgres {
@@ -53,7 +60,8 @@ impl Postgres {
     pub async fn connect(settings: &Settings) -> Result<Self, Failure> {
         let database = settings.database();
         let (client, connection) = open(&database).await?;
-        let this = Self { client, connection, within: settings.timeout + GRACE };
+        let this =
+            Self { client, address: database.address(), connection, within: settings.timeout + GRACE, has_no_copy: AtomicBool::new(false) };
         let millis = settings.timeout.as_millis();
         let set = format!(
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; \
@@ -66,7 +74,7 @@ impl Postgres {
         Ok(this)
     }
 
-    async fn within<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
+    pub(crate) async fn within<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
         match tokio::time::timeout(self.within, asking).await {
             Ok(answer) => answer.map_err(|error| trouble(&error)),
             Err(_) => Err(Trouble::Lost(format!("no answer within {:?}", self.within))),
@@ -80,15 +88,29 @@ impl Postgres {
 
     /// One text.
     pub async fn ask(&self, page: &Page) -> Result<Option<String>, Trouble> {
-        let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = page.parameters.iter().map(|text| text as _).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = page.parameters.iter().map(|text| text as _).collect();
         let row = self.within(self.client.query_one(&page.sql, &parameters)).await?;
         row.try_get(0).map_err(|error| Trouble::Query(error.to_string()))
     }
 
     /// Reads a page; returns how many rows it had.
     pub async fn read(&self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
+        if self.has_no_copy.load(Ordering::Relaxed) {
+            return self.select(page, columns, query, taking).await;
+        }
         let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", page.sql);
-        let mut pieces = pin!(self.within(self.client.copy_out(&copy)).await?);
+        let pieces = match tokio::time::timeout(self.within, self.client.copy_out(&copy)).await {
+            Ok(Err(error)) if may_be_of_copy_alone(&error) => {
+                let count = self.select(page, columns, query, taking).await?;
+                let address = &*self.address;
+                tracing::info!(address, "the database refuses COPY; rows are read by the SELECT alone, which is slower: {}", said(&error));
+                self.has_no_copy.store(true, Ordering::Relaxed);
+                return Ok(count);
+            }
+            Ok(pieces) => pieces.map_err(|error| trouble(&error))?,
+            Err(_) => return Err(Trouble::Lost(format!("no answer within {:?}", self.within))),
+        };
+        let mut pieces = pin!(pieces);
         let mut rows = Rows::new(columns, query, taking);
         let mut copied = Copied::default();
         loop {
@@ -157,7 +179,7 @@ impl Wire {
 }
 
 /// Rows of a page into the batch. What it needs is made once for the page: nothing is allocated for a row.
-struct Rows<'c> {
+pub(crate) struct Rows<'c> {
     columns: &'c [Column],
     wires: Vec<Wire>,
     object: Object,
@@ -166,11 +188,11 @@ struct Rows<'c> {
     /// Where a part of the place is a whole number among the columns: those are not sent twice, their text is made of the column.
     numbers: Vec<Option<usize>>,
     scratch: Vec<u8>,
-    count: u64,
+    pub count: u64,
 }
 
 impl<'c> Rows<'c> {
-    fn new(columns: &'c [Column], query: &Query, taking: &Taking<'_>) -> Self {
+    pub fn new(columns: &'c [Column], query: &Query, taking: &Taking<'_>) -> Self {
         let place: Vec<&String> = query.watermark.iter().flat_map(|watermark| std::iter::once(watermark).chain(&query.id)).collect();
         Self {
             columns,
@@ -184,10 +206,10 @@ impl<'c> Rows<'c> {
     }
 
     /// Errors: the row is not what was asked for.
-    fn row(&mut self, fields: &Fields<'_>, taking: &mut Taking<'_>) -> Result<(), Reason> {
+    pub fn row(&mut self, fields: &impl Fields, taking: &mut Taking<'_>) -> Result<(), Reason> {
         let asked = self.columns.len() + if self.place.is_empty() { 0 } else { self.place.len() + 1 };
-        if fields.len() != asked {
-            return Err(format!("{} columns where {asked} were asked for", fields.len()).into());
+        if fields.count() != asked {
+            return Err(format!("{} columns where {asked} were asked for", fields.count()).into());
         }
         self.count += 1;
         let object = &mut self.object;
@@ -446,7 +468,7 @@ fn numeric<'s>(raw: &[u8], text: &'s mut Vec<u8>) -> Result<&'s str, Reason> {
 }
 
 /// What an error of a statement means.
-fn trouble(error: &tokio_postgres::Error) -> Trouble {
+pub(crate) fn trouble(error: &tokio_postgres::Error) -> Trouble {
     let Some(server) = error.as_db_error() else {
         return if error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>()) {
             Trouble::Lost(said(error))
