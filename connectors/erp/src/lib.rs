@@ -3,12 +3,13 @@
 //! - [`metadata`], [`shape`]: what a service has, and what that is in Kafka; [`values`], [`page`]: entities and pages of them.
 //! - [`config`], [`source_plugin`], [`posting`], [`sink_plugin`]: the keys, and what they compile to.
 //! - [`source`], [`set`], [`reading`]: all of a set, then what changes; [`watermark`], [`position`]: how far; [`known`], [`reconcile`], [`listing`],
-//!   [`lookup`]: the keys, and what of them is gone.
+//!   [`pass`], [`lookup`], [`asking`]: the keys, and what of them is gone.
 //! - [`sink`], [`pending`], [`operation`]: each record as a request, once; [`outgoing`], [`batch`], [`session`]: how it is written.
 //! - [`service`], [`literal`], [`refusal`]: the conversation.
 //!
 //! Invariants: no value goes through a float; a position never runs ahead of its rows.
 
+mod asking;
 pub mod batch;
 pub mod config;
 pub mod fuzz;
@@ -21,6 +22,7 @@ mod moment;
 pub mod operation;
 pub mod outgoing;
 pub mod page;
+mod pass;
 pub mod pending;
 pub mod position;
 pub mod posting;

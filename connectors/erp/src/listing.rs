@@ -12,30 +12,14 @@
 
 use crate::known::{Changes, Keys, MOST_BYTES, changes};
 use crate::lookup::Fate;
-use crate::reading::{Came, Mode, Reading, Trouble, Unreconciled, Visited, skipping};
+use crate::pass::{Pass, Unreconciled, Visited};
+use crate::reading::{Came, Mode, Reading, Trouble, skipping};
 use crate::source::BACKOFF;
 use millrace_contract::{Failure, SourceIo, Status};
-use millrace_kit::http::Url;
 use millrace_schemas::{Batch, Micros};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use tokio::time::Instant;
-
-/// A comparison under way.
-pub(crate) struct Pass {
-    state: RandomState,
-    /// Of the known keys that were not met yet.
-    unmet: HashSet<u64>,
-    base: Url,
-    /// The page to be read next.
-    next: Option<Url>,
-    visited: Visited,
-    rows: u64,
-    of: Option<u64>,
-    /// Once all pages were read: the pieces in which what was not met is looked for, the newest last.
-    pieces: Option<Vec<String>>,
-    told: u64,
-}
 
 impl Reading {
     pub(crate) fn status(&self) -> Status {
@@ -104,7 +88,7 @@ impl Reading {
                     Some(link) => Some(self.linked(&url, link)?),
                     None => pass.of.and_then(|of| skipping(&pass.base, pass.rows, of, &came.page)),
                 };
-                pass.visited.leads_on(&self.set.name, &url, pass.next.as_ref())?;
+                self.leads_on(&mut pass.visited, &url, pass.next.as_ref())?;
                 if Instant::now() < until {
                     coming = pass.next.as_ref().map(|next| self.ask(next, Mode::Water));
                 }

@@ -14,27 +14,25 @@
 //! - while one page is decoded the next one is on its way, and no more than that: memory is two pages;
 //! - a position never runs ahead of the rows: it goes with them, in one batch.
 
+use crate::asking::Asking;
 use crate::known::{Changes, Keys};
-use crate::listing::Pass;
-use crate::lookup::Asking;
 use crate::metadata::Version;
 use crate::page::{self, BadPage, Page};
+use crate::pass::{Pass, Unreconciled, Visited};
 use crate::position::{Load, Position};
 use crate::service::Service;
 use crate::set::Set;
 use crate::shape::Record;
 use crate::values;
-use crate::watermark::{Ordinal, Seen, Watermark, fingerprint};
+use crate::watermark::{Ordinal, Seen, Watermark};
 use millrace_config::Reason;
 use millrace_contract::{Failure, SourceIo, Status};
 use millrace_kit::http::{HttpError, Request, Response, StatusCode, Url};
 use millrace_schemas::{Micros, RouteId};
 use serde_json::Value;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 /// What ends a poll.
 #[derive(Debug)]
@@ -76,21 +74,6 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// A page goes into one batch, with the position behind it; one that is larger than this goes into several, and after a crash may come twice.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
-/// The pages that were read, so that links that lead in a circle are found.
-#[derive(Default)]
-pub(crate) struct Visited(HashSet<u64>);
-
-impl Visited {
-    /// Errors: the page behind `url` was read already.
-    pub fn leads_on(&mut self, set: &str, url: &Url, next: Option<&Url>) -> Result<(), Trouble> {
-        self.0.insert(fingerprint(url.as_str().as_bytes(), b""));
-        if next.is_some_and(|next| self.0.contains(&fingerprint(next.as_str().as_bytes(), b""))) {
-            return Err(Trouble::set(format!("{set}: the link to the next page leads back to a page that was read"), true));
-        }
-        Ok(())
-    }
-}
-
 /// The page behind so many rows `of` all, where this one has no link to it.
 pub(crate) fn skipping(base: &Url, rows: u64, of: u64, page: &Page) -> Option<Url> {
     if rows >= of || page.rows.is_empty() {
@@ -131,14 +114,6 @@ pub struct Reading {
     /// A comparison of the keys under way, and what of the last one went wrong.
     pub(crate) pass: Option<Pass>,
     pub(crate) unreconciled: Option<Unreconciled>,
-}
-
-/// Why the keys could not be compared, and when that is tried again.
-#[derive(Debug)]
-pub(crate) struct Unreconciled {
-    pub why: String,
-    pub wait: Duration,
-    pub not_before: Instant,
 }
 
 /// A page that has come.
@@ -409,7 +384,7 @@ impl Reading {
                 },
                 None => self.rest(mode, &base, page),
             };
-            visited.leads_on(&self.set.name, &url, next.as_ref())?;
+            self.leads_on(&mut visited, &url, next.as_ref())?;
             let after = next.as_ref().map(|next| self.ask(next, mode));
             self.send(mode, &came, next.as_ref(), (&mut high, anchor), io).await;
             match (next, after) {
@@ -421,6 +396,14 @@ impl Reading {
             self.delta_links_of(io).await?;
         }
         Ok(())
+    }
+
+    /// Errors: the links lead in a circle.
+    pub(crate) fn leads_on(&self, visited: &mut Visited, url: &Url, next: Option<&Url>) -> Result<(), Trouble> {
+        match visited.leads_back(url, next) {
+            true => Err(Trouble::set(format!("{}: the link to the next page leads back to a page that was read", self.set.name), true)),
+            false => Ok(()),
+        }
     }
 
     /// A page that is on its way; asked for again, where that may help.

@@ -1,7 +1,7 @@
 //! The plugin `erp`, as a source: what its keys compile to.
 
+use crate::asking::Asking;
 use crate::config::{AtService, DeltaLinks, ErpSourceConfig, SetConfig, endpoint};
-use crate::lookup::Asking;
 use crate::service::Endpoint;
 use crate::set::Set;
 use crate::source::ErpSource;

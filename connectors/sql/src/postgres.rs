@@ -8,26 +8,23 @@
 use crate::config::{Database, Settings};
 use crate::copied::Copied;
 use crate::object::{Object, date_of};
+use crate::postgres_tls::{Encrypt, Refused};
 use crate::selected::{Fields, may_be_of_copy_alone};
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
 use futures_util::{FutureExt, StreamExt};
 use millrace_config::Reason;
 use millrace_contract::Failure;
-use millrace_kit::Tls;
 use millrace_kit::shape::Shape;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::types::{Kind as TypeKind, ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
@@ -40,7 +37,7 @@ const EPOCH_DAYS: i32 = 10_957;
 const DAY: i64 = 86_400_000_000;
 
 pub struct Postgres {
-    pub(crate) client: Client,
+    client: Client,
     /// For messages.
     address: String,
     /// What moves the bytes; it ends with the client.
@@ -74,7 +71,7 @@ impl Postgres {
         Ok(this)
     }
 
-    pub(crate) async fn within<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
+    async fn within<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
         match tokio::time::timeout(self.within, asking).await {
             Ok(answer) => answer.map_err(|error| trouble(&error)),
             Err(_) => Err(Trouble::Lost(format!("no answer within {:?}", self.within))),
@@ -126,6 +123,24 @@ impl Postgres {
             }
         }
         if copied.is_whole() { Ok(rows.count) } else { Err(Trouble::Lost("the rows end in the middle".into())) }
+    }
+
+    /// Reads a page without COPY. The rows are taken as they come: neither they nor the server's answer is held whole.
+    async fn select(&self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
+        let none: [(&(dyn ToSql + Sync), Type); 0] = [];
+        let mut found = pin!(self.within(self.client.query_typed_raw(&page.sql, none)).await?);
+        let mut rows = Rows::new(columns, query, taking);
+        loop {
+            let next = match found.next().now_or_never() {
+                Some(row) => row.transpose().map_err(|error| trouble(&error))?,
+                None => self.within(async { found.next().await.transpose() }).await?,
+            };
+            let Some(row) = next else { return Ok(rows.count) };
+            rows.row(&row, taking).map_err(|why| Trouble::Query(why.into()))?;
+            if taking.is_full() {
+                taking.flush().await?;
+            }
+        }
     }
 }
 
@@ -179,7 +194,7 @@ impl Wire {
 }
 
 /// Rows of a page into the batch. What it needs is made once for the page: nothing is allocated for a row.
-pub(crate) struct Rows<'c> {
+struct Rows<'c> {
     columns: &'c [Column],
     wires: Vec<Wire>,
     object: Object,
@@ -188,11 +203,11 @@ pub(crate) struct Rows<'c> {
     /// Where a part of the place is a whole number among the columns: those are not sent twice, their text is made of the column.
     numbers: Vec<Option<usize>>,
     scratch: Vec<u8>,
-    pub count: u64,
+    count: u64,
 }
 
 impl<'c> Rows<'c> {
-    pub fn new(columns: &'c [Column], query: &Query, taking: &Taking<'_>) -> Self {
+    fn new(columns: &'c [Column], query: &Query, taking: &Taking<'_>) -> Self {
         let place: Vec<&String> = query.watermark.iter().flat_map(|watermark| std::iter::once(watermark).chain(&query.id)).collect();
         Self {
             columns,
@@ -206,7 +221,7 @@ impl<'c> Rows<'c> {
     }
 
     /// Errors: the row is not what was asked for.
-    pub fn row(&mut self, fields: &impl Fields, taking: &mut Taking<'_>) -> Result<(), Reason> {
+    fn row(&mut self, fields: &impl Fields, taking: &mut Taking<'_>) -> Result<(), Reason> {
         let asked = self.columns.len() + if self.place.is_empty() { 0 } else { self.place.len() + 1 };
         if fields.count() != asked {
             return Err(format!("{} columns where {asked} were asked for", fields.count()).into());
@@ -468,7 +483,7 @@ fn numeric<'s>(raw: &[u8], text: &'s mut Vec<u8>) -> Result<&'s str, Reason> {
 }
 
 /// What an error of a statement means.
-pub(crate) fn trouble(error: &tokio_postgres::Error) -> Trouble {
+fn trouble(error: &tokio_postgres::Error) -> Trouble {
     let Some(server) = error.as_db_error() else {
         return if error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>()) {
             Trouble::Lost(said(error))
@@ -515,65 +530,6 @@ pub(crate) fn said(error: &tokio_postgres::Error) -> String {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         },
-    }
-}
-
-/// TLS as the kit has it.
-struct Encrypt {
-    tls: Tls,
-    host: String,
-    address: String,
-}
-
-/// Why the handshake failed, with what a session does next.
-#[derive(Debug)]
-struct Refused(Failure);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
-
-impl TlsConnect<TcpStream> for Encrypt {
-    type Stream = Wrapped;
-    type Error = Refused;
-    type Future = Pin<Box<dyn Future<Output = Result<Wrapped, Refused>> + Send>>;
-
-    fn connect(self, stream: TcpStream) -> Self::Future {
-        Box::pin(async move { self.tls.connect(stream, &self.host, &self.address).await.map(Wrapped).map_err(Refused) })
-    }
-}
-
-struct Wrapped(Encrypted);
-
-impl TlsStream for Wrapped {
-    fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Wrapped {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wrapped {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
