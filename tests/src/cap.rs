@@ -37,8 +37,11 @@ impl Cap {
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, text) = http::request_with(self.port, method, &format!("/odata/v4/plant/{path}"), &[], &body, Duration::from_secs(60))
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        // Whichever version of an entity there is.
+        let headers: &[(&str, &str)] = if method == "DELETE" { &[("if-match", "*")] } else { &[] };
+        let (status, text) =
+            http::request_with(self.port, method, &format!("/odata/v4/plant/{path}"), headers, &body, Duration::from_secs(60))
+                .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         assert!((200..300).contains(&status), "{method} {path}: {status} {text}");
         serde_json::from_str(&text).unwrap_or_default()
     }

@@ -79,6 +79,10 @@ pub struct SetConfig {
     /// What an entity that left the filter becomes, where the service says so; it may still exist.
     #[serde(default)]
     pub left_filter: LeftFilter,
+    /// How often the keys of all its entities are read and compared with those in the topic, so that what was deleted gets its tombstone: `24h`. For
+    /// sets whose deletions no delta link tells. Left out: never.
+    #[serde(default)]
+    pub reconcile_every: Option<Spanned<Period>>,
 }
 
 fn every() -> Spanned<Period> {

@@ -4,10 +4,10 @@
 //! position known:SET/GENERATION/PIECE    one change after the other: `+` or `-`, u32 length, key; little-endian, at most PIECE bytes
 //! ```
 //!
-//! A load writes a generation of its own: a `+` for each row. Between loads each change appends a `+`, each deletion a `-`. When a load is complete,
+//! A load writes a generation of its own: a `+` for each row. Between loads each change appends a `+`, each deletion a `-`, whoever told it. When a load is complete,
 //! what the generation before has and the new one has not is gone. A generation of many changes is written anew, without what came to nothing.
 //!
-//! Memory: a batch's changes, and, while two generations are compared, 8 bytes for each key.
+//! Memory: a batch's changes, and, while two generations are compared, or a generation with the keys of the ERP, 8 bytes for each key.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -54,9 +54,10 @@ impl Keys {
         (0..self.pieces).rev().map(move |piece| self.name(set, piece))
     }
 
-    /// Whether half of it and more came to nothing, or it lies in many small pieces.
+    /// Whether half of it and more came to nothing, or it lies in many small pieces, or what came to nothing takes the place of keys.
     pub fn is_worn(&self) -> bool {
-        self.bytes > 2 * self.base + FEW_BYTES || self.pieces > MANY_PIECES
+        let is_near_the_end = self.bytes + 4 * FEW_BYTES > MOST_BYTES && self.bytes > self.base + FEW_BYTES;
+        self.bytes > 2 * self.base + FEW_BYTES || self.pieces > MANY_PIECES || is_near_the_end
     }
 }
 
@@ -109,7 +110,7 @@ impl Changes {
 }
 
 /// Changes of a piece, the oldest first: whether it is there, and its key. What is damaged is left out.
-fn changes(piece: &[u8]) -> Vec<(bool, &[u8])> {
+pub(crate) fn changes(piece: &[u8]) -> Vec<(bool, &[u8])> {
     let mut all = Vec::new();
     let mut rest = piece;
     while let Some(([sign, length @ ..], behind)) = rest.split_first_chunk::<5>() {
@@ -170,6 +171,16 @@ mod tests {
         let mut newest = Newest::default();
         live(&loaded, &mut newest);
         assert_eq!(live(&pieces, &mut newest), ["c", "d"], "what the load did not meet");
+    }
+
+    #[test]
+    fn a_generation_is_written_anew_before_what_came_to_nothing_takes_the_place_of_keys() {
+        const MIB: u64 = 1 << 20;
+        let keys = |base, bytes| Keys { base: base * MIB / 2, bytes: bytes * MIB / 2, ..Keys::default() };
+        assert!(!keys(40, 50).is_worn(), "there is room");
+        assert!(keys(40, 57).is_worn(), "the end is near");
+        assert!(!keys(63, 64).is_worn(), "nearly all are keys that are there");
+        assert!(keys(10, 23).is_worn(), "most came to nothing");
     }
 
     #[test]

@@ -2,23 +2,27 @@
 //!
 //! - [`metadata`], [`shape`]: what a service has, and what that is in Kafka; [`values`], [`page`]: entities and pages of them.
 //! - [`config`], [`source_plugin`], [`posting`], [`sink_plugin`]: the keys, and what they compile to.
-//! - [`source`], [`set`], [`reading`]: all of a set, then what changes; [`watermark`], [`position`]: how far; [`known`]: the keys, by which a load tells what is
-//!   gone.
+//! - [`source`], [`set`], [`reading`]: all of a set, then what changes; [`watermark`], [`position`]: how far; [`known`], [`reconcile`], [`listing`],
+//!   [`pass`], [`lookup`], [`asking`]: the keys, and what of them is gone.
 //! - [`sink`], [`pending`], [`operation`]: each record as a request, once; [`outgoing`], [`batch`], [`session`]: how it is written.
 //! - [`service`], [`literal`], [`refusal`]: the conversation.
 //!
 //! Invariants: no value goes through a float; a position never runs ahead of its rows.
 
+mod asking;
 pub mod batch;
 pub mod config;
 pub mod fuzz;
 pub mod known;
+mod listing;
 pub mod literal;
+mod lookup;
 pub mod metadata;
 mod moment;
 pub mod operation;
 pub mod outgoing;
 pub mod page;
+mod pass;
 pub mod pending;
 pub mod position;
 pub mod posting;

@@ -10,6 +10,10 @@
 
 use crate::shape::Shape;
 use millrace_schemas::json::encode_text;
+use std::io::Write;
+
+/// How a moment of V2 begins where JSON escapes its slashes; it ends with `)\/` then.
+pub const ESCAPED: &str = "\\/Date(";
 
 /// Writes a date or time; `None`: it is none, or none that exists.
 pub fn write(text: &str, shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
@@ -19,16 +23,17 @@ pub fn write(text: &str, shape: &Shape, out: &mut Vec<u8>) -> Option<()> {
         out.extend_from_slice(b"null");
         return Some(());
     }
-    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
+    let plain = || text.strip_prefix("/Date(")?.strip_suffix(")/");
+    let escaped = || text.strip_prefix(ESCAPED)?.strip_suffix(")\\/");
+    if let Some(inner) = plain().or_else(escaped) {
         let civil = since_1970(inner)?;
-        let text = match shape {
-            Shape::Date | Shape::DateOfMoment => civil.date().to_string(),
-            Shape::LocalTime => civil.to_string(),
-            Shape::Moment(_) => format!("{civil}Z"),
+        return match shape {
+            Shape::Date | Shape::DateOfMoment => write!(out, "\"{}\"", civil.date()),
+            Shape::LocalTime => write!(out, "\"{civil}\""),
+            Shape::Moment(_) => write!(out, "\"{civil}Z\""),
             _ => return None,
-        };
-        encode_text(&text, out);
-        return Some(());
+        }
+        .ok();
     }
     match shape {
         Shape::Date | Shape::DateOfMoment => {

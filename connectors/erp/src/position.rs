@@ -22,8 +22,14 @@ pub struct Position {
     pub known: Option<Keys>,
     /// Those of before the last load, until what is gone has its tombstone.
     pub before: Option<Keys>,
+    /// What of those is missing now may be there all the same, and is asked for by its key.
+    pub is_doubted: bool,
     /// There are more keys than are kept.
     pub has_too_many: bool,
+    /// What the keys are made of; an earlier release did not say.
+    pub key: Option<String>,
+    /// When the keys were last compared with those of the ERP, in microseconds since 1970.
+    pub reconciled: Option<i64>,
 }
 
 /// A load in the middle.
@@ -57,10 +63,12 @@ impl Position {
         format!("seen:{set}")
     }
 
-    /// The position of an earlier session; of another query, or none: all is read.
-    pub fn resume(bytes: Option<Vec<u8>>, query: &str) -> Self {
-        let kept = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok()).filter(|position| position.query == query);
-        kept.unwrap_or_else(|| Self { query: query.to_owned(), load: Some(Load::default()), ..Self::default() })
+    /// The position of an earlier session; of another query or key, or none: all is read.
+    pub fn resume(bytes: Option<Vec<u8>>, query: &str, key: &str) -> Self {
+        let is_this = |position: &Self| position.query == query && position.key.as_ref().is_none_or(|of| of == key);
+        let kept = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok()).filter(is_this);
+        let position = kept.unwrap_or_else(|| Self { query: query.to_owned(), load: Some(Load::default()), ..Self::default() });
+        Self { key: Some(key.to_owned()), ..position }
     }
 
     /// Those of `names`, which are positions of keys, that this one does not go by: of another query, of a load that was given up.

@@ -4,6 +4,7 @@
 //! load ──(first page .. next .. next)──┬─ delta link ──> changes ──(410: gone)──> load ──> what is gone ([`crate::reconcile`])
 //!                                      ├─ watermark ───> what is not older than watermark - overlap, seen ones left out
 //!                                      └─ neither ─────> load, at each poll
+//! between polls, where `reconcile_every` says so: the keys alone ([`crate::listing`])
 //! ```
 //!
 //! Invariants:
@@ -13,21 +14,22 @@
 //! - while one page is decoded the next one is on its way, and no more than that: memory is two pages;
 //! - a position never runs ahead of the rows: it goes with them, in one batch.
 
+use crate::asking::Asking;
 use crate::known::{Changes, Keys};
 use crate::metadata::Version;
 use crate::page::{self, BadPage, Page};
-use crate::position::Position;
+use crate::pass::{Pass, Unreconciled, Visited};
+use crate::position::{Load, Position};
 use crate::service::Service;
 use crate::set::Set;
 use crate::shape::Record;
 use crate::values;
-use crate::watermark::{Ordinal, Seen, Watermark, fingerprint};
+use crate::watermark::{Ordinal, Seen, Watermark};
 use millrace_config::Reason;
 use millrace_contract::{Failure, SourceIo, Status};
 use millrace_kit::http::{HttpError, Request, Response, StatusCode, Url};
 use millrace_schemas::{Micros, RouteId};
 use serde_json::Value;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -72,8 +74,18 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// A page goes into one batch, with the position behind it; one that is larger than this goes into several, and after a crash may come twice.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
+/// The page behind so many rows `of` all, where this one has no link to it.
+pub(crate) fn skipping(base: &Url, rows: u64, of: u64, page: &Page) -> Option<Url> {
+    if rows >= of || page.rows.is_empty() {
+        return None;
+    }
+    let mut url = base.clone();
+    url.set_query(Some(&format!("{}&$skip={rows}", base.query().unwrap_or_default())));
+    Some(url)
+}
+
 pub struct Reading {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     pub(crate) set: Arc<Set>,
     pub(crate) route: RouteId,
     pub(crate) record: Record,
@@ -87,6 +99,9 @@ pub struct Reading {
     pub(crate) key_names: Vec<String>,
     /// Of an entity that is no document otherwise: what its key is made of.
     pub(crate) key_record: Record,
+    pub(crate) key_wanted: Vec<usize>,
+    /// How entities are asked for by their keys, where that is possible.
+    pub(crate) asking: Option<Asking>,
     pub(crate) position: Position,
     /// What this page says of keys, where they are kept; and positions of keys that are not needed any more.
     pub(crate) changes: Option<Changes>,
@@ -96,12 +111,15 @@ pub struct Reading {
     pub(crate) seen_moved: bool,
     /// The position in the log.
     pub(crate) written: Vec<u8>,
+    /// A comparison of the keys under way, and what of the last one went wrong.
+    pub(crate) pass: Option<Pass>,
+    pub(crate) unreconciled: Option<Unreconciled>,
 }
 
 /// A page that has come.
-struct Came {
-    text: String,
-    page: Page,
+pub(crate) struct Came {
+    pub text: String,
+    pub page: Page,
     /// The server's clock, by which its watermarks go; ours where it does not say. Microseconds since 1970.
     at: i64,
     is_tracked: bool,
@@ -119,13 +137,13 @@ impl Came {
 }
 
 /// Why a page has not.
-enum NotCome {
+pub(crate) enum NotCome {
     Http(HttpError),
     Bad(BadPage),
 }
 
 /// A page that is on its way. Dropped, it is given up.
-struct Coming(JoinHandle<Result<Came, NotCome>>);
+pub(crate) struct Coming(JoinHandle<Result<Came, NotCome>>);
 
 impl Drop for Coming {
     fn drop(&mut self) {
@@ -176,13 +194,25 @@ impl Reading {
         let change_mode = record.index(CHANGE_MODE);
         wanted.extend(change_mode);
         let query = format!("{:?} {:?} {:?} {:?}", set.select, set.filter, set.expand, set.watermark);
-        let position = Position::resume(io.resume(&Position::key(&set.name)), &query);
-        let seen = io.resume(&Position::seen_key(&set.name)).map(|bytes| Seen::read(&bytes)).unwrap_or_default();
+        let key = set.key.as_ref().map_or_else(|| key_names.join("/"), |template| format!("{template:?}"));
+        let position = Position::resume(io.resume(&Position::key(&set.name)), &query, &key);
+        // Before anything was read of this query, what was seen is of another one.
+        let is_new = position.load == Some(Load::default()) && !position.is_loaded;
+        let seen = io.resume(&Position::seen_key(&set.name)).filter(|_| !is_new).map(|bytes| Seen::read(&bytes)).unwrap_or_default();
         let kept = io.positions(&Keys::prefix(&set.name)).into_iter().map(|(name, _)| name);
         let unneeded = position.without_use(&set.name, kept);
         let mut key_record = Record::new(record.name.clone());
         key_names.iter().filter_map(|name| record.index(name)).for_each(|index| key_record.push(record.fields[index].clone()));
         key_record.keys = (0..key_record.fields.len()).collect();
+        let key_wanted = key_names.iter().filter_map(|name| key_record.index(name)).collect();
+        let asking = Asking::new(&set, &key_names, &record);
+        if set.reconcile_every.is_some() && asking.is_none() {
+            return Err(format!(
+                "`reconcile_every` of {} needs a key of texts, numbers, dates or GUIDs, by which an entity can be asked for",
+                set.name
+            )
+            .into());
+        }
         Ok(Self {
             service,
             set,
@@ -195,19 +225,23 @@ impl Reading {
             wanted,
             key_names,
             key_record,
+            key_wanted,
+            asking,
             position,
             changes: None,
             unneeded,
             seen,
             seen_moved: false,
             written: Vec::new(),
+            pass: None,
+            unreconciled: None,
         })
     }
 
     /// Reads what there is now.
     pub async fn poll(&mut self, io: &SourceIo) -> Result<(), Trouble> {
         // A load has ended, and what is gone was not told to the end.
-        self.sweep(io).await;
+        self.sweep(io).await.map_err(Trouble::Session)?;
         let mode = match &self.position {
             Position { load: Some(_), .. } => Mode::Load,
             Position { delta: Some(_), .. } => Mode::Delta,
@@ -227,7 +261,7 @@ impl Reading {
             outcome => outcome,
         };
         done?;
-        self.sweep(io).await;
+        self.sweep(io).await.map_err(Trouble::Session)?;
         self.rewrite(io).await;
         Ok(())
     }
@@ -301,7 +335,7 @@ impl Reading {
         self.set.expand.iter().filter(is_whole).map(nested).collect::<Vec<_>>().join(",")
     }
 
-    fn ask(&self, url: &Url, mode: Mode) -> Coming {
+    pub(crate) fn ask(&self, url: &Url, mode: Mode) -> Coming {
         let mut prefer = format!("odata.maxpagesize={}", self.set.page);
         if mode == Mode::Load && self.set.wants_delta {
             prefer += ",odata.track-changes";
@@ -336,23 +370,9 @@ impl Reading {
         };
         let mut coming = self.ask(&url, mode);
         let mut high = self.position.load.as_ref().and_then(|load| load.high).or(self.position.water);
-        let mut tries = 0;
-        let mut visited = HashSet::new();
+        let mut visited = Visited::default();
         loop {
-            let came = match (&mut coming.0).await {
-                Ok(Ok(came)) => Ok(came),
-                Ok(Err(NotCome::Http(error))) => Err(Trouble::from(error)),
-                Ok(Err(NotCome::Bad(bad))) => Err(self.bad_page(&url, &bad)),
-                Err(error) => Err(Trouble::Session(Failure::Reconnect(format!("a request's task ended: {error}")))),
-            };
-            let came = match came {
-                Ok(came) => came,
-                Err(trouble) => {
-                    coming = self.once_more(trouble, &mut tries, &url, mode).await?;
-                    continue;
-                }
-            };
-            tries = 0;
+            let came = self.come(coming, &url, mode).await?;
             let page = &came.page;
             if let Some(load) = self.position.load.as_mut().filter(|_| mode == Mode::Load && !is_resumed && url == base) {
                 load.is_tracked = came.is_tracked || self.has_delta_links;
@@ -364,24 +384,40 @@ impl Reading {
                 },
                 None => self.rest(mode, &base, page),
             };
-            visited.insert(fingerprint(url.as_str().as_bytes(), b""));
-            if next.as_ref().is_some_and(|next| visited.contains(&fingerprint(next.as_str().as_bytes(), b""))) {
-                let text = format!("{}: the link to the next page leads back to a page that was read", self.set.name);
-                return Err(Trouble::set(text, true));
-            }
-            if let Some(next) = &next {
-                coming = self.ask(next, mode);
-            }
+            self.leads_on(&mut visited, &url, next.as_ref())?;
+            let after = next.as_ref().map(|next| self.ask(next, mode));
             self.send(mode, &came, next.as_ref(), (&mut high, anchor), io).await;
-            match next {
-                Some(next) => url = next,
-                None => break,
+            match (next, after) {
+                (Some(next), Some(after)) => (url, coming) = (next, after),
+                _ => break,
             }
         }
         if mode == Mode::Load && self.position.delta.is_none() && self.set.wants_delta {
             self.delta_links_of(io).await?;
         }
         Ok(())
+    }
+
+    /// Errors: the links lead in a circle.
+    pub(crate) fn leads_on(&self, visited: &mut Visited, url: &Url, next: Option<&Url>) -> Result<(), Trouble> {
+        match visited.leads_back(url, next) {
+            true => Err(Trouble::set(format!("{}: the link to the next page leads back to a page that was read", self.set.name), true)),
+            false => Ok(()),
+        }
+    }
+
+    /// A page that is on its way; asked for again, where that may help.
+    pub(crate) async fn come(&self, mut coming: Coming, url: &Url, mode: Mode) -> Result<Came, Trouble> {
+        let mut tries = 0;
+        loop {
+            let trouble = match (&mut coming.0).await {
+                Ok(Ok(came)) => return Ok(came),
+                Ok(Err(NotCome::Http(error))) => Trouble::from(error),
+                Ok(Err(NotCome::Bad(bad))) => self.bad_page(url, &bad),
+                Err(error) => Trouble::Session(Failure::Reconnect(format!("a request's task ended: {error}"))),
+            };
+            coming = self.once_more(trouble, &mut tries, url, mode).await?;
+        }
     }
 
     /// Where the next page begins by the watermark: at the last value of this one. `None`: the service's own link is to be followed.
@@ -428,15 +464,10 @@ impl Reading {
         // By a watermark the rows of the anchor come twice, and are no measure.
         let load = self.position.load.as_ref().filter(|load| mode == Mode::Load && (self.watermark.is_none() || load.is_tracked))?;
         let (rows, of) = (load.rows + page.rows.len() as u64, load.of.or(page.count)?);
-        if rows >= of || page.rows.is_empty() || page.delta.is_some() {
-            return None;
-        }
-        let mut url = base.clone();
-        url.set_query(Some(&format!("{}&$skip={rows}", base.query().unwrap_or_default())));
-        Some(url)
+        if page.delta.is_some() { None } else { skipping(base, rows, of, page) }
     }
 
-    fn linked(&self, asked: &Url, link: &str) -> Result<Url, Trouble> {
+    pub(crate) fn linked(&self, asked: &Url, link: &str) -> Result<Url, Trouble> {
         self.service.linked(asked, link).ok_or_else(|| Trouble::set(format!("{}: `{link}` is not a link", self.set.name), true))
     }
 

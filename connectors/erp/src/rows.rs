@@ -50,6 +50,7 @@ impl Reading {
                 return self.reject(text, why.into(), batch);
             }
         };
+        let is_tombstone = self.change_mode.is_some() && entity.wanted.last().is_some_and(|mode| &batch.heap[mode.clone()] == b"\"D\"");
         let mut time = batch.read_time;
         if let Some(watermark) = &self.watermark {
             let slot = &entity.wanted[self.key_names.len()];
@@ -57,6 +58,10 @@ impl Reading {
                 let etag = entity.etag();
                 let print = fingerprint(batch.bytes_of(key), if etag.is_empty() { text.as_bytes() } else { etag.as_bytes() });
                 if !self.seen.insert(print, at) && mode != Mode::Delta {
+                    // It is not sent again, but a load has met it.
+                    if mode == Mode::Load {
+                        self.keep(key, !is_tombstone, batch);
+                    }
                     batch.heap.truncate(start);
                     return;
                 }
@@ -67,7 +72,6 @@ impl Reading {
                 }
             }
         }
-        let is_tombstone = self.change_mode.is_some() && entity.wanted.last().is_some_and(|mode| &batch.heap[mode.clone()] == b"\"D\"");
         self.keep(key, !is_tombstone, batch);
         batch.docs.push(Doc {
             route: self.route,
@@ -87,15 +91,19 @@ impl Reading {
         }
     }
 
+    /// The key of an entity that may be no document. `None`: it cannot be read.
+    pub(crate) fn key_of(&self, text: &str, batch: &mut Batch) -> Option<Span> {
+        let entity = values::entity(text, &self.key_record, self.version, &self.key_wanted, &mut batch.heap).ok()?;
+        self.key(&entity, batch).ok()
+    }
+
     /// An entity that is no document is there all the same.
     fn keep_key_of(&mut self, text: &str, batch: &mut Batch) {
         if self.changes.is_none() {
             return;
         }
         let start = batch.heap.len();
-        let wanted: Vec<usize> = self.key_names.iter().filter_map(|name| self.key_record.index(name)).collect();
-        let entity = values::entity(text, &self.key_record, self.version, &wanted, &mut batch.heap).ok();
-        match entity.and_then(|entity| self.key(&entity, batch).ok()) {
+        match self.key_of(text, batch) {
             Some(key) => self.keep(key, true, batch),
             None => self.has_no_key(),
         }

@@ -31,4 +31,6 @@ pub struct Set {
     pub page: u32,
     pub wants_delta: bool,
     pub left_filter: LeftFilter,
+    /// How often its keys are compared with those in the topic.
+    pub reconcile_every: Option<Duration>,
 }

@@ -57,7 +57,7 @@ struct Reader {
 }
 
 /// A set that fails by itself is asked again, ever more slowly.
-const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 impl Connection for Reader {
     async fn run(&mut self, io: &SourceIo, mut others: Others) -> Failure {
@@ -86,9 +86,14 @@ impl Reader {
             match outcome {
                 Ok(()) => {
                     wait = None;
-                    io.status(&self.set.name, Status::Running);
                     io.alive(&self.set.name);
                     due = (due + self.set.every).max(Instant::now());
+                    if let Some(reading) = &mut reading {
+                        io.status(&self.set.name, reading.status());
+                        if let Err(failure) = reading.reconcile(io, due).await {
+                            return failure;
+                        }
+                    }
                 }
                 Err(Trouble::Session(failure)) => return failure,
                 Err(Trouble::Set { text, needs_human, .. }) => {

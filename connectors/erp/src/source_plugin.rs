@@ -1,5 +1,6 @@
 //! The plugin `erp`, as a source: what its keys compile to.
 
+use crate::asking::Asking;
 use crate::config::{AtService, DeltaLinks, ErpSourceConfig, SetConfig, endpoint};
 use crate::service::Endpoint;
 use crate::set::Set;
@@ -80,6 +81,20 @@ fn compile_set(set: &Spanned<SetConfig>, problems: &mut Problems) -> Option<Set>
         Some(key) => Some(Template::parse(key, key.place, problems, known)?),
         None => None,
     };
+    if let Some(reconcile) = &set.reconcile_every {
+        if reconcile.0 < set.every.0 {
+            problems
+                .error(reconcile.place, format!("`reconcile_every: {}` is more often than `every: {}`", reconcile.value, set.every.value))
+                .help("write `reconcile_every: 24h`");
+        }
+        if let (Some(template), Some(text)) = (&key, &set.key)
+            && !Asking::is_possible(template)
+        {
+            problems
+                .error(text.place, format!("`{}` cannot be taken apart again, which `reconcile_every` needs", text.value))
+                .help("write something between the properties: `{Plant}/{Material}`");
+        }
+    }
     if set.watermark.is_none() && set.delta == DeltaLinks::Off {
         problems
             .warn(
@@ -100,6 +115,7 @@ fn compile_set(set: &Spanned<SetConfig>, problems: &mut Problems) -> Option<Set>
         page: set.page.value,
         wants_delta: set.delta == DeltaLinks::Auto,
         left_filter: set.left_filter,
+        reconcile_every: set.reconcile_every.as_ref().map(|every| every.0),
     })
 }
 
@@ -125,11 +141,14 @@ impl Compiled for CompiledSource {
 
     fn guarantee(&self) -> Guarantee {
         match self.sets.iter().find(|set| set.wants_delta || set.watermark.is_none()) {
-            None => Guarantee::ExactlyOnce(
+            None => Guarantee::ExactlyOnce(format!(
                 "the watermark and what was seen in its overlap move with the rows, in the log; after a kill more than 4,096 entities of one overlap, or a \
-                 page of more than 4 MiB, may come again. Deletes are not seen"
-                    .into(),
-            ),
+                 page of more than 4 MiB, may come again. {}",
+                match self.sets.iter().find(|set| set.reconcile_every.is_none()) {
+                    Some(set) => format!("Deletes of {} are not seen", set.name),
+                    None => "Deletes are seen by the next comparison of the keys".into(),
+                }
+            )),
             Some(set) => Guarantee::AtLeastOnce(format!(
                 "the link moves with the last of the rows it gives, in the log; what of {} was being read when the process ended comes again",
                 set.name
@@ -154,7 +173,11 @@ impl Compiled for CompiledSource {
                 (false, Some(watermark)) => format!("by {watermark} with an overlap of {:?}", set.overlap),
                 (false, None) => "all of it again".into(),
             };
-            lines.push(format!("reads {} into topic {}, every {:?}: {changes}; pages of {}", set.name, route.topic, set.every, set.page));
+            let reconcile = set.reconcile_every.map(|every| format!("; keys compared every {every:?}")).unwrap_or_default();
+            lines.push(format!(
+                "reads {} into topic {}, every {:?}: {changes}{reconcile}; pages of {}",
+                set.name, route.topic, set.every, set.page
+            ));
         }
         Plan { endpoint: self.endpoint.root().to_string(), lines, rate: None }
     }

@@ -89,14 +89,19 @@ pub struct Entity<'a> {
     pub removed: Option<Removed>,
 }
 
-impl Entity<'_> {
-    pub fn etag(&self) -> String {
-        serde_json::from_str(self.etag).unwrap_or_default()
+impl<'a> Entity<'a> {
+    pub fn etag(&self) -> Cow<'a, str> {
+        text_of(self.etag)
     }
 
-    pub fn id(&self) -> String {
-        serde_json::from_str(self.id).unwrap_or_default()
+    pub fn id(&self) -> Cow<'a, str> {
+        text_of(self.id)
     }
+}
+
+/// The text that JSON is; empty: it is none.
+fn text_of(json: &str) -> Cow<'_, str> {
+    Scanner::of(json).text().map(|text| text.cow()).unwrap_or_default()
 }
 
 /// Writes an entity as a document to `out`. `wanted`: fields whose places are to be remembered, by their index.
@@ -273,7 +278,9 @@ fn value(s: &mut Scanner<'_>, shape: &Shape, version: Version, out: &mut Vec<u8>
             if next != Next::Text {
                 return Err(not("a date or a time", s.skip()?));
             }
-            let text = s.text()?.cow();
+            let text = s.text()?;
+            // SAP escapes the slashes of each date of V2.
+            let text = if text.raw().starts_with(moment::ESCAPED) { Cow::Borrowed(text.raw()) } else { text.cow() };
             moment::write(&text, shape, out).ok_or_else(|| not("a date or a time that exists", &text))?;
         }
         Shape::Binary => {

@@ -103,6 +103,40 @@ impl Template<String> {
         self.variables().map(String::as_str)
     }
 
+    /// The values of the variables, in order, by which this template makes a text. `None`: it does not make it, or other values would make the same.
+    pub fn take_apart<'t>(&self, text: &'t str) -> Option<Vec<&'t str>> {
+        // What stands before the first variable, between each two, and behind the last.
+        let mut fixed = vec![""];
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => *fixed.last_mut()? = text,
+                Piece::Variable(_) => fixed.push(""),
+            }
+        }
+        let [first, between @ .., last] = &fixed[..] else { return None };
+        if between.contains(&"") {
+            return None;
+        }
+        let inner = text.strip_prefix(first)?.strip_suffix(last)?;
+        let (mut values, mut rest) = (Vec::with_capacity(between.len() + 1), inner);
+        for separator in between {
+            let (value, behind) = rest.split_once(separator)?;
+            values.push(value);
+            rest = behind;
+        }
+        values.push(rest);
+        // Where the first ends that are possible are the last ones, too, there are no others.
+        let mut rest = inner;
+        for (separator, value) in between.iter().zip(&values[1..]).rev() {
+            let (before, behind) = rest.rsplit_once(separator)?;
+            if behind != *value {
+                return None;
+            }
+            rest = before;
+        }
+        Some(values)
+    }
+
     /// As [`Template::fill`].
     pub fn render<E>(&self, out: &mut Vec<u8>, mut fill: impl FnMut(&str, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         self.fill(out, |name, out| fill(name, out))
@@ -147,6 +181,19 @@ mod tests {
         assert!(parse("a{b").unwrap_err().contains("without its other half"));
         assert!(parse("a}b").unwrap_err().contains("without its other half"));
         assert_eq!(parse("{x}").unwrap_err(), "`{x}` in `{x}`: unknown");
+    }
+
+    #[test]
+    fn a_text_is_taken_apart_where_there_is_one_way_to_do_it() {
+        let apart = |template: &str, text: &'static str| Template::read(template, |name| Ok(name.to_owned())).unwrap().take_apart(text);
+        assert_eq!(apart("{a}", "x/y"), Some(vec!["x/y"]));
+        assert_eq!(apart("{a}/{b}/{c}", "1//3"), Some(vec!["1", "", "3"]));
+        assert_eq!(apart("k-{a}.{b}!", "k-1.2!"), Some(vec!["1", "2"]));
+        assert_eq!(apart("{a}/{b}", "1/2/3"), None, "1 and 2/3, or 1/2 and 3");
+        assert_eq!(apart("{a}--{b}", "1---2"), None, "1 and -2, or 1- and 2");
+        assert_eq!(apart("{a}{b}", "12"), None);
+        assert_eq!(apart("{a}/{b}", "12"), None);
+        assert_eq!(apart("k", "k"), None, "there is nothing in it");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! - [`config`]: the keys of the YAML. [`statement`]: the SQL of a page, in each dialect; pure. [`progress`]: what was read, and which rows of the
 //!   overlap; pure.
-//! - [`object`]: values as JSON. [`postgres`] (with [`copied`]), [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
+//! - [`object`]: values as JSON. [`postgres`] (with [`copied`], [`selected`] and [`postgres_tls`]), [`mysql`], [`sqlserver`]: connections and their rows. [`taking`]: rows into batches.
 //! - [`source`]: the session.
 //!
 //! The sink: [`sink_config`]: its keys; [`sink_rows`]: what waits; [`sink_table`]: rows and positions in one transaction, which [`sink_postgres`] and
@@ -21,7 +21,9 @@ pub mod copied;
 pub mod mysql;
 pub mod object;
 pub mod postgres;
+mod postgres_tls;
 pub mod progress;
+mod selected;
 pub mod sink;
 pub mod sink_config;
 pub mod sink_mysql;

@@ -1,31 +1,31 @@
 //! PostgreSQL: a connection that only reads, and its rows, copied out in the binary form: `COPY (SELECT ..) TO STDOUT (FORMAT binary)`, which is the
-//! shortest way for server and driver. [`crate::copied`] takes it apart.
+//! shortest way for server and driver. [`crate::copied`] takes it apart. A server that speaks PostgreSQL's protocol and not this statement (CockroachDB,
+//! older forks, some poolers) is asked for the same SELECT as it is: the values come in the same binary form, a message for each row.
 //!
 //! Types whose binary form says less than their text (money, ranges, network addresses) are cast to text by the server; arrays and composite types to
 //! JSON. Everything else is decoded here, digit by digit.
 
 use crate::config::{Database, Settings};
-use crate::copied::{Copied, Fields};
+use crate::copied::Copied;
 use crate::object::{Object, date_of};
+use crate::postgres_tls::{Encrypt, Refused};
+use crate::selected::{Fields, may_be_of_copy_alone};
 use crate::statement::{Column, Dialect, Kind, Page, Query};
 use crate::taking::{Taking, Trouble};
 use futures_util::{FutureExt, StreamExt};
 use millrace_config::Reason;
 use millrace_contract::Failure;
-use millrace_kit::Tls;
 use millrace_kit::shape::Shape;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_postgres::types::{Kind as TypeKind, Type};
+use tokio_postgres::types::{Kind as TypeKind, ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
 /// How long a connection may take.
@@ -38,9 +38,13 @@ const DAY: i64 = 86_400_000_000;
 
 pub struct Postgres {
     client: Client,
+    /// For messages.
+    address: String,
     /// What moves the bytes; it ends with the client.
     connection: JoinHandle<()>,
     within: Duration,
+    /// The server has no COPY of a SELECT: it was asked once.
+    has_no_copy: AtomicBool,
 }
 
 impl Drop for Postgres {
@@ -53,7 +57,8 @@ impl Postgres {
     pub async fn connect(settings: &Settings) -> Result<Self, Failure> {
         let database = settings.database();
         let (client, connection) = open(&database).await?;
-        let this = Self { client, connection, within: settings.timeout + GRACE };
+        let this =
+            Self { client, address: database.address(), connection, within: settings.timeout + GRACE, has_no_copy: AtomicBool::new(false) };
         let millis = settings.timeout.as_millis();
         let set = format!(
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; \
@@ -80,15 +85,29 @@ impl Postgres {
 
     /// One text.
     pub async fn ask(&self, page: &Page) -> Result<Option<String>, Trouble> {
-        let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = page.parameters.iter().map(|text| text as _).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = page.parameters.iter().map(|text| text as _).collect();
         let row = self.within(self.client.query_one(&page.sql, &parameters)).await?;
         row.try_get(0).map_err(|error| Trouble::Query(error.to_string()))
     }
 
     /// Reads a page; returns how many rows it had.
     pub async fn read(&self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
+        if self.has_no_copy.load(Ordering::Relaxed) {
+            return self.select(page, columns, query, taking).await;
+        }
         let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", page.sql);
-        let mut pieces = pin!(self.within(self.client.copy_out(&copy)).await?);
+        let pieces = match tokio::time::timeout(self.within, self.client.copy_out(&copy)).await {
+            Ok(Err(error)) if may_be_of_copy_alone(&error) => {
+                let count = self.select(page, columns, query, taking).await?;
+                let address = &*self.address;
+                tracing::info!(address, "the database refuses COPY; rows are read by the SELECT alone, which is slower: {}", said(&error));
+                self.has_no_copy.store(true, Ordering::Relaxed);
+                return Ok(count);
+            }
+            Ok(pieces) => pieces.map_err(|error| trouble(&error))?,
+            Err(_) => return Err(Trouble::Lost(format!("no answer within {:?}", self.within))),
+        };
+        let mut pieces = pin!(pieces);
         let mut rows = Rows::new(columns, query, taking);
         let mut copied = Copied::default();
         loop {
@@ -104,6 +123,24 @@ impl Postgres {
             }
         }
         if copied.is_whole() { Ok(rows.count) } else { Err(Trouble::Lost("the rows end in the middle".into())) }
+    }
+
+    /// Reads a page without COPY. The rows are taken as they come: neither they nor the server's answer is held whole.
+    async fn select(&self, page: &Page, columns: &[Column], query: &Query, taking: &mut Taking<'_>) -> Result<u64, Trouble> {
+        let none: [(&(dyn ToSql + Sync), Type); 0] = [];
+        let mut found = pin!(self.within(self.client.query_typed_raw(&page.sql, none)).await?);
+        let mut rows = Rows::new(columns, query, taking);
+        loop {
+            let next = match found.next().now_or_never() {
+                Some(row) => row.transpose().map_err(|error| trouble(&error))?,
+                None => self.within(async { found.next().await.transpose() }).await?,
+            };
+            let Some(row) = next else { return Ok(rows.count) };
+            rows.row(&row, taking).map_err(|why| Trouble::Query(why.into()))?;
+            if taking.is_full() {
+                taking.flush().await?;
+            }
+        }
     }
 }
 
@@ -184,10 +221,10 @@ impl<'c> Rows<'c> {
     }
 
     /// Errors: the row is not what was asked for.
-    fn row(&mut self, fields: &Fields<'_>, taking: &mut Taking<'_>) -> Result<(), Reason> {
+    fn row(&mut self, fields: &impl Fields, taking: &mut Taking<'_>) -> Result<(), Reason> {
         let asked = self.columns.len() + if self.place.is_empty() { 0 } else { self.place.len() + 1 };
-        if fields.len() != asked {
-            return Err(format!("{} columns where {asked} were asked for", fields.len()).into());
+        if fields.count() != asked {
+            return Err(format!("{} columns where {asked} were asked for", fields.count()).into());
         }
         self.count += 1;
         let object = &mut self.object;
@@ -493,65 +530,6 @@ pub(crate) fn said(error: &tokio_postgres::Error) -> String {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         },
-    }
-}
-
-/// TLS as the kit has it.
-struct Encrypt {
-    tls: Tls,
-    host: String,
-    address: String,
-}
-
-/// Why the handshake failed, with what a session does next.
-#[derive(Debug)]
-struct Refused(Failure);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
-
-impl TlsConnect<TcpStream> for Encrypt {
-    type Stream = Wrapped;
-    type Error = Refused;
-    type Future = Pin<Box<dyn Future<Output = Result<Wrapped, Refused>> + Send>>;
-
-    fn connect(self, stream: TcpStream) -> Self::Future {
-        Box::pin(async move { self.tls.connect(stream, &self.host, &self.address).await.map(Wrapped).map_err(Refused) })
-    }
-}
-
-struct Wrapped(Encrypted);
-
-impl TlsStream for Wrapped {
-    fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Wrapped {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wrapped {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

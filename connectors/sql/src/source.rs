@@ -103,7 +103,7 @@ struct SqlSession {
 }
 
 enum Database {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     MySql(Box<MySql>),
     SqlServer(Box<SqlServer>),
 }
@@ -111,7 +111,7 @@ enum Database {
 impl Database {
     async fn connect(settings: &Settings) -> Result<Self, Failure> {
         match settings.dialect {
-            Dialect::Postgres => Postgres::connect(settings).await.map(Self::Postgres),
+            Dialect::Postgres => Postgres::connect(settings).await.map(|database| Self::Postgres(Box::new(database))),
             Dialect::MySql => MySql::connect(settings).await.map(|database| Self::MySql(Box::new(database))),
             Dialect::SqlServer => SqlServer::connect(settings).await.map(|database| Self::SqlServer(Box::new(database))),
         }

@@ -4,7 +4,11 @@ use millrace_contract::{Compiled, Failure, Status};
 use millrace_sql::SqlSource;
 use millrace_testkit::{Database, Received, TestHost, soon, yaml};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 struct Running {
@@ -82,20 +86,21 @@ fn counts(lines: &[String]) -> BTreeMap<u64, u32> {
     counts
 }
 
+/// A table of a row of everything and a row of nothing.
+const TYPES: &str = "CREATE TYPE mood AS ENUM ('good'); CREATE TYPE pair AS (a int, b text);
+    CREATE TABLE t (id int PRIMARY KEY, b bool, i2 int2, i8 int8, f4 float4, f8 float8, n numeric, m money, t text, c char(3), u uuid, d date, ts timestamp,
+      tz timestamptz, tm time, iv interval, by bytea, j json, jb jsonb, a int[], e mood, p pair, ip inet, bi bit(3));
+    INSERT INTO t VALUES
+      (1, true, -2, 9223372036854775807, 0.5, 1e300, 123456789012345678901234567890.000100, 12.34, E'q\"\\n', 'x', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
+       '1972-02-29', '2026-03-29 02:30:00.25', '2026-03-29 02:30:00+02', '13:20:00', '1 day 02:00', '\\xff00', '{\"a\" : 1}', '{\"b\":2}', '{1,2}', 'good', '(1,x)',
+       '10.0.0.1/8', '101'),
+      (2, NULL, NULL, NULL, 'NaN', '-Infinity', 'NaN', NULL, '', NULL, NULL, 'infinity', '-infinity', '10000-01-01 00:00:00+00', NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+    GRANT SELECT ON t TO millrace";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn types_of_postgresql_are_exact() {
     let database = Database::postgres();
-    database.run(
-        "CREATE TYPE mood AS ENUM ('good'); CREATE TYPE pair AS (a int, b text);
-         CREATE TABLE t (id int PRIMARY KEY, b bool, i2 int2, i8 int8, f4 float4, f8 float8, n numeric, m money, t text, c char(3), u uuid, d date, ts timestamp,
-           tz timestamptz, tm time, iv interval, by bytea, j json, jb jsonb, a int[], e mood, p pair, ip inet, bi bit(3));
-         INSERT INTO t VALUES
-           (1, true, -2, 9223372036854775807, 0.5, 1e300, 123456789012345678901234567890.000100, 12.34, E'q\"\\n', 'x', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
-            '1972-02-29', '2026-03-29 02:30:00.25', '2026-03-29 02:30:00+02', '13:20:00', '1 day 02:00', '\\xff00', '{\"a\" : 1}', '{\"b\":2}', '{1,2}', 'good', '(1,x)',
-            '10.0.0.1/8', '101'),
-           (2, NULL, NULL, NULL, 'NaN', '-Infinity', 'NaN', NULL, '', NULL, NULL, 'infinity', '-infinity', '10000-01-01 00:00:00+00', NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-         GRANT SELECT ON t TO millrace",
-    );
+    database.run(TYPES);
     let running = Running::new(&database, "queries: [{table: t, every: 50ms, watermark: id, topic: t}]");
     let lines = running.until("both rows", 2).await;
     assert_eq!(
@@ -105,6 +110,76 @@ async fn types_of_postgresql_are_exact() {
             r#"{"id":2,"b":null,"i2":null,"i8":null,"f4":"NaN","f8":"-Infinity","n":"NaN","m":null,"t":"","c":null,"u":null,"d":null,"ts":null,"tz":null,"tm":null,"iv":null,"by":"","j":null,"jb":null,"a":null,"e":null,"p":null,"ip":null,"bi":null} unfit {"d":"infinity","ts":"-infinity","tz":"+10000-01-01T00:00:00Z"}"#,
         ]
     );
+    running.stop().await;
+}
+
+/// A way to PostgreSQL on which COPY arrives as a word that it does not know: so it answers as a database that has no such statement. Returns the port, and how
+/// often that was tried.
+async fn way_without_copy(to: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, tries) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
+    let counted = tries.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (Ok(server), counted) = (TcpStream::connect(("127.0.0.1", to)).await, counted.clone()) else { continue };
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut chunk = vec![0; 256 << 10];
+                while let Ok(length @ 1..) = from_client.read(&mut chunk).await {
+                    for at in 0..length {
+                        if chunk[at..length].starts_with(b"COPY (") {
+                            chunk[at + 3] = b'X';
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    to_server.write_all(&chunk[..length]).await?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    (port, tries)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_copy_is_read_by_the_select_alone_to_the_same_digit() {
+    let mut database = Database::postgres();
+    database.run(TYPES);
+    database.run("CREATE TABLE u (id int, line text, at timestamptz, PRIMARY KEY (line, id)); GRANT SELECT ON u TO millrace");
+    let keys = "queries: [{table: t, every: 50ms, page: 1, watermark: id, topic: t}]";
+    let copied = Running::new(&database, keys);
+    let wanted = copied.until("both rows by COPY", 2).await;
+    copied.stop().await;
+    let (port, tries) = way_without_copy(database.port()).await;
+    let endpoint = format!("postgres://127.0.0.1:{port}/plant");
+    let selected = Running::at(&endpoint, keys);
+    assert_eq!(selected.until("both rows without it", 2).await, wanted);
+    let readings = selected.host.statuses("t").len();
+    selected.host.until("more readings", |host| host.statuses("t").len() > readings + 3).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 1, "a connection asks for it once");
+    assert_eq!(selected.host.status("t"), Some(Status::Running));
+    selected.stop().await;
+    // Many pages of equal moments, whose place is read out of texts; through a crash and a kill of the database.
+    let keys = "queries: [{table: u, every: 50ms, page: 70, watermark: at, id: [line, id], topic: u}]";
+    let mut running = Running::at(&endpoint, keys);
+    for part in 1..=4 {
+        database.run(&format!(
+            "INSERT INTO u SELECT n, 'line ' || chr(39) || n % 3, now() FROM generate_series({part} * 500 + 1, {part} * 500 + 500) n"
+        ));
+        running.until("the rows of a part", part * 500).await;
+        if part % 2 == 0 {
+            running.crash().await;
+        } else {
+            tokio::task::block_in_place(|| database.restart());
+        }
+    }
+    // What cannot be read says why in the words of the SELECT.
+    database.run("DROP TABLE u");
+    let is_missed =
+        |host: &TestHost| matches!(host.status("u"), Some(Status::Degraded(why)) if why.contains("relation \"u\" does not exist"));
+    running.host.until("the table is missed", is_missed).await;
+    assert_eq!(counts(&running.lines()), (501..=2500).map(|id| (id, 1)).collect());
     running.stop().await;
 }
 

@@ -91,6 +91,70 @@ fn an_erp_with_odata_2_is_read_whole_through_the_faults_of_its_gateway() {
     reads_all("/odata/v2/plant");
 }
 
+/// Deletes orders while the gateway fails and the runtime is killed: those have tombstones in the end, and no other one has.
+fn tells_what_is_gone(path: &str) {
+    let (cap, kafka) = (Cap::start(), Kafka::shared());
+    let front = Front::of(cap.port());
+    let topic = kafka.topic("orders");
+    cap.release(0..400);
+    let factory = Factory::on(kafka)
+        .exactly_once()
+        .with("topic", &topic)
+        .with("port", front.port())
+        .with("login", front.login())
+        .env(SECRET.0, SECRET.1);
+    let mut millrace = factory.with("path", path).start(
+        "
+topics: {$topic: {format: json}}
+sources:
+  erp:
+    type: erp
+    endpoint: 'http://127.0.0.1:$port$path'
+    login: $login
+    http: {timeout: 500ms}
+    topic: $topic
+    entity_sets: [{name: ProductionOrders, every: 200ms, watermark: modifiedAt, overlap: 30s, page: 50, reconcile_every: 500ms}]
+",
+    );
+    millrace.wait_ledger("erp", "the first load", |ledger| ledger.received >= 400);
+    front.fail(20);
+    // Every seventh goes, a few at a time; others come.
+    let gone: Vec<u64> = (0..400).filter(|number| number % 7 == 3).collect();
+    for (part, numbers) in gone.chunks(20).enumerate() {
+        numbers.iter().for_each(|number| cap.delete(*number));
+        cap.release(400 + part as u64 * 10..410 + part as u64 * 10);
+        millrace.restart();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    front.fail(0);
+    let released = 400 + gone.chunks(20).count() as u64 * 10;
+    let there: BTreeMap<String, bool> = (0..released).map(|number| (format!("{number:012}"), !gone.contains(&number))).collect();
+    let last = within(Duration::from_secs(120), "the topic is as the ERP is", || {
+        let last: BTreeMap<String, bool> = kafka.read(&topic).iter().map(|record| (record.key_text(), record.value.is_some())).collect();
+        (last == there).then_some(last)
+    });
+    eprintln!("{} faults: {:?}", front.faults(), front.met());
+    let ledger = millrace.drained("erp");
+    assert_eq!(ledger.dead_at_intake, 0, "{ledger:?}");
+    millrace.stop();
+    let told: Vec<String> = kafka.read(&topic).iter().filter(|record| record.value.is_none()).map(Record::key_text).collect();
+    let wanted: Vec<&String> = last.iter().filter(|(_, is_there)| !**is_there).map(|(key, _)| key).collect();
+    let mut once = told.clone();
+    once.sort();
+    assert_eq!(once.iter().collect::<Vec<_>>(), wanted, "each has its tombstone once, and what is there has none");
+    assert!(front.faults() > 0, "the gateway failed");
+}
+
+#[test]
+fn what_is_deleted_in_an_erp_without_delta_links_has_its_tombstone_by_odata_4_and_nothing_else_has() {
+    tells_what_is_gone("/odata/v4/plant");
+}
+
+#[test]
+fn what_is_deleted_in_an_erp_without_delta_links_has_its_tombstone_by_odata_2_and_nothing_else_has() {
+    tells_what_is_gone("/odata/v2/plant");
+}
+
 /// Posts confirmations while the gateway fails; each must be in the ERP once.
 fn posts_once(path: &str, batch: u32) {
     let faults = faults();

@@ -162,6 +162,59 @@ sources:
     millrace.stop();
 }
 
+/// A page is one statement of many rows: the cable is cut while they come, and once more while nothing comes any more.
+#[test]
+fn a_cable_to_postgresql_that_is_cut_in_the_middle_of_a_page_costs_no_row_and_brings_none_twice() {
+    let kafka = Kafka::shared();
+    let database = Database::postgres();
+    let (count, page) = (120_000_u64, 60_000_u64);
+    database.run(&format!(
+        "CREATE TABLE orders (n bigint PRIMARY KEY, material text, changed timestamptz);
+         INSERT INTO orders SELECT n, repeat('m', 60), '2026-07-01'::timestamptz + n / 1000 * interval '1 s' FROM generate_series(0, {}) n;
+         CREATE INDEX ON orders (changed, n); GRANT SELECT ON orders TO millrace",
+        count - 1
+    ));
+    let cable = Cable::to(database.port());
+    let topic = kafka.topic("orders");
+    let factory =
+        Factory::on(kafka).exactly_once().with("topic", &topic).with("port", cable.port()).with("page", page).env("SQL_PASSWORD", "secret");
+    // So that a page of some six megabytes takes its time.
+    cable.slow(3_000_000);
+    let mut millrace = factory.start(
+        "
+topics: {$topic: {format: json}}
+sources:
+  mes:
+    type: sql
+    endpoint: postgres://127.0.0.1:$port/plant
+    login: {user: millrace, password: '${env:SQL_PASSWORD}'}
+    timeout: 5s
+    queries: [{table: orders, every: 100ms, watermark: changed, id: [n], page: $page, key: '{/n}', topic: $topic}]
+",
+    );
+    let mut before = 0;
+    for is_silent in [false, false, true] {
+        let carried = cable.to_client_bytes();
+        let ledger = millrace.wait_ledger("mes", "rows of a page come", |ledger| ledger.received > before);
+        assert!(ledger.received < count, "the cable is cut in the middle: {ledger:?}");
+        eventually("more of the page is on its way", || (cable.to_client_bytes() > carried + 100_000).then_some(()));
+        if is_silent {
+            cable.half_open();
+        } else {
+            cable.cut();
+        }
+        millrace.wait_word("mes", "Degraded");
+        before = millrace.ledger("mes").received;
+        assert!(!before.is_multiple_of(page), "{before} rows: no page was cut");
+        cable.slow(3_000_000);
+    }
+    cable.heal();
+    let ledger = millrace.drained_when("mes", |ledger| ledger.received >= count);
+    assert_eq!((ledger.received, ledger.dead_at_intake), (count, 0), "{ledger:?}");
+    all_once(&numbers(kafka, &topic, "n"), count);
+    millrace.stop();
+}
+
 #[test]
 fn rows_of_mariadb_become_avro_by_the_schema_of_the_result_and_come_once_through_kills_of_both() {
     let (kafka, registry) = (Kafka::shared(), Registry::start());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET  /odata/$metadata
-//! GET  /odata/ProductionOrders    $filter=modifiedAt ge .., pages by Prefer: odata.maxpagesize, delta links by odata.track-changes
+//! GET  /odata/ProductionOrders    $filter=modifiedAt ge .. and status eq .. and ID eq .., pages by Prefer: odata.maxpagesize, delta links by odata.track-changes
 //! GET  /odata/Confirmations       $filter=externalId eq '..' or ..
 //! POST /odata/Confirmations       wants a CSRF token with its cookie; keeps request ids, if told; loses answers, if told
 //! ```
@@ -11,7 +11,7 @@
 
 mod store;
 
-pub use store::{Confirmation, Order, Store};
+pub use store::{Confirmation, Order, Store, Wanted};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -184,33 +184,37 @@ async fn orders(State(shared): Shares, RawQuery(query): RawQuery, headers: Heade
         return axum::Json(json!({"@odata.context": "$metadata#ProductionOrders/$delta", "value": changes, "@odata.deltaLink": link}))
             .into_response();
     }
-    // `time,ID` of the row that was the last, and how the pages began.
-    let (after, begin, tracked) = match option("$skiptoken") {
-        Some(token) => {
-            let mut parts = token.splitn(4, '|');
-            let mut next = || parts.next().unwrap_or_default().to_owned();
-            let (time, begin, tracked, id) = (next(), next(), next(), next());
-            (Some((time.parse().unwrap_or(0), id)), begin.parse().unwrap_or(i64::MIN), tracked)
-        }
-        None => {
-            let begin = match option("$filter") {
-                None => i64::MIN,
-                Some(filter) => match filter.strip_prefix("modifiedAt ge ").and_then(|time| time.parse::<jiff::Timestamp>().ok()) {
-                    Some(time) => time.as_millisecond(),
-                    None => return refusal(StatusCode::NOT_IMPLEMENTED, "FILTER", &format!("this filter is not simulated: {filter}")),
-                },
-            };
-            let is_tracked = prefers(&headers, "odata.track-changes").is_some() && store.tracks();
-            (None, begin, if is_tracked { store.token().to_string() } else { String::new() })
+    let filter = option("$filter");
+    let wanted = match filter.map_or_else(|| Some(Wanted::default()), Wanted::parse) {
+        Some(wanted) if wanted.ids.is_none() || !store.refuses_ids => wanted,
+        _ => {
+            let text = format!("this filter is not simulated: {}", filter.unwrap_or_default());
+            return refusal(StatusCode::NOT_IMPLEMENTED, "FILTER", &text);
         }
     };
-    let (page, last) = store.page(begin, after, size);
+    // `time,ID` of the row that was the last, and how the pages began.
+    let (after, tracked) = match option("$skiptoken") {
+        Some(token) => {
+            let mut parts = token.splitn(3, '|');
+            let mut next = || parts.next().unwrap_or_default().to_owned();
+            let (time, tracked, id) = (next(), next(), next());
+            (Some((time.parse().unwrap_or(0), id)), tracked)
+        }
+        None => {
+            let is_tracked = prefers(&headers, "odata.track-changes").is_some() && store.tracks();
+            (None, if is_tracked { store.token().to_string() } else { String::new() })
+        }
+    };
+    let (page, last) = store.page(&wanted, after, size);
     let mut answer = json!({"@odata.context": "$metadata#ProductionOrders", "value": page});
     if option("$count") == Some("true") {
-        answer["@odata.count"] = store.count(begin).into();
+        answer["@odata.count"] = store.count(&wanted).into();
     }
     match last {
-        Some((time, id)) => answer["@odata.nextLink"] = format!("ProductionOrders?$skiptoken={time}%7C{begin}%7C{tracked}%7C{id}").into(),
+        Some((time, id)) => {
+            let filter = filter.map(|filter| format!("&$filter={filter}")).unwrap_or_default();
+            answer["@odata.nextLink"] = format!("ProductionOrders?$skiptoken={time}%7C{tracked}%7C{id}{filter}").into();
+        }
         None if !tracked.is_empty() => answer["@odata.deltaLink"] = format!("ProductionOrders?$deltatoken={tracked}").into(),
         None => {}
     }

@@ -1,7 +1,7 @@
 //! What the simulated ERP knows: orders in the order of their changes, and the confirmations that came back.
 
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
@@ -63,6 +63,44 @@ pub struct Store {
     /// Posts that were carried out, or answered from memory.
     pub posts: u64,
     by_request: HashMap<String, usize>,
+    /// Orders that no list has, though they are there: as where others were deleted while it was read, and it is paged by counting.
+    pub hidden: HashSet<String>,
+    /// Questions for orders by their ids are refused.
+    pub refuses_ids: bool,
+}
+
+/// Which orders are asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Changed then or later.
+    pub begin: Option<i64>,
+    pub status: Option<String>,
+    pub ids: Option<HashSet<String>>,
+}
+
+impl Wanted {
+    /// `(status eq 'released') and ((ID eq '1') or (ID eq '2')) and modifiedAt ge ..`. `None`: a filter that is not simulated.
+    pub fn parse(filter: &str) -> Option<Self> {
+        let mut wanted = Self::default();
+        for part in filter.split(" and ") {
+            let bare = part.trim_matches(['(', ')']);
+            if let Some(time) = bare.strip_prefix("modifiedAt ge ") {
+                wanted.begin = Some(time.parse::<jiff::Timestamp>().ok()?.as_millisecond());
+            } else if let Some(status) = bare.strip_prefix("status eq '") {
+                wanted.status = Some(status.strip_suffix('\'')?.to_owned());
+            } else {
+                let id = |one: &str| Some(one.trim_matches(['(', ')']).strip_prefix("ID eq '")?.strip_suffix('\'')?.replace("''", "'"));
+                wanted.ids = Some(part.split(" or ").map(id).collect::<Option<_>>()?);
+            }
+        }
+        Some(wanted)
+    }
+
+    fn has(&self, order: &Order, hidden: &HashSet<String>) -> bool {
+        self.begin.is_none_or(|begin| order.modified_at >= begin)
+            && self.status.as_ref().is_none_or(|status| order.status == *status)
+            && self.ids.as_ref().map_or_else(|| !hidden.contains(&order.id), |ids| ids.contains(&order.id))
+    }
 }
 
 impl Store {
@@ -106,17 +144,18 @@ impl Store {
         self.orders.values()
     }
 
-    /// Orders changed at a time or later.
-    pub fn count(&self, begin: i64) -> usize {
-        if begin == i64::MIN { self.by_time.len() } else { self.by_time.range((begin, String::new())..).count() }
+    pub fn count(&self, wanted: &Wanted) -> usize {
+        self.orders.values().filter(|order| wanted.has(order, &self.hidden)).count()
     }
 
     /// A page of orders, and its last row where there are more.
     #[allow(clippy::type_complexity, reason = "rows, and where they end")]
-    pub fn page(&self, begin: i64, after: Option<(i64, String)>, size: usize) -> (Vec<Value>, Option<(i64, String)>) {
-        let from = after.clone().unwrap_or((begin, String::new()));
-        let mut rows: Vec<&(i64, String)> =
-            self.by_time.range(from..).map(|(at, ())| at).filter(|at| Some(*at) != after.as_ref()).take(size + 1).collect();
+    pub fn page(&self, wanted: &Wanted, after: Option<(i64, String)>, size: usize) -> (Vec<Value>, Option<(i64, String)>) {
+        let from = after.clone().unwrap_or((wanted.begin.unwrap_or(i64::MIN), String::new()));
+        let is_wanted = |at: &&(i64, String)| {
+            Some(*at) != after.as_ref() && self.orders.get(&at.1).is_some_and(|order| wanted.has(order, &self.hidden))
+        };
+        let mut rows: Vec<&(i64, String)> = self.by_time.range(from..).map(|(at, ())| at).filter(is_wanted).take(size + 1).collect();
         let more = rows.len() > size;
         rows.truncate(size);
         let last = rows.last().filter(|_| more).map(|at| (*at).clone());
