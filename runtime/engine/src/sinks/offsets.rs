@@ -115,6 +115,7 @@ impl<'r> Session<'r> {
             self.runner.shared.lag.lock().assigned(name, *at);
         }
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
+        self.hand_over(&placed)?;
         if !placed.is_empty() {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
         }
