@@ -22,6 +22,6 @@ pub use command::{Answer, Command, CommandValue, Condition, Must, Outcome};
 pub use failure::{Failure, Loss, Status};
 pub use found::{Findings, FoundTag};
 pub use plugin::{Browse, Carries, Cluster, Compiled, Context, Entry, Guarantee, Late, Model, Plan, Plugin, Registry, Role, Route};
-pub use sink::{Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Reply, Sink, Upstream, is_meant};
+pub use sink::{Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Reply, Sink, Taken, Upstream, is_meant};
 pub use source::{AckId, Clash, LONGEST_NAMES, Source, SourceHost, SourceIo, name_weight};
 pub use tag::{OutOfRange, Report, Structure, TagDef, TagOptions, Tagged};

@@ -4,6 +4,7 @@
 //! upstream(cluster, topic ids), where wanted
 //! assign(parts) -> offsets the target itself holds (else the group's)      skip(below), where Kafka has less than that
 //! loop { write(records)* ; flush(Tick) -> commit offsets below -> committed(below) }
+//!        or, where it reads its partitions itself: placed(offsets) ; loop { turn()* ; flush(Tick) .. }
 //! rebalance: flush(Revoke), commit, revoke(parts)          stop: flush(Stop), commit
 //! Failure: the engine drops the instance, backs off, makes a new one and calls assign
 //! ```
@@ -44,6 +45,17 @@ pub trait Sink: Send {
     fn skip(&mut self, _below: &[(Partition, Offset)]) {}
     /// Takes records; may buffer them. What the target will never take is returned and becomes a dead letter.
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure>;
+    /// Whether it reads its partitions itself: the engine only holds them for it then, and has it [`Sink::turn`] instead of [`Sink::write`]. It may begin to
+    /// with a flush; to end it takes another instance.
+    fn reads_itself(&self) -> bool {
+        false
+    }
+    /// Where each of these partitions begins, as it came out of [`Sink::assign`], of the group, or of what Kafka still has.
+    fn placed(&mut self, _at: &[(Partition, Offset)]) {}
+    /// Takes what has come of the partitions that it reads itself, waiting for it no longer than so. It is durable with the next flush.
+    async fn turn(&mut self, _wait: Duration) -> Result<Vec<Taken>, Failure> {
+        Ok(Vec::new())
+    }
     /// Whether it holds as much as it may: the engine flushes before it writes more.
     fn is_full(&self) -> bool {
         false
@@ -131,6 +143,21 @@ impl Records {
     pub fn partition(&self, record: &Record) -> &Partition {
         &self.parts[record.part as usize]
     }
+}
+
+/// What a sink took of a partition that it reads itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Taken {
+    pub partition: Partition,
+    pub records: u64,
+    /// As they lie in Kafka.
+    pub bytes: u64,
+    /// The offset behind them.
+    pub next: Offset,
+    /// The offset behind what is decided in Kafka.
+    pub end: Offset,
+    /// The timestamp of the newest of them, milliseconds since 1970; 0: there is none.
+    pub newest_ms: i64,
 }
 
 /// A record the target will never take.

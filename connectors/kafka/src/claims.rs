@@ -85,7 +85,7 @@ impl Instance {
 
     /// Gives partitions back: who takes them over has nobody to end.
     pub(crate) fn give_back(&mut self, parts: &[Partition]) -> Result<(), Failure> {
-        if !self.shares() || self.producer.is_none() {
+        if !self.shares() || self.producer.is_none() && self.whole.is_none() {
             return Ok(());
         }
         let own = self.replication.transactional_id();
@@ -111,10 +111,11 @@ impl Instance {
         // What is on its way goes with its own positions.
         self.finish(patience)?;
         self.begin()?;
-        for (part, id, is_made) in claims {
-            let key = key(&replication.names.origin, &replication.carrying.name, part, id);
-            self.write_own(&key, is_made.then_some(b"{}"), now_ms())?;
-        }
+        let record = |(part, id, is_made): (&Partition, &str, bool)| {
+            (key(&replication.names.origin, &replication.carrying.name, part, id), is_made.then(|| b"{}".to_vec()))
+        };
+        let records: Vec<_> = claims.into_iter().map(record).collect();
+        self.write_own(&records, now_ms())?;
         self.commit(patience)
     }
 }

@@ -8,7 +8,8 @@ use crate::positions::{self, Held};
 use crate::sink::{Instance, PATIENCE, PATIENCE_AT_END, Part, now_ms};
 use crate::target::failure;
 use millrace_contract::{Failure, Offset, Partition};
-use millrace_kafka::{Class, Connection, KafkaError, Outgoing, SendError, TransactionError};
+use millrace_kafka::wire::batches::records::Builder;
+use millrace_kafka::{Class, Connection, KafkaError, Outgoing, SendError, TopicPartition, TransactionError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,17 +17,22 @@ use std::time::{Duration, Instant};
 impl Instance {
     pub(crate) fn transaction_failure(&self, what: &str, error: &TransactionError) -> Failure {
         match (error, self.outcomes.trouble()) {
-            (TransactionError::Fenced(error), _) if self.replication.runtime.is_some() => {
-                Failure::Reconnect(format!("{what}: another runtime has taken over what this one copied: {error}"))
-            }
-            (TransactionError::Fenced(error), _) => Failure::Blocked(format!(
-                "{what}: {error}; another runtime copies with the transactional id {}: stop one of them",
-                self.replication.transactional_id()
-            )),
+            (TransactionError::Fenced(error), _) => self.fenced(what, error),
             (_, Some(Connection::Denied(why))) => Failure::Blocked(format!("{what}: {why}")),
             (_, Some(Connection::Down(why))) => Failure::Reconnect(format!("{what}: {why}")),
             (error, _) => failure(what, error.error()),
         }
+    }
+
+    /// Another runtime has our transactional id.
+    pub(crate) fn fenced(&self, what: &str, error: &KafkaError) -> Failure {
+        if self.replication.runtime.is_some() {
+            return Failure::Reconnect(format!("{what}: another runtime has taken over what this one copied: {error}"));
+        }
+        Failure::Blocked(format!(
+            "{what}: {error}; another runtime copies with the transactional id {}: stop one of them",
+            self.replication.transactional_id()
+        ))
     }
 
     /// The transaction can only be aborted; the reports of what is in it say why.
@@ -46,8 +52,19 @@ impl Instance {
         }
     }
 
+    /// Waits until the target has acknowledged everything. Errors: it refused some of it, or took too long.
+    fn settled(&mut self, patience: Duration) -> Result<(), Failure> {
+        if let Some(whole) = &mut self.whole {
+            let settled = whole.sender.settle(patience);
+            return settled.map_err(|e| self.unsent("cannot send batches to the target", &e));
+        }
+        self.settle(patience)?;
+        let failed = self.outcomes.take_failed();
+        self.judge(failed)
+    }
+
     /// Waits until the target has acknowledged or refused everything.
-    pub(crate) fn settle(&self, patience: Duration) -> Result<(), Failure> {
+    fn settle(&self, patience: Duration) -> Result<(), Failure> {
         let Some(producer) = &self.producer else { return Ok(()) };
         let deadline = Instant::now() + patience;
         loop {
@@ -63,7 +80,7 @@ impl Instance {
 
     pub(crate) fn write_positions(&mut self, moved: &[(Partition, Offset)]) -> Result<(), Failure> {
         let replication = self.replication.clone();
-        for (part, offset) in moved {
+        let position = |(part, offset): &(Partition, Offset)| {
             let key = positions::key(&replication.names.origin, &replication.carrying.name, part);
             let value = positions::value(&Held {
                 offset: *offset,
@@ -71,26 +88,37 @@ impl Instance {
                 pairs: self.pairs_of(part),
                 windows: self.index.get(part).and_then(|index| Some(self.parts[*index].windows.as_ref()?.closed())),
             });
-            self.write_own(&key, Some(&value), now_ms())?;
-        }
-        Ok(())
+            (key, Some(value))
+        };
+        let records: Vec<_> = moved.iter().map(position).collect();
+        self.write_own(&records, now_ms())
     }
 
-    /// Hands a record of our own, for [`POSITIONS`], to the producer.
-    pub(crate) fn write_own(&mut self, key: &[u8], value: Option<&[u8]>, timestamp_ms: i64) -> Result<(), Failure> {
+    /// Sends records of our own, keys and values, to [`POSITIONS`].
+    pub(crate) fn write_own(&mut self, records: &[(Vec<u8>, Option<Vec<u8>>)], timestamp_ms: i64) -> Result<(), Failure> {
+        if let Some(whole) = &mut self.whole {
+            let mut batch = Builder::default();
+            records.iter().for_each(|(key, value)| batch.push(timestamp_ms, Some(key), value.as_deref()));
+            let batch = batch.finish(false).map_err(|e| Failure::Reconnect(format!("cannot write positions: {e}")))?;
+            let sent = whole.sender.push(&TopicPartition::new(POSITIONS, 0), batch.into(), 0);
+            return sent.map_err(|e| failure("cannot write positions", &e));
+        }
         let topic = self.connect()?.topic(POSITIONS).map_err(|e| failure("cannot write positions", &e))?;
-        let Some(producer) = &self.producer else { return Ok(()) };
-        let message = Outgoing { partition: Some(0), key: Some(key), value, timestamp_ms, opaque: OWN };
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            match producer.send(&topic, &message, std::iter::empty()) {
-                Ok(()) => return Ok(()),
-                Err(SendError::QueueFull) if Instant::now() < deadline => self.outcomes.wait(Duration::from_millis(20)),
-                Err(SendError::QueueFull) => return Err(self.away("takes no more records")),
-                Err(SendError::Doomed(error)) => return Err(self.doomed(&error)),
-                Err(SendError::Refused(error)) => return Err(failure("cannot write positions", &error)),
+        for (key, value) in records {
+            let message = Outgoing { partition: Some(0), key: Some(key), value: value.as_deref(), timestamp_ms, opaque: OWN };
+            loop {
+                let Some(producer) = &self.producer else { return Ok(()) };
+                match producer.send(&topic, &message, std::iter::empty()) {
+                    Ok(()) => break,
+                    Err(SendError::QueueFull) if Instant::now() < deadline => self.outcomes.wait(Duration::from_millis(20)),
+                    Err(SendError::QueueFull) => return Err(self.away("takes no more records")),
+                    Err(SendError::Doomed(error)) => return Err(self.doomed(&error)),
+                    Err(SendError::Refused(error)) => return Err(failure("cannot write positions", &error)),
+                }
             }
         }
+        Ok(())
     }
 
     /// What follows from records that were not delivered. Record faults leave suspects, so that the next instance finds the one to blame.
@@ -132,13 +160,9 @@ impl Instance {
             self.write_positions(&moved)?;
             self.commit(patience)?;
         } else {
-            self.settle(patience)?;
-            let failed = self.outcomes.take_failed();
-            self.judge(failed)?;
+            self.settled(patience)?;
             self.write_positions(&moved)?;
-            self.settle(patience)?;
-            let failed = self.outcomes.take_failed();
-            self.judge(failed)?;
+            self.settled(patience)?;
         }
         for part in &mut self.parts {
             part.at = part.next.take().unwrap_or(part.at);
@@ -151,7 +175,13 @@ impl Instance {
 
     /// Takes over where the records that are committed lie at the target.
     pub(crate) fn note_pairs(&mut self) {
-        let delivered = self.outcomes.take_delivered();
+        let mut delivered = match &mut self.whole {
+            Some(whole) => whole.take_delivered(),
+            None => self.outcomes.take_delivered(),
+        };
+        if self.replication.carrying.groups.is_none() {
+            delivered.clear();
+        }
         if delivered.is_empty() {
             return;
         }
@@ -186,6 +216,10 @@ impl Instance {
     }
 
     pub(crate) fn commit(&mut self, patience: Duration) -> Result<(), Failure> {
+        if let Some(whole) = &mut self.whole {
+            let committed = whole.sender.commit(patience);
+            return committed.map_err(|e| self.unsent("cannot commit at the target", &e));
+        }
         let Some(producer) = &self.producer else { return Ok(()) };
         let deadline = Instant::now() + patience;
         loop {

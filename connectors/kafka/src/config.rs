@@ -278,6 +278,7 @@ fn check(config: &KafkaSinkConfig, context: &Context, problems: &mut Problems) -
             properties: plain(&config.topic_properties),
         },
         suspects: Mutex::default(),
+        by_record_until: Mutex::default(),
         guard: Arc::new(guard),
     })
 }
@@ -401,6 +402,10 @@ impl Compiled for CompiledSink {
         if replication.carrying.exactly_once {
             lines.push(format!("commits transactions of {:?} as {}", replication.carrying.commit_every, replication.transactional_id()));
         }
+        lines.push(match replication.by_record() {
+            None => "forwards batches whole, as they are compressed".into(),
+            Some(why) => format!("copies record by record: {why}"),
+        });
         lines.extend(replication.carrying.limits.plan());
         for stays in &replication.names.stay_home {
             lines.push(format!("leaves topic {stays} at home"));
@@ -514,6 +519,27 @@ mod tests {
             assert!(plan.contains(part), "{part} is not in\n{plan}");
         }
         assert!(!plan.contains("0123456789abcdef"), "{plan}");
+    }
+
+    #[test]
+    fn a_plan_says_whether_batches_are_forwarded_whole_and_why_not() {
+        let plan = |more: &str| compile(&format!("brokers: c:1\n{more}"), &["a"]).unwrap().plan().lines.join("\n");
+        assert!(plan("rename: \"x.{topic}\"\nlimit: {first: [a]}\n").contains("forwards batches whole"));
+        for (more, why) in [
+            ("", "millrace.origin"),
+            ("target: cloud\n", "`target`"),
+            ("fields: {a: {drop: [x]}}\n", "`fields`"),
+            ("stay_home: [b]\n", "stays at home"),
+            ("registry: {url: 'http://r:1'}\n", "registry"),
+            ("windows: {a: {every: 1m, keep: [min]}}\n", "`windows`"),
+            ("limit: {bandwidth: 1MiB/s}\n", "`bandwidth`"),
+            ("properties: {compression.type: zstd}\n", "`compression.type: zstd`"),
+            ("properties: {security.protocol: SSL, ssl.key.password: hush}\n", "ssl.key.password"),
+        ] {
+            let rename = if more.is_empty() { "" } else { "rename: \"x.{topic}\"\n" };
+            let plan = plan(&format!("{rename}{more}"));
+            assert!(plan.contains("copies record by record: ") && plan.contains(why) && !plan.contains("hush"), "{why} is not in\n{plan}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Replication: topics of the factory's cluster, record by record, into another Kafka cluster.
+//! Replication: topics of the factory's cluster into another Kafka cluster, in whole batches or record by record.
 //!
 //! ```text
 //! records of the factory's Kafka -> names (rename, what stays at home) -> throttle -> producer of the target
@@ -15,6 +15,7 @@
 //! - [`deliveries`]: what became of the records that the producer took.
 //! - [`throttle`]: bytes per second, and what goes first.
 //! - [`windows`]: samples of each tag in windows of time, instead of all.
+//! - `forwarding`: batches that leave as they are, where nothing in their records has to change; `whole`: the two clients for it.
 //! - `sink`: the session; `committing`: the end of a flush. [`compare`]: the copy looked at from outside.
 //!
 //! Invariants: key, value (null and empty differ), headers, timestamp and partition of a record arrive as they are, but for what `fields` and the
@@ -27,6 +28,7 @@ pub mod compare;
 pub mod config;
 mod deliveries;
 pub mod fields;
+mod forwarding;
 mod groups;
 mod leaving;
 pub mod names;
@@ -35,6 +37,7 @@ mod positions;
 mod sink;
 mod target;
 mod throttle;
+mod whole;
 pub mod windows;
 
 pub use config::{KafkaSink, KafkaSinkConfig, Replicator};

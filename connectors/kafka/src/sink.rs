@@ -3,6 +3,7 @@
 //! ```text
 //! assign   topics at the target; (exactly_once: init_transactions fences whoever was before, `claims` other runtimes) read positions; hold them
 //!          against the origin
+//! turn     where nothing in a record has to change: batches as they are -> sender (`forwarding`), and nothing is written
 //! write    each record -> producer, in the partition it comes from; a sample of a topic with windows -> its window, and what is closed -> producer
 //! flush    at_least_once: wait for every acknowledgement, then write positions
 //!          exactly_once:  positions into the transaction, commit
@@ -19,6 +20,7 @@ use crate::pairs::Pair;
 use crate::positions::{self, Held};
 use crate::target::{self, Making, failure};
 use crate::throttle::{Limits, Throttle};
+use crate::whole::Whole;
 use crate::windows::{Rule, Sample, Taken, Windows};
 use async_trait::async_trait;
 use millrace_contract::{Failure, Flush, Flushed, Input, Offset, Partition, Record, Records, Refused, Sink, Upstream, is_meant};
@@ -37,7 +39,7 @@ pub(crate) const PATIENCE_AT_END: Duration = Duration::from_secs(8);
 /// The header of a dead letter that names the topic where it belongs; Kafka Connect has the same.
 const DEAD: &str = "__connect.errors.topic";
 /// Longer than any flush: the broker must not end what is still being written.
-const TRANSACTION: Duration = Duration::from_secs(120);
+pub(crate) const TRANSACTION: Duration = Duration::from_secs(120);
 
 /// How records are carried.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Replication {
     pub target: Settings,
     pub making: Making,
     pub suspects: Mutex<Suspects>,
+    /// Until then records go one by one, though their batches could be forwarded whole.
+    pub by_record_until: Mutex<Option<Instant>>,
     pub guard: Arc<Guard>,
 }
 
@@ -102,8 +106,16 @@ pub struct Suspects {
 /// What is known of a partition at home.
 pub(crate) struct Part {
     pub(crate) name: Partition,
-    /// `None`: it stays at home.
+    /// Where its records go.
+    pub(crate) at_target: TopicPartition,
+    /// Nowhere: it stays at home.
+    pub(crate) stays: bool,
+    /// As the producer knows it, where there is one.
     pub(crate) topic: Option<Topic>,
+    /// It is this instance's at the moment.
+    pub(crate) is_held: bool,
+    /// The offset that is read next.
+    pub(crate) reads: Offset,
     /// Its records may leave other than as they are.
     pub(crate) is_changed: bool,
     /// They go before others.
@@ -124,7 +136,10 @@ pub(crate) struct Part {
 pub struct Instance {
     pub(crate) replication: Arc<Replication>,
     pub(crate) outcomes: Arc<Outcomes>,
+    /// Where records go one by one.
     pub(crate) producer: Option<Producer>,
+    /// Where batches are forwarded whole.
+    pub(crate) whole: Option<Whole>,
     pub(crate) parts: Vec<Part>,
     pub(crate) index: HashMap<Partition, usize>,
     pub(crate) throttle: Option<Throttle>,
@@ -156,6 +171,7 @@ impl Instance {
             pairs: Shared::default(),
             task: None,
             producer: None,
+            whole: None,
             parts: Vec::new(),
             index: HashMap::new(),
             throttle,
@@ -196,20 +212,25 @@ impl Instance {
             if self.parts.len() == MAX_PARTS {
                 return Err(Failure::Reconnect(format!("{MAX_PARTS} partitions were copied by one instance; starting over")));
             }
-            let topic = if self.replication.names.stays(&part.topic) {
+            let (name, stays) = (self.replication.names.at_target(&part.topic), self.replication.names.stays(&part.topic));
+            let topic = if stays || self.whole.is_some() {
                 None
             } else {
-                let name = self.replication.names.at_target(&part.topic);
                 let topic = self.connect()?.topic(&name);
                 Some(topic.map_err(|e| failure(&format!("cannot write to topic {name} of the target"), &e))?)
             };
+            let at_target = TopicPartition::new(name, part.partition);
             self.index.insert(part.clone(), self.parts.len());
             let is_changed = self.replication.guard.concerns(&part.topic);
             let is_first = self.replication.carrying.limits.is_first(&part.topic);
             let windows = self.replication.windows(&part.topic).map(|rule| Windows::new(rule.clone()));
             self.parts.push(Part {
                 name: part,
+                at_target,
+                stays,
                 topic,
+                is_held: false,
+                reads: 0,
                 is_changed,
                 is_first,
                 next: None,
@@ -283,7 +304,8 @@ impl Instance {
     // ---- records --------------------------------------------------------------------------------------------------------------
 
     pub(crate) fn begin(&mut self) -> Result<(), Failure> {
-        if self.replication.carrying.exactly_once && !self.in_transaction {
+        // Forwarding whole batches, the first of them begins it.
+        if self.replication.carrying.exactly_once && !self.in_transaction && self.whole.is_none() {
             let producer = self.producer.as_ref().ok_or(Failure::Stopped)?;
             producer.begin().map_err(|e| self.transaction_failure("cannot begin a transaction at the target", &e))?;
             self.in_transaction = true;
@@ -381,6 +403,7 @@ impl Instance {
     /// Notes that a record is dealt with.
     fn reached(&mut self, part: usize, offset: Offset) {
         let part = &mut self.parts[part];
+        part.reads = offset + 1;
         part.next = Some(match &mut part.windows {
             Some(windows) => {
                 windows.pass(offset);
@@ -470,7 +493,10 @@ impl Sink for Instance {
         }
         target::prepare(&replication.home, &replication.target, &topics, &replication.names, &replication.making)?;
         // With transactions this ends what an instance before has open, so that the positions read next are final.
-        self.connect()?;
+        // An instance that carries records goes over to batches after a flush only, when nothing of it is open.
+        if self.producer.is_none() && !self.open_whole()? {
+            self.connect()?;
+        }
         self.add(parts)?;
         self.claim(parts)?;
         let known = positions::read(&replication.target, &replication.names.origin, &replication.carrying.name);
@@ -491,6 +517,24 @@ impl Sink for Instance {
         }
     }
 
+    fn reads_itself(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    fn placed(&mut self, at: &[(Partition, Offset)]) {
+        for (name, offset) in at {
+            if let Some(index) = self.index.get(name) {
+                let part = &mut self.parts[*index];
+                (part.is_held, part.reads) = (true, *offset);
+            }
+        }
+        self.read_whole(at);
+    }
+
+    async fn turn(&mut self, wait: Duration) -> Result<Vec<millrace_contract::Taken>, Failure> {
+        self.forward(wait)
+    }
+
     async fn write(&mut self, records: &Records) -> Result<Vec<Refused>, Failure> {
         self.add(&records.parts)?;
         let places: Vec<usize> = records.parts.iter().map(|part| self.index[part]).collect();
@@ -504,9 +548,7 @@ impl Sink for Instance {
         let (first, rest): (Vec<_>, Vec<_>) = records.records.iter().enumerate().partition(is_first);
         for (index, record) in first.into_iter().chain(rest) {
             let part = places[record.part as usize];
-            if self.parts[part].topic.is_none()
-                || headers(records.of(record.headers)).any(|(name, value)| self.replication.stays(name, value))
-            {
+            if self.parts[part].stays || headers(records.of(record.headers)).any(|(name, value)| self.replication.stays(name, value)) {
                 self.filtered += 1;
                 self.reached(part, record.offset);
                 continue;
@@ -544,11 +586,18 @@ impl Sink for Instance {
     async fn flush(&mut self, why: Flush) -> Result<Flushed, Failure> {
         self.finish(if why == Flush::Tick { PATIENCE } else { PATIENCE_AT_END })?;
         let below = std::mem::take(&mut self.moved);
+        if why == Flush::Tick {
+            self.go_whole()?;
+        }
         let [filtered, missed, late] = [&mut self.filtered, &mut self.missed, &mut self.late].map(std::mem::take);
         Ok(Flushed { below, filtered, missed, late, ..Flushed::default() })
     }
 
     async fn revoke(&mut self, parts: &[Partition]) -> Result<(), Failure> {
+        self.end_whole(parts);
+        for index in parts.iter().filter_map(|part| self.index.get(part)) {
+            self.parts[*index].is_held = false;
+        }
         // Their place in the table stays: a report still finds it.
         self.give_back(parts)
     }

@@ -1,13 +1,11 @@
 //! What is on the disk: topics, their partitions, and journals.
 
-pub mod batch;
 pub mod cleaned;
 pub mod compaction;
 pub mod damage;
 pub mod journal;
 pub mod partition;
 pub mod producers;
-pub mod records;
 pub mod refused;
 pub mod synced;
 pub mod topic_config;
@@ -15,3 +13,5 @@ pub mod topic_copy;
 pub mod topics;
 pub mod whole;
 pub mod wire;
+
+pub use millrace_batches::{header as batch, records};

@@ -5,6 +5,7 @@
 //! loop {
 //!     Assigned(parts)  => instance.assign(parts); take them from the offsets the target holds, else from the group's
 //!     Messages         => decode where samples are wanted; instance.write(records)
+//!     held             => instance.turn(): it reads its partitions itself, and the group's are paused
 //!     flush_every      => instance.flush(Tick);   dead letters in Kafka; commit
 //!     Revoked(parts)   => instance.flush(Revoke); dead letters in Kafka; commit; instance.revoke(parts); give them back
 //! }
@@ -17,6 +18,7 @@
 
 mod decode;
 mod health;
+mod held;
 mod lag;
 mod letters;
 mod offsets;

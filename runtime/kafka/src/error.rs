@@ -76,6 +76,11 @@ impl KafkaError {
         self.code == code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32
     }
 
+    /// Whether this client, or this broker, is not made for what was wanted: another way may be.
+    pub fn is_unsupported(&self) -> bool {
+        self.code == code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE as i32
+    }
+
     /// Whether a group's offsets are not ours to set: it has members.
     pub fn is_group_in_use(&self) -> bool {
         use code::{RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID};

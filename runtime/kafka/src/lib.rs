@@ -11,10 +11,11 @@
 //! - [`producer`], [`consumer`], [`admin`]: the three clients.
 //! - [`rights`]: what this user may do, asked of the cluster.
 //! - [`oauth`]: tokens for SASL OAUTHBEARER.
+//! - [`wire`]: a client of our own, for batches that are forwarded whole.
 //! - `logging`: librdkafka's own log lines, into tracing, repeats summarised.
 //! - `raw`: owned handles of librdkafka and nothing else; `codes`: its table of error codes. Every unsafe line of this crate is in these two.
 //!
-//! Invariants: no other crate of ours is known here; nothing here retries for ever without the caller, or drops a message without
+//! Invariants: no crate of ours is known here that knows what a record means; nothing here retries for ever without the caller, or drops a message without
 //! a report; no memory of ours is allocated per message sent. Everything blocks: callers bring their own threads.
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod producer;
 pub mod properties;
 mod raw;
 pub mod rights;
+pub mod wire;
 
 pub use admin::{Admin, Contradiction, Limits, TopicOutcome, TopicSpec};
 pub use consumer::{Consumer, Message, Polled, Start, read_topic, read_topic_now};

@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 34] = [
+pub const TARGETS: [(&str, Target); 35] = [
     ("avro_sample", millrace_schemas::avro::fuzz_avro_sample),
     ("config", millrace_config::fuzz::fuzz_config),
     ("document", millrace_schemas::contract::fuzz::fuzz_document),
@@ -22,6 +22,7 @@ pub const TARGETS: [(&str, Target); 34] = [
     ("import_step7", millrace_import::fuzz::fuzz_import_step7),
     ("import_tia", millrace_import::fuzz::fuzz_import_tia),
     ("json_sample", millrace_schemas::json::fuzz_json_sample),
+    ("kafka_answer", millrace_kafka::wire::fuzz::fuzz_answer),
     ("kafka_batch", millrace_broker::fuzz::fuzz_batch),
     ("kafka_request", millrace_broker::fuzz::fuzz_request),
     ("kafka_saved", millrace_broker::fuzz::fuzz_saved),

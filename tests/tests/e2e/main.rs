@@ -57,6 +57,7 @@ mod registry;
 mod reload;
 mod reload_in_place;
 mod replication;
+mod replication_whole;
 mod runtimes;
 mod secured;
 mod simulate;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const CLOUD: &str = r#"
+pub const CLOUD: &str = r#"
 kafka: {brokers: "$kafka", properties: {session.timeout.ms: "6000"}}
 sinks:
   cloud:
@@ -24,12 +24,12 @@ sinks:
 "#;
 
 /// The second cluster, one for all tests here.
-fn cloud() -> &'static Kafka {
+pub fn cloud() -> &'static Kafka {
     static CLOUD: OnceLock<Kafka> = OnceLock::new();
     CLOUD.get_or_init(Kafka::start)
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));
 }
 
@@ -39,16 +39,16 @@ fn replication(home: &Kafka, cloud: &Kafka, topics: &str, more: &str) -> Millrac
     factory.prepare(&format!("{CLOUD}{more}"))
 }
 
-fn producer(kafka: &Kafka) -> BaseProducer {
+pub fn producer(kafka: &Kafka) -> BaseProducer {
     kafka.client().set("linger.ms", "5").create().expect("a producer can be made")
 }
 
-fn numbers(kafka: &Kafka, topic: &str, from: usize, count: usize) {
+pub fn numbers(kafka: &Kafka, topic: &str, from: usize, count: usize) {
     let texts: Vec<String> = (from..from + count).map(|n| n.to_string()).collect();
     kafka.produce(topic, texts.iter().map(|text| ("k", text.as_bytes())));
 }
 
-fn values(records: &[Record]) -> Vec<String> {
+pub fn values(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::text).collect()
 }
 
@@ -131,11 +131,16 @@ fn every_record_arrives_once_though_the_runtime_is_killed_again_and_again() {
 
 #[test]
 fn of_two_runtimes_that_copy_one_that_stood_still_is_refused_at_the_target_and_every_record_arrives_once() {
+    of_two_runtimes("", |topic| topic.to_owned());
+}
+
+/// Two runtimes that copy, one of which stands still again and again; `more` are further keys of the sink.
+pub fn of_two_runtimes(more: &str, at_target: impl Fn(&str) -> String) {
     let (home, cloud) = (Kafka::shared(), cloud());
     let topic = home.topic("pair");
     home.create_topic(&topic, 2, &[]);
     let site = Factory::on(home).site().to_owned();
-    let file = format!("site: $site\nruntime: {{id: $id, group: g, session: 6s}}{CLOUD}");
+    let file = format!("site: $site\nruntime: {{id: $id, group: g, session: 6s}}{CLOUD}{more}");
     let mut pair = ["a", "b"].map(|id| {
         let factory = Factory::on(home).with("topics", &topic).with("cloud", cloud.brokers()).with("site", &site).with("id", id);
         factory.prepare(&file)
@@ -157,7 +162,7 @@ fn of_two_runtimes_that_copy_one_that_stood_still_is_refused_at_the_target_and_e
     let has_copied = |copied: &[Record], partition: i32, number: i32| {
         copied.iter().any(|record| record.partition == partition && record.text() == number.to_string())
     };
-    let mut follow = cloud.follow(&topic);
+    let mut follow = cloud.follow(&at_target(&topic));
     wait_for("both copy", || {
         send();
         pair.iter().all(|millrace| millrace.log().contains("partitions assigned"))
@@ -185,7 +190,7 @@ fn of_two_runtimes_that_copy_one_that_stood_still_is_refused_at_the_target_and_e
     let last = send() - 1;
     follow.until("everything is copied", |copied| (0..2).all(|partition| has_copied(copied, partition, last)));
     pair.iter_mut().for_each(Millrace::stop);
-    let copied = cloud.read(&topic);
+    let copied = cloud.read(&at_target(&topic));
     for partition in 0..2 {
         let values: Vec<String> = copied.iter().filter(|record| record.partition == partition).map(Record::text).collect();
         assert_eq!(values, (0..=last).map(|n| n.to_string()).collect::<Vec<_>>(), "partition {partition}");

@@ -5,6 +5,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use millrace_batches::BatchFault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,14 @@ const ZSTD_SINCE: i16 = 7;
 
 /// What became of one partition's batch.
 type Outcome = Result<(Arc<Partition>, Stored), ResponseError>;
+
+/// What a client is told of a batch that cannot be stored.
+pub fn refusal(fault: BatchFault) -> ResponseError {
+    match fault {
+        BatchFault::Corrupt => ResponseError::CorruptMessage,
+        BatchFault::Invalid => ResponseError::InvalidRecord,
+    }
+}
 
 pub async fn produce(call: &Call, request: ProduceRequest) -> Reply<ProduceResponse> {
     let (acks, wait) = (request.acks, Duration::from_millis(request.timeout_ms.max(0) as u64));
@@ -72,7 +81,7 @@ async fn store(call: &Call, topic: &Topic, id: Option<&str>, data: &PartitionPro
     if batch.len() > config.max_message_bytes {
         return Err(ResponseError::MessageTooLarge);
     }
-    let header = Header::check(batch)?;
+    let header = Header::check(batch).map_err(refusal)?;
     if header.codec() == ZSTD && call.version < ZSTD_SINCE {
         return Err(ResponseError::UnsupportedCompressionType);
     }

@@ -12,7 +12,7 @@ use millrace_log::{KeepFree, ReadBuf};
 use crate::broker::Broker;
 use crate::clock::now;
 use crate::start::Options;
-use crate::storage::batch::{Header, tests::sample};
+use crate::storage::batch::{Header, sample};
 
 const BATCHES: u64 = 400;
 const RECORDS: u64 = 50;

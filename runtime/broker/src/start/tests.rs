@@ -13,7 +13,7 @@ use crate::clock::now;
 use crate::group::groups::Move;
 use crate::group::membership::Speaker;
 use crate::group::stored::Committed;
-use crate::storage::batch::{Header, tests::sample};
+use crate::storage::batch::{Header, sample};
 use millrace_log::ReadBuf;
 
 const DISK: u64 = 4 << 20;

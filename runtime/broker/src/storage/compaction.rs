@@ -198,7 +198,7 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::batch::{self, HEADER, tests::sample};
+    use crate::storage::batch::{self, HEADER, sample};
     use millrace_log::{Store, StoreOptions};
     use std::collections::BTreeMap;
     use std::time::Duration;

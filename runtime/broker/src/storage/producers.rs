@@ -210,7 +210,7 @@ impl Producers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::batch::tests::sample;
+    use crate::storage::batch::sample;
     use ResponseError::{DuplicateSequenceNumber, InvalidProducerEpoch, OutOfOrderSequenceNumber};
 
     fn header(epoch: i16, sequence: i32, records: i32) -> Header {

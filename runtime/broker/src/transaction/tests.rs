@@ -14,7 +14,7 @@ use crate::group::groups::{Move, Now};
 use crate::group::membership::Speaker;
 use crate::group::stored::Committed;
 use crate::start::Options;
-use crate::storage::batch::{Header, tests::sample};
+use crate::storage::batch::{Header, sample};
 use crate::transaction::state::Identity;
 use kafka_protocol::ResponseError;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ async fn write(broker: &Broker, who: Identity, number: i32) -> Result<(), Respon
         let partition = broker.topics.partition(&topic, index)?;
         let config = broker.topics.get(&topic).unwrap().config();
         let may_begin = || broker.transactions.may_write("id", who, &topic, index);
-        partition.append(&Header::check(&batch)?, &batch, &config, now(), may_begin)?;
+        partition.append(&Header::check(&batch).expect("a sample is whole"), &batch, &config, now(), may_begin)?;
     }
     let committed = Committed { offset: number.into(), leader_epoch: -1, metadata: String::new(), at_ms: now(), expires_ms: None };
     broker.transactions.may_commit_offsets("id", who, "g")?;

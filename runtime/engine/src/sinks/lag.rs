@@ -107,6 +107,13 @@ impl Lag {
         }
     }
 
+    /// There is more behind what was read, up to there.
+    pub fn ends(&mut self, part: &TopicPartition, end: i64) {
+        if let Some(known) = self.parts.get_mut(part) {
+            known.end = known.end.max(end);
+        }
+    }
+
     pub fn measure(&mut self, now: Instant, end: impl Fn(&TopicPartition) -> Option<i64>) -> Standing {
         let mut standing = Standing::default();
         for (name, part) in &mut self.parts {

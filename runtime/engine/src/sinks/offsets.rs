@@ -117,6 +117,7 @@ impl<'r> Session<'r> {
         }
         self.pass_gaps(&names);
         self.consumer.take(&placed).map_err(|e| failure("cannot take partitions over", &e))?;
+        self.hand_over(&placed)?;
         if !placed.is_empty() {
             tracing::info!(sink = self.runner.options.name, partitions = placed.len(), "partitions assigned");
         }

@@ -156,6 +156,8 @@ pub(super) struct Session<'r> {
     pub(super) ailing: Option<Instant>,
     /// This session came to run.
     pub(super) has_run: bool,
+    /// The sink reads its partitions itself, which are paused.
+    pub(super) is_held: bool,
     /// When to look whether the topics are there; `None`: they were.
     pub(super) look_at: Option<Instant>,
 }
@@ -203,6 +205,7 @@ impl<'r> Session<'r> {
             flush_every,
             ailing: None,
             has_run: false,
+            is_held: false,
             look_at: Some(Instant::now() + LOOK_FIRST),
         })
     }
@@ -215,14 +218,20 @@ impl<'r> Session<'r> {
             let now = Instant::now();
             if now >= self.flush_at {
                 self.flush(Flush::Tick, true)?;
+                self.hand_over_all()?;
                 self.flush_at = Instant::now() + self.flush_every;
             }
             if self.look_at.is_some_and(|at| now >= at) {
                 self.look_for_topics();
             }
             let wait = self.flush_at.saturating_duration_since(now).min(Duration::from_millis(200));
-            let polled = self.fetch(wait);
+            if self.is_held {
+                self.turn(wait)?;
+            }
+            let polled = self.fetch(if self.is_held { Duration::ZERO } else { wait });
             match polled {
+                // On its way when the partitions were paused: the sink reads it itself.
+                Polled::Messages(_) if self.is_held => {}
                 Polled::Messages(count) => {
                     self.is_well();
                     self.runner.shared.consumed.fetch_add(count as u64, Relaxed);
