@@ -563,7 +563,7 @@ mod tests {
         };
         readings.unread(&[row(0, 80), row(0, 90)]);
         assert_eq!([0, 1, 2].map(|handle| readings.watermark(handle)), [Micros(79), Micros(70), Micros(0)]);
-        assert_eq!(readings.begin_gap(0, Micros(95)), Micros(79));
+        assert_eq!(readings.begin_gap(0, Micros(95)), Edge::at(Micros(79)));
     }
 
     #[test]
