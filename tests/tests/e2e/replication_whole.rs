@@ -219,6 +219,37 @@ fn forwarded_whole_every_record_arrives_once_over_kills_of_the_runtime_and_of_bo
     assert!(millrace.log().contains(WHOLE), "{}", millrace.log());
 }
 
+/// Without transactions: what goes again on a new connection is known there by its numbers.
+#[test]
+fn a_line_that_breaks_again_and_again_while_batches_are_on_it_repeats_none_and_loses_none() {
+    let (home, cloud) = (Kafka::shared(), Kafka::options().proxied().start());
+    let cable = Cable::between(cloud.proxy_port(), cloud.behind_proxy());
+    cable.slow(4 << 20);
+    let topic = home.topic("broken-line");
+    home.create_topic(&topic, 3, &[]);
+    let factory = Factory::on(home).with("topic", &topic).with("cloud", format!("127.0.0.1:{}", cable.port()));
+    let text = "sinks:\n  cloud: {type: kafka, topics: [$topic], brokers: \"$cloud\", rename: \"w.{topic}\"}\n";
+    let mut millrace = factory.prepare(text);
+    millrace.launch();
+    millrace.wait_alive();
+    wait_for("it forwards", || millrace.log().contains("partitions assigned"));
+    let copy = format!("w.{topic}");
+    let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(500).collect();
+    let mut sent = 0;
+    for _ in 0..12 {
+        let texts: Vec<String> = (sent..sent + 2_000).map(|n| format!("{n} {noise}")).collect();
+        let keys: Vec<String> = (sent..sent + 2_000).map(|n| (n % 50).to_string()).collect();
+        home.produce(&topic, keys.iter().zip(&texts).map(|(key, text)| (key.as_str(), text.as_bytes())));
+        sent += 2_000;
+        cable.reset();
+        std::thread::sleep(Duration::from_millis(150));
+        cable.reset();
+    }
+    cloud.follow(&copy).count(sent);
+    assert_eq!(bare(cloud.read(&copy)), bare(home.read(&topic)));
+    assert!(millrace.log().contains(WHOLE) && !millrace.log().contains("tried again"), "{}", millrace.log());
+}
+
 #[test]
 fn what_the_target_refuses_of_a_batch_is_found_and_its_neighbours_arrive() {
     let (home, cloud) = (Kafka::shared(), cloud());

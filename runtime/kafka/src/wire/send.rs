@@ -99,7 +99,7 @@ impl Sender {
         let mut transaction = transactional.map(|(id, timeout)| Transaction::new(id, timeout));
         let who = match &mut transaction {
             Some(transaction) => transaction.init(&mut cluster, patience)?,
-            None => plain_identity(&mut cluster)?,
+            None => plain_identity(&mut cluster, patience)?,
         };
         Ok(Self {
             cluster,

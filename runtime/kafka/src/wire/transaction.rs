@@ -136,11 +136,17 @@ impl Transaction {
 /// The coordinator is another broker, or comes up.
 const MOVED: [i16; 3] = [14, 15, 16];
 
-/// Who a producer is that has no transactions.
-pub fn plain_identity(cluster: &mut Cluster) -> Result<Identity, KafkaError> {
-    let (answer, broker) = cluster.ask_any(Api::InitProducerId, |out| messages::init_producer_id(out, None, 0))?;
-    let told = identity(&answer).ok_or_else(|| garbled(&broker, Api::InitProducerId))?;
-    told.map_err(|(number, _)| refused(&broker, Api::InitProducerId, "", number))
+/// Who a producer is that has no transactions. A broker that comes up is asked again.
+pub fn plain_identity(cluster: &mut Cluster, patience: Duration) -> Result<Identity, KafkaError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let (answer, broker) = cluster.ask_any(Api::InitProducerId, |out| messages::init_producer_id(out, None, 0))?;
+        let told = identity(&answer).ok_or_else(|| garbled(&broker, Api::InitProducerId))?;
+        match told.map_err(|(number, _)| refused(&broker, Api::InitProducerId, "", number)) {
+            Err(error) if error.class == Class::Retry && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            told => return told,
+        }
+    }
 }
 
 fn identity(answer: &Bytes) -> Option<Result<Identity, (i16, String)>> {
