@@ -44,7 +44,7 @@ sinks:
     });
 }
 
-/// With a session of half an hour: nothing comes in this test's time if the group waits for the dead one.
+/// With a session of five minutes: nothing comes in this test's time if the group waits for the dead one.
 #[test]
 fn a_sink_that_was_killed_has_its_partitions_again_when_it_comes_back() {
     let kafka = Kafka::shared();
@@ -52,13 +52,14 @@ fn a_sink_that_was_killed_has_its_partitions_again_when_it_comes_back() {
     kafka.create_topic(&topic, 2, &[]);
     let mut millrace = Factory::on(kafka).with("topic", &topic).with("brokers", kafka.brokers()).start(
         "
-kafka: {brokers: $brokers, properties: {session.timeout.ms: '1800000'}}
+kafka: {brokers: $brokers, properties: {session.timeout.ms: '300000'}}
 sinks:
   archive: {type: file, topics: [$topic], group: g-$topic, path: '$dir/{topic}.ndjson'}
 ",
     );
     for round in 1..=3 {
         kafka.produce(&topic, (0..10).map(|i| (["a", "b", "c"][i % 3], &b"{\"number\":1}"[..])));
+        eventually("the archive goes on", || (millrace.connector("archive")["counts"]["consumed"].as_u64()? >= 10).then_some(()));
         let committed = || (0..2).filter_map(|part| kafka.committed(&format!("g-{topic}"), &topic, part)).sum::<i64>();
         eventually("what was read is committed", || (committed() == 10 * round).then_some(()));
         millrace.kill9();
