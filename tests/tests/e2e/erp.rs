@@ -27,21 +27,15 @@ fn faults() -> u64 {
     std::env::var("MILLRACE_FAULTS").ok().and_then(|faults| faults.parse().ok()).unwrap_or(120)
 }
 
-/// Reads orders while they are released and the gateway fails, until it failed [`faults`] times; nothing may be missing.
-fn reads_all(path: &str) {
-    let faults = faults();
-    let (cap, kafka) = (Cap::start(), Kafka::shared());
-    let front = Front::of(cap.port());
-    let topic = kafka.topic("orders");
-    cap.release(0..1_000);
-    front.fail(40);
+/// Reads the orders of an ERP behind a gateway, with these keys of the entity set.
+fn reader(kafka: &Kafka, topic: &str, front: &Front, path: &str, keys: &str) -> Millrace {
     let factory = Factory::on(kafka)
         .exactly_once()
-        .with("topic", &topic)
+        .with("topic", topic)
         .with("port", front.port())
         .with("login", front.login())
         .env(SECRET.0, SECRET.1);
-    let mut millrace = factory.with("path", path).start(
+    factory.with("path", path).with("keys", keys).start(
         "
 topics: {$topic: {format: json}}
 sources:
@@ -51,9 +45,21 @@ sources:
     login: $login
     http: {timeout: 500ms}
     topic: $topic
-    entity_sets: [{name: ProductionOrders, every: 100ms, watermark: modifiedAt, overlap: 30s, expand: [components], page: 20}]
+    entity_sets: [{name: ProductionOrders, $keys}]
 ",
-    );
+    )
+}
+
+/// Reads orders while they are released and the gateway fails, until it failed [`faults`] times; nothing may be missing.
+fn reads_all(path: &str) {
+    let faults = faults();
+    let (cap, kafka) = (Cap::start(), Kafka::shared());
+    let front = Front::of(cap.port());
+    let topic = kafka.topic("orders");
+    cap.release(0..1_000);
+    front.fail(40);
+    let mut millrace =
+        reader(kafka, &topic, &front, path, "every: 100ms, watermark: modifiedAt, overlap: 30s, expand: [components], page: 20");
     let (mut released, mut kills) = (1_000, 0);
     // A fault takes about half a second; ten times that is late.
     within(Duration::from_secs(5 * faults), "the gateway fails often enough", || {
@@ -97,25 +103,8 @@ fn tells_what_is_gone(path: &str) {
     let front = Front::of(cap.port());
     let topic = kafka.topic("orders");
     cap.release(0..400);
-    let factory = Factory::on(kafka)
-        .exactly_once()
-        .with("topic", &topic)
-        .with("port", front.port())
-        .with("login", front.login())
-        .env(SECRET.0, SECRET.1);
-    let mut millrace = factory.with("path", path).start(
-        "
-topics: {$topic: {format: json}}
-sources:
-  erp:
-    type: erp
-    endpoint: 'http://127.0.0.1:$port$path'
-    login: $login
-    http: {timeout: 500ms}
-    topic: $topic
-    entity_sets: [{name: ProductionOrders, every: 200ms, watermark: modifiedAt, overlap: 30s, page: 50, reconcile_every: 500ms}]
-",
-    );
+    let mut millrace =
+        reader(kafka, &topic, &front, path, "every: 200ms, watermark: modifiedAt, overlap: 30s, page: 50, reconcile_every: 500ms");
     millrace.wait_ledger("erp", "the first load", |ledger| ledger.received >= 400);
     front.fail(20);
     // Every seventh goes, a few at a time; others come.
